@@ -1,0 +1,1 @@
+"""From good parts to a bundle."""

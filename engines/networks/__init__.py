@@ -1,0 +1,1 @@
+"""Networks in torch; used by calibration and by the torch runtime only."""

@@ -1,0 +1,77 @@
+"""The Runtime protocol: one compiled engine, with slots that hold host buffers, so that a GPU engine fits as well as a CPU one.
+
+A slot is one part in flight: the caller writes the part image into `slot.input` (pinned memory on a GPU), calls `start`,
+then `wait`. On a GPU `start` enqueues copy in, graph and copy out on the slot's stream and `wait` waits for its event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """One part's answer. Arrays are views that stay valid until their slot is started again; copy to keep.
+
+    part_score: the number that the part threshold applies to.
+    region_scores: (R,) float32, in the order of the bundle's regions.
+    anomaly_map: (H1, W1) float32, the map whose maximum drives the score.
+    reconstruction: (H, W) float32 in [0, 1], grey, or None without a decoder.
+    """
+
+    part_score: float
+    region_scores: NDArray[np.float32]
+    anomaly_map: NDArray[np.float32]
+    reconstruction: NDArray[np.float32] | None
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """What is running: for logs, records and `inspectd check`."""
+
+    runtime: str
+    version: str
+    precision: str
+    device: str
+
+
+class Slot(Protocol):
+    """One part in flight. Not thread-safe: one owner at a time."""
+
+    @property
+    def input(self) -> NDArray[np.uint8]:
+        """The (H, W, 3) uint8 RGB host buffer that `start` sends."""
+
+    def start(self) -> None:
+        """Begin the inference and return at once. Raises EngineFault."""
+
+    def wait(self, timeout_s: float) -> Outputs:
+        """Block until the answer is there. Raises EngineFault when it fails or `timeout_s` passes."""
+
+
+class Runtime(Protocol):
+    """A loaded engine."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What is running."""
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """At least one; all usable side by side."""
+
+    def close(self) -> None:
+        """Free what the engine holds; the slots are unusable afterwards."""
+
+
+def infer(runtime: Runtime, part_image: NDArray[np.uint8], timeout_s: float = 60.0) -> Outputs:
+    """Run one (H, W, 3) uint8 RGB part image through the first slot; blocks. Raises EngineFault."""
+    slot = runtime.slots[0]
+    np.copyto(slot.input, part_image)
+    slot.start()
+    return slot.wait(timeout_s)

@@ -1,0 +1,130 @@
+"""What a network is told: family, teachers, canvas, regions, training and runtime. Part of a station's settings.
+
+Lives here, not in `inspectd.config`, because calibration and the bundle need it and may import `engines` only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+TeacherName = Literal[
+    "efficientnet_lite0",
+    "efficientnet_lite1",
+    "vgg16",
+    "vgg19",
+    "resnet18",
+    "resnet34",
+    "wide_resnet50_2",
+]
+
+
+class Settings(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CanvasSettings(Settings):
+    """The part image: what the engine gets."""
+
+    height_px: int = Field(128, ge=32, le=1024, description="canvas height, a multiple of 32")
+    width_px: int = Field(128, ge=32, le=1024, description="canvas width, a multiple of 32")
+
+    @model_validator(mode="after")
+    def _multiple_of_32(self) -> Self:
+        if self.height_px % 32 or self.width_px % 32:
+            raise ValueError(f"canvas {self.height_px}x{self.width_px}: both sides must be multiples of 32")
+        return self
+
+
+class RegionSettings(Settings):
+    """A named area of the part image, and how Patch_GMSD cuts it."""
+
+    name: Name = Field(description="unique in the station; appears in verdicts and reports")
+    top_px: int = Field(ge=0, description="first row of the region on the canvas")
+    left_px: int = Field(ge=0, description="first column")
+    height_px: int = Field(ge=3, description="rows")
+    width_px: int = Field(ge=3, description="columns")
+    patches: tuple[tuple[int, int], ...] = Field(
+        default=(),
+        description="one (rows, columns) per scale j of Eq. 14, the finest first; empty: no Patch_GMSD here",
+    )
+
+    @model_validator(mode="after")
+    def _patches_fit(self) -> Self:
+        for rows, columns in self.patches:
+            if rows < 1 or columns < 1 or self.height_px // rows < 3 or self.width_px // columns < 3:
+                raise ValueError(
+                    f"region {self.name}: {rows}x{columns} patches on {self.height_px}x{self.width_px} pixels "
+                    "leave patches of fewer than 3 pixels a side"
+                )
+        return self
+
+
+class PatchGmsdSettings(Settings):
+    """Patch_GMSD's options (Eq. 12-16 of the dtkd paper)."""
+
+    neighbours: bool = Field(True, description="Eq. 15: also compare with the neighbouring patches of the region")
+    neighbours_from: Literal["image", "reconstruction"] = Field("image", description="where those patches come from")
+
+
+class TrainingSettings(Settings):
+    """How the student, ATAA and decoder are trained; a preset fills these in."""
+
+    steps: int = Field(ge=1, description="optimiser steps of stage one (student and ATAA)")
+    decoder_steps: int = Field(ge=0, description="optimiser steps of stage two (decoder)")
+    batch: int = Field(32, ge=1, le=512, description="part images per step")
+    optimiser: Literal["adam", "sgd"] = Field("adam", description="SGD uses momentum 0.9, weight decay 1e-4")
+    learning_rate: float = Field(1e-3, gt=0, description="initial rate")
+    schedule: Literal["constant", "cosine"] = Field("constant", description="how the rate moves over the steps")
+
+
+class ModelSettings(Settings):
+    """The network family and its options; names follow the papers."""
+
+    family: Literal["dtkd"] = Field("dtkd", description="network family")
+    teachers: tuple[TeacherName, ...] = Field(
+        ("efficientnet_lite0", "efficientnet_lite1"), min_length=1, max_length=2, description="frozen backbones"
+    )
+    weights_folder: str | None = Field(None, description="local folder with the torchvision weight files, if any")
+    distance: Literal["mse", "cosine"] = Field("mse", description="Eq. 1 or Eq. 2")
+    attention: bool = Field(True, description="ATAA, Eq. 7-10")
+    decoder: bool = Field(True, description="image reconstruction and Patch_GMSD, Eq. 11-19")
+    score: Literal["paper", "calibrated"] = Field(
+        "calibrated", description="Eq. 11 and 17 as printed, or the variant of docs/scores.md"
+    )
+    lambda_m: float = Field(2.0, ge=0, description="Eq. 6")
+    lambda_a: float = Field(0.01, ge=0, description="Eq. 10")
+    lambda_s: float = Field(2.0, ge=0, description="Eq. 10")
+    lambda_c: float = Field(0.04, ge=0, description="Eq. 19")
+    patch_gmsd: PatchGmsdSettings = PatchGmsdSettings()
+    quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=300)
+    full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000)
+
+
+class EngineSettings(Settings):
+    """Which runtime runs the fused graph, and how."""
+
+    runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="auto: OpenVINO on a CPU")
+    precision: Literal["auto", "f32", "bf16", "int8"] = Field(
+        "auto", description="auto: the fastest that keeps parity with f32 (docs/engine.md)"
+    )
+    threads: int = Field(1, ge=0, le=256, description="inference threads; 0: one per core")
+
+
+def check_regions(canvas: CanvasSettings, regions: tuple[RegionSettings, ...], decoder: bool) -> None:
+    """Raise ValueError where regions leave the canvas, share a name, or lack patches that the decoder's score needs."""
+    names = [region.name for region in regions]
+    if len(set(names)) != len(names):
+        raise ValueError(f"region names must be unique, got {names}")
+    for region in regions:
+        if region.top_px + region.height_px > canvas.height_px or region.left_px + region.width_px > canvas.width_px:
+            raise ValueError(
+                f"region {region.name} reaches row {region.top_px + region.height_px}, column "
+                f"{region.left_px + region.width_px}; the canvas is {canvas.height_px}x{canvas.width_px}"
+            )
+        if decoder and not region.patches:
+            raise ValueError(f"region {region.name}: a station with a decoder needs patches in each region")

@@ -1,0 +1,1 @@
+"""The daemon: everything between a trigger and a verdict."""

@@ -1,0 +1,1 @@
+"""Cameras behind the `Camera` protocol of `inspectd.camera`."""

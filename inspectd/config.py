@@ -1,0 +1,204 @@
+"""Station settings: one YAML file, frozen, unknown keys refused, each field described. The only place that reads the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from engines.settings import (
+    CanvasSettings,
+    EngineSettings,
+    ModelSettings,
+    Name,
+    RegionSettings,
+    Settings,
+    check_regions,
+)
+from inspectd.errors import SettingsError
+
+Endpoint = Annotated[str, Field(pattern=r"^(tcp://[^\s/]+:\d{1,5}|ipc://\S+)$")]
+SECONDS_PER_DAY = 86_400
+
+
+class SimulatedCameraSettings(Settings):
+    """The simulated capacitor line."""
+
+    kind: Literal["simulated"]
+    seed: int = Field(1, ge=0, description="same seed, same parts")
+    defect_share: float = Field(0.0, ge=0, le=1, description="share of defective parts in the stream")
+    pool: int = Field(256, ge=1, le=10_000, description="parts rendered ahead; the stream repeats after so many")
+
+
+class FolderCameraSettings(Settings):
+    """Images of a folder in name order."""
+
+    kind: Literal["folder"]
+    path: Path = Field(description="folder with images (png, jpg, bmp, tif, webp)")
+    loop: bool = Field(False, description="start over at the end")
+
+
+class VideoCameraSettings(Settings):
+    """Frames of a video file."""
+
+    kind: Literal["video"]
+    path: Path = Field(description="video file that OpenCV reads")
+    loop: bool = Field(False, description="start over at the end")
+
+
+class OpenCvCameraSettings(Settings):
+    """A V4L2 device or an RTSP stream through OpenCV."""
+
+    kind: Literal["opencv"]
+    source: str = Field(description="device number, /dev/videoN, or rtsp:// address")
+    width_px: int | None = Field(None, ge=16, description="requested frame width")
+    height_px: int | None = Field(None, ge=16, description="requested frame height")
+    exposure_us: float | None = Field(None, gt=0, description="requested exposure time")
+
+
+CameraSettings = Annotated[
+    SimulatedCameraSettings | FolderCameraSettings | VideoCameraSettings | OpenCvCameraSettings,
+    Field(discriminator="kind"),
+]
+
+
+class TriggerSettings(Settings):
+    """What asks for a part to be inspected."""
+
+    source: Literal["timer", "camera", "zmq"] = Field(
+        "camera",
+        description="timer: one part each period_ms; camera: each frame that arrives is a part; "
+        "zmq: a message on `endpoint` (JSON {\"part_id\": ...})",
+    )
+    period_ms: float = Field(20.0, gt=0, description="timer only")
+    endpoint: Endpoint | None = Field(None, description="zmq only: PULL socket that the trigger source connects to")
+    frame_timeout_ms: float = Field(500.0, gt=0, description="longest wait for the camera's answer")
+
+    @model_validator(mode="after")
+    def _endpoint_where_needed(self) -> Self:
+        if self.source == "zmq" and self.endpoint is None:
+            raise ValueError("trigger.source zmq needs trigger.endpoint")
+        return self
+
+
+class LocateSettings(Settings):
+    """How the part is found in the frame and brought into canonical pose."""
+
+    mode: Literal["off", "bright_part"] = Field(
+        "bright_part", description="off: the whole frame, resized to the canvas; bright_part: one bright part on dark"
+    )
+    part_height_px: int = Field(50, ge=8, description="height of the part on the canvas (short side)")
+    part_width_px: int = Field(110, ge=8, description="width of the part on the canvas (long side)")
+    max_angle_deg: float = Field(180.0, ge=0, le=180, description="largest rotation that is still this part")
+    min_scale: float = Field(0.7, gt=0, description="smallest frame-pixels per part-pixel ratio that is still this part")
+    max_scale: float = Field(1.6, gt=0, description="largest such ratio")
+
+
+class LineSettings(Settings):
+    """What the line expects."""
+
+    deadline_ms: float = Field(50.0, gt=0, description="trigger to verdict; what is not judged by then is INVALID (late)")
+    invalid_action: Literal["accept", "reject", "stop"] = Field("reject", description="what the line does with INVALID")
+
+
+class OutputSettings(Settings):
+    """Who is told."""
+
+    results: Endpoint = Field("tcp://127.0.0.1:5560", description="PUB: result.<station>, reject.<station>, health.<station>")
+    queries: Endpoint = Field("tcp://127.0.0.1:5561", description="ROUTER: missed sequence numbers, anomaly maps, status")
+
+
+class RecordSettings(Settings):
+    """What is kept of each part, where and for how long."""
+
+    folder: Path = Field(Path("records"), description="holds <station>/records.db and images/")
+    keep_days: float = Field(90.0, gt=0, description="older records and images are deleted")
+    keep_bytes: int = Field(10 * 2**30, ge=2**20, description="images and database together; the oldest go first")
+    passed_image_every: int = Field(100, ge=0, description="keep the image of each n-th passed part; 0: none")
+
+
+class CalibrationSettings(Settings):
+    """How thresholds are chosen."""
+
+    false_reject_rate: float = Field(0.01, gt=0, lt=0.5, description="share of good parts that the line can afford to lose")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals that the report states")
+    held_out_share: float = Field(0.3, gt=0.05, lt=0.9, description="good parts kept from training, for thresholds")
+    seed: int = Field(0, ge=0, description="of splits, weights and batches")
+
+
+class Station(Settings):
+    """One camera position on the line, and its settings."""
+
+    station: Name = Field(description="name; appears in topics, records and paths")
+    description: str = Field("", description="one line for people")
+    line: LineSettings = LineSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    camera: CameraSettings
+    locate: LocateSettings = LocateSettings()
+    canvas: CanvasSettings = CanvasSettings()
+    regions: tuple[RegionSettings, ...] = Field(min_length=1, description="areas of the part image")
+    model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
+    calibration: CalibrationSettings = CalibrationSettings()
+    outputs: OutputSettings = OutputSettings()
+    records: RecordSettings = RecordSettings()
+    bundles: Path = Field(Path("bundles"), description="folder that holds <station>/<hash>/")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        check_regions(self.canvas, self.regions, self.model.decoder)
+        if self.locate.mode == "bright_part" and (
+            self.locate.part_height_px > self.canvas.height_px or self.locate.part_width_px > self.canvas.width_px
+        ):
+            raise ValueError("locate: the part is larger than the canvas")
+        return self
+
+
+def station_folders() -> list[Path]:
+    """Where station files are looked for, first hit wins: $INSPECTD_STATIONS, ./stations, /etc/inspectd/stations, shipped
+    (inside the installed package, or beside it in a source checkout)."""
+    here = Path(__file__).parent
+    folders = [Path("stations"), Path("/etc/inspectd/stations"), here / "stations", here.parent / "stations"]
+    override = os.environ.get("INSPECTD_STATIONS")
+    return [Path(override), *folders] if override else folders
+
+
+def load_station(name_or_path: str) -> Station:
+    """Read a station by name (`smdc`) or by path (`./my.yaml`). Raises SettingsError with one line."""
+    path = _find(name_or_path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(raw, dict):
+        raise SettingsError(f"{path}: expected settings at the top level, found {type(raw).__name__}")
+    try:
+        return Station.model_validate(raw)
+    except ValidationError as error:
+        raise SettingsError(f"{path}: {_one_line(error)}") from error
+
+
+def _find(name_or_path: str) -> Path:
+    if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
+        return Path(name_or_path)
+    for folder in station_folders():
+        candidate = folder / f"{name_or_path}.yaml"
+        if candidate.is_file():
+            return candidate
+    known = sorted({path.stem for folder in station_folders() for path in folder.glob("*.yaml")})
+    raise SettingsError(f"no station named {name_or_path!r}; known: {', '.join(known) or 'none'} (or give a path to a .yaml)")
+
+
+def _one_line(error: ValidationError) -> str:
+    """'a.b: what is wrong' for each fault, joined by '; '."""
+    parts = []
+    for fault in error.errors():
+        where = ".".join(str(step) for step in fault["loc"])
+        what = "unknown setting" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
+        parts.append(f"{where}: {what}" if where else what)
+    return "; ".join(parts)

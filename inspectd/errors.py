@@ -1,0 +1,51 @@
+"""Errors that end a command with one clear line and a documented exit code; imports nothing of ours.
+
+The table of exit codes is docs/exit_codes.md. `engines.errors` and `calibration.errors` follow the same
+convention (an `exit_code` on the class), so that the command line maps them without knowing each class.
+"""
+
+from __future__ import annotations
+
+
+class InspectdError(Exception):
+    """Base of every error whose text is meant for a person: one line, what is wrong and what to do."""
+
+    exit_code = 1
+
+
+class SettingsError(InspectdError):
+    """A station's settings are missing, ill-typed, unknown or contradict each other."""
+
+    exit_code = 3
+
+
+class CameraError(InspectdError):
+    """The camera, folder or video cannot be opened or read."""
+
+    exit_code = 6
+
+
+class CameraTimeout(CameraError):
+    """No frame came in time; the part becomes INVALID and the camera is kept."""
+
+
+class EndOfFootage(CameraError):
+    """A folder or a video has no further frame; the normal end of a replay."""
+
+
+class EndpointError(InspectdError):
+    """A ZeroMQ or HTTP endpoint cannot be bound (port in use, bad address, no permission)."""
+
+    exit_code = 7
+
+
+class StorageError(InspectdError):
+    """Records, bundles or footage cannot be written or read (disk full, no permission, corrupt)."""
+
+    exit_code = 8
+
+
+class NotHealthy(InspectdError):
+    """A health question was answered with no: the daemon is down, or up and not advancing."""
+
+    exit_code = 10

@@ -1,0 +1,174 @@
+"""The values that move through the line: Trigger, Frame, Scores or Fault, Verdict, Record. Frozen; imports nothing of ours.
+
+Clocks: `*_ns` fields are the monotonic clock (`time.monotonic_ns`), valid within one run of the daemon;
+`*_wall_ns` fields are nanoseconds since 1970 (`time.time_ns`) and are for records only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+"""A bare array, (H, W, 3) uint8, RGB."""
+
+
+class Outcome(StrEnum):
+    """What is said of one part."""
+
+    PASS = "PASS"
+    REJECT = "REJECT"
+    INVALID = "INVALID"
+
+
+class Reason(StrEnum):
+    """Why a verdict is what it is; every reason but the first two goes with INVALID."""
+
+    WITHIN_LIMITS = "within_limits"
+    OVER_THRESHOLD = "over_threshold"
+    LATE = "late"
+    NO_FRAME = "no_frame"
+    NO_PART = "no_part"
+    SEVERAL_PARTS = "several_parts"
+    PART_CUT_OFF = "part_cut_off"
+    BAD_IMAGE = "bad_image"
+    STALE_FRAME = "stale_frame"
+    ENGINE_FAULT = "engine_fault"
+    NOT_A_NUMBER = "not_a_number"
+    OVERLOAD = "overload"
+    SHUTTING_DOWN = "shutting_down"
+
+
+class Action(StrEnum):
+    """What the line does with the part."""
+
+    ACCEPT = "accept"
+    REJECT = "reject"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trigger:
+    """One part asks to be inspected."""
+
+    station: str
+    seq: int
+    part_id: str
+    trigger_ns: int
+    trigger_wall_ns: int
+    deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """The camera's answer to a trigger. `source` names the file or video position, `label` the truth where known."""
+
+    seq: int
+    part_id: str
+    trigger_ns: int
+    captured_ns: int
+    deadline_ns: int
+    image: Image
+    exposure_us: float | None = None
+    source: str = ""
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pose:
+    """Where the part lay in the frame: centre in pixels, angle in degrees, scale = frame pixels per part-image pixel."""
+
+    x_px: float
+    y_px: float
+    angle_deg: float
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the engine says of one part. `part_image` is (H, W, 3) uint8 RGB; maps are float32 or None."""
+
+    seq: int
+    part_id: str
+    part_score: float
+    region_scores: tuple[tuple[str, float], ...]
+    captured_ns: int
+    located_ns: int
+    scored_ns: int
+    pose: Pose | None = None
+    label: str = ""
+    source: str = ""
+    image: Image | None = None
+    part_image: Image | None = None
+    anomaly_map: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A stage could not do its step for one part; becomes INVALID with this reason."""
+
+    seq: int
+    part_id: str
+    reason: Reason
+    detail: str
+    captured_ns: int = 0
+    label: str = ""
+    source: str = ""
+    image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Limits on the scores, from the bundle. A score above its limit rejects the part."""
+
+    part: float
+    regions: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The one answer to one trigger."""
+
+    station: str
+    seq: int
+    part_id: str
+    outcome: Outcome
+    reason: Reason
+    detail: str
+    action: Action
+    part_score: float | None
+    region_scores: tuple[tuple[str, float], ...]
+    thresholds: Thresholds
+    bundle_hash: str
+    trigger_ns: int
+    trigger_wall_ns: int
+    captured_ns: int
+    scored_ns: int
+    verdict_ns: int
+    deadline_ns: int
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is stored of one part: the verdict, and the images where they are kept."""
+
+    verdict: Verdict
+    pose: Pose | None = None
+    source: str = ""
+    image: Image | None = None
+    anomaly_map: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LateScores:
+    """Scores that came after their part's deadline: recorded beside the verdict, never announced."""
+
+    seq: int
+    part_id: str
+    part_score: float
+    region_scores: tuple[tuple[str, float], ...]
+    scored_ns: int

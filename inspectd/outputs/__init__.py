@@ -1,0 +1,1 @@
+"""Who is told of a verdict: the ZeroMQ topic first."""
