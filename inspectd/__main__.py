@@ -113,9 +113,15 @@ def _explain(error: Exception) -> int:
         print(f"inspectd: {error}", file=sys.stderr)
         return exit_code
     if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
-        print(f"inspectd: {error.filename or 'storage'}: {error.strerror}; free space or choose another folder", file=sys.stderr)
+        print(
+            f"inspectd: {error.filename or 'storage'}: {error.strerror}; free space or choose another folder",
+            file=sys.stderr,
+        )
         return EXIT_STORAGE
-    print(f"inspectd: internal error: {type(error).__name__}: {error} (run again with --debug to see where)", file=sys.stderr)
+    print(
+        f"inspectd: internal error: {type(error).__name__}: {error} (run again with --debug to see where)",
+        file=sys.stderr,
+    )
     return EXIT_INTERNAL
 
 
