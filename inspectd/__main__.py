@@ -31,7 +31,7 @@ exit codes: 0 done, 1 internal error, 2 wrong usage, 3 settings, 4 bundle, 5 dat
 
 
 class Command(NamedTuple):
-    """One sub-command: the module with `add_arguments` and `run`, and its line in the help."""
+    """One sub-command: the module with `add_parser` and `run`, and its line in the help."""
 
     module: str
     summary: str

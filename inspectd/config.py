@@ -1,4 +1,7 @@
-"""Station settings: one YAML file, frozen, unknown keys refused, each field described. The only place that reads the environment."""
+"""Station settings: one YAML file, frozen, unknown keys refused, each field described.
+
+The only place that reads the environment.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +74,7 @@ class TriggerSettings(Settings):
     source: Literal["timer", "camera", "zmq"] = Field(
         "camera",
         description="timer: one part each period_ms; camera: each frame that arrives is a part; "
-        "zmq: a message on `endpoint` (JSON {\"part_id\": ...})",
+        'zmq: a message on `endpoint` (JSON {"part_id": ...})',
     )
     period_ms: float = Field(20.0, gt=0, description="timer only")
     endpoint: Endpoint | None = Field(None, description="zmq only: PULL socket that the trigger source connects to")
@@ -93,22 +96,22 @@ class LocateSettings(Settings):
     part_height_px: int = Field(50, ge=8, description="height of the part on the canvas (short side)")
     part_width_px: int = Field(110, ge=8, description="width of the part on the canvas (long side)")
     max_angle_deg: float = Field(180.0, ge=0, le=180, description="largest rotation that is still this part")
-    min_scale: float = Field(0.7, gt=0, description="smallest frame-pixels per part-pixel ratio that is still this part")
+    min_scale: float = Field(0.7, gt=0, description="smallest ratio of frame to part-image pixels that is this part")
     max_scale: float = Field(1.6, gt=0, description="largest such ratio")
 
 
 class LineSettings(Settings):
     """What the line expects."""
 
-    deadline_ms: float = Field(50.0, gt=0, description="trigger to verdict; what is not judged by then is INVALID (late)")
-    invalid_action: Literal["accept", "reject", "stop"] = Field("reject", description="what the line does with INVALID")
+    deadline_ms: float = Field(50.0, gt=0, description="trigger to verdict; after that INVALID (late)")
+    invalid_action: Literal["accept", "reject", "stop"] = Field("reject", description="what the line does then")
 
 
 class OutputSettings(Settings):
     """Who is told."""
 
-    results: Endpoint = Field("tcp://127.0.0.1:5560", description="PUB: result.<station>, reject.<station>, health.<station>")
-    queries: Endpoint = Field("tcp://127.0.0.1:5561", description="ROUTER: missed sequence numbers, anomaly maps, status")
+    results: Endpoint = Field("tcp://127.0.0.1:5560", description="PUB: topics result, reject, health")
+    queries: Endpoint = Field("tcp://127.0.0.1:5561", description="ROUTER: missed results, maps, status")
 
 
 class RecordSettings(Settings):
@@ -123,7 +126,7 @@ class RecordSettings(Settings):
 class CalibrationSettings(Settings):
     """How thresholds are chosen."""
 
-    false_reject_rate: float = Field(0.01, gt=0, lt=0.5, description="share of good parts that the line can afford to lose")
+    false_reject_rate: float = Field(0.01, gt=0, lt=0.5, description="share of good parts the line may lose")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals that the report states")
     held_out_share: float = Field(0.3, gt=0.05, lt=0.9, description="good parts kept from training, for thresholds")
     seed: int = Field(0, ge=0, description="of splits, weights and batches")
@@ -158,8 +161,10 @@ class Station(Settings):
 
 
 def station_folders() -> list[Path]:
-    """Where station files are looked for, first hit wins: $INSPECTD_STATIONS, ./stations, /etc/inspectd/stations, shipped
-    (inside the installed package, or beside it in a source checkout)."""
+    """Where station files are looked for, first hit wins: $INSPECTD_STATIONS, ./stations, /etc/inspectd/stations, shipped.
+
+    The shipped ones lie inside the installed package, or beside it in a source checkout.
+    """
     here = Path(__file__).parent
     folders = [Path("stations"), Path("/etc/inspectd/stations"), here / "stations", here.parent / "stations"]
     override = os.environ.get("INSPECTD_STATIONS")
@@ -191,7 +196,8 @@ def _find(name_or_path: str) -> Path:
         if candidate.is_file():
             return candidate
     known = sorted({path.stem for folder in station_folders() for path in folder.glob("*.yaml")})
-    raise SettingsError(f"no station named {name_or_path!r}; known: {', '.join(known) or 'none'} (or give a path to a .yaml)")
+    listed = ", ".join(known) or "none"
+    raise SettingsError(f"no station named {name_or_path!r}; known: {listed} (or give a path to a .yaml)")
 
 
 def _one_line(error: ValidationError) -> str:

@@ -1,0 +1,106 @@
+"""Station settings: what is accepted, and what a person reads when it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inspectd.config import Station, load_station
+from inspectd.errors import SettingsError
+
+SHIPPED = ("smdc", "smdc-vgg", "texture", "object")
+
+
+def _write(folder: Path, changes: dict[str, object]) -> str:
+    base = {
+        "station": "bench",
+        "camera": {"kind": "simulated"},
+        "regions": [
+            {"name": "body", "top_px": 0, "left_px": 0, "height_px": 64, "width_px": 64, "patches": [[4, 4], [2, 2]]}
+        ],
+    }
+    path = folder / "bench.yaml"
+    path.write_text(yaml.safe_dump(base | changes))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_stations_load(name: str) -> None:
+    """Every station that ships is valid and is named like its file."""
+    assert load_station(name).station == name
+
+
+def test_smdc_is_the_papers_part() -> None:
+    """The capacitor station has the paper's canvas, three regions along the long axis, and two scales."""
+    station = load_station("smdc")
+    assert (station.canvas.height_px, station.canvas.width_px) == (128, 128)
+    assert [region.patches for region in station.regions] == [((4, 1), (2, 1)), ((4, 4), (2, 2)), ((4, 1), (2, 1))]
+    assert sum(region.width_px for region in station.regions) == 110
+
+
+def test_each_setting_is_described() -> None:
+    """Every leaf setting says what it is, so that a generated reference has no holes."""
+
+    def undescribed(model: type, prefix: str = "") -> list[str]:
+        names = []
+        for name, field in model.model_fields.items():  # type: ignore[attr-defined]
+            inner = field.annotation
+            if hasattr(inner, "model_fields"):
+                names += undescribed(inner, f"{prefix}{name}.")
+            elif not field.description and name not in {"camera", "kind"}:
+                names.append(prefix + name)
+        return names
+
+    assert undescribed(Station) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"lines": {}}, "lines: unknown setting"),
+        ({"line": {"deadline_ms": "soon"}}, "line.deadline_ms"),
+        ({"line": {"deadline_ms": float("inf")}}, "finite"),
+        ({"line": {"deadline_ms": -1}}, "greater than 0"),
+        ({"camera": {"kind": "telepathy"}}, "camera"),
+        ({"station": "../etc"}, "station"),
+        ({"canvas": {"height_px": 100, "width_px": 128}}, "multiples of 32"),
+        ({"regions": [{"name": "a", "top_px": 100, "left_px": 0, "height_px": 64, "width_px": 64}]}, "the canvas is"),
+        ({"regions": []}, "regions"),
+        ({"trigger": {"source": "zmq"}}, "trigger.endpoint"),
+        ({"locate": {"part_height_px": 200}}, "larger than the canvas"),
+        ({"outputs": {"results": "localhost"}}, "outputs.results"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
+    """A wrong setting is refused in one line that names the file and the setting."""
+    with pytest.raises(SettingsError) as caught:
+        load_station(_write(tmp_path, changes))
+    text = str(caught.value)
+    assert expected in text
+    assert "bench.yaml" in text
+    assert "\n" not in text
+
+
+def test_settings_cannot_change_after_loading(tmp_path: Path) -> None:
+    """A loaded station is frozen."""
+    station = load_station(_write(tmp_path, {}))
+    with pytest.raises(ValueError, match="frozen"):
+        station.line.deadline_ms = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\x00"])
+def test_a_file_that_is_no_settings_is_refused(tmp_path: Path, text: str) -> None:
+    """A file that is not a YAML mapping is one clear line."""
+    path = tmp_path / "x.yaml"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match=r"x\.yaml"):
+        load_station(str(path))
+
+
+def test_an_unknown_station_lists_the_known_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking for a station that is not there says which are."""
+    monkeypatch.setenv("INSPECTD_STATIONS", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"known: .*smdc"):
+        load_station("smcd")
