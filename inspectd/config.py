@@ -161,7 +161,7 @@ class Station(Settings):
 
 
 def station_folders() -> list[Path]:
-    """Where station files are looked for, first hit wins: $INSPECTD_STATIONS, ./stations, /etc/inspectd/stations, shipped.
+    """Folders with station files, first hit wins: $INSPECTD_STATIONS, ./stations, /etc/inspectd/stations, shipped.
 
     The shipped ones lie inside the installed package, or beside it in a source checkout.
     """
