@@ -1,0 +1,52 @@
+"""The bundle: everything that calibration hands to the daemon, immutable and addressed by its hash."""
+
+from engines.artifact.bundle import Bundle, check_settings, open_bundle, resolve_bundle
+from engines.artifact.manifest import (
+    DataFingerprint,
+    EngineInfo,
+    GoldenImage,
+    Lambda,
+    Manifest,
+    ManifestContent,
+    ParityRow,
+    SettingsSnapshot,
+    Statistic,
+    TeacherInfo,
+    Threshold,
+    ThresholdSet,
+    fingerprint,
+)
+from engines.artifact.store import (
+    BundleSummary,
+    activate,
+    active_bundle,
+    list_bundles,
+    rollback,
+)
+from engines.artifact.writer import BundleWriter
+
+__all__ = [
+    "Bundle",
+    "BundleSummary",
+    "BundleWriter",
+    "DataFingerprint",
+    "EngineInfo",
+    "GoldenImage",
+    "Lambda",
+    "Manifest",
+    "ManifestContent",
+    "ParityRow",
+    "SettingsSnapshot",
+    "Statistic",
+    "TeacherInfo",
+    "Threshold",
+    "ThresholdSet",
+    "activate",
+    "active_bundle",
+    "check_settings",
+    "fingerprint",
+    "list_bundles",
+    "open_bundle",
+    "resolve_bundle",
+    "rollback",
+]
