@@ -1,0 +1,202 @@
+"""Data folders -> samples: MVTec AD, BTAD, plain folders, recorded footage. Splits go by part, never by frame."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from calibration.errors import DataError, TooFewParts
+from calibration.images import IMAGE_SUFFIXES, load_image, load_mask
+
+__all__ = ["DataSet", "Layout", "Sample", "folds", "load_image", "load_mask", "read_dataset", "split"]
+
+GOOD = "good"
+# What the published sets and the tools lay beside their images.
+IGNORED_SUFFIXES = frozenset({".txt", ".md", ".csv", ".json", ".jsonl", ".pdf"})
+METADATA_NAME = "metadata.jsonl"
+
+
+class Layout(StrEnum):
+    """How a data folder is laid out."""
+
+    MVTEC = "mvtec"
+    BTAD = "btad"
+    FOOTAGE = "footage"
+    PLAIN = "plain"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One image file. `label` is "good" or the defect type; `mask_path` is None where no mask was given."""
+
+    part_id: str
+    path: Path
+    label: str = GOOD
+    mask_path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataSet:
+    """What a folder holds: good parts to learn from, and labelled parts to evaluate on (empty where unlabelled)."""
+
+    folder: Path
+    layout: Layout
+    good: tuple[Sample, ...]
+    labelled: tuple[Sample, ...]
+
+
+def read_dataset(folder: Path) -> DataSet:
+    """List a data folder, whatever its layout; opens no image. Raises DataError, naming the file or folder at fault."""
+    folder = Path(folder)
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is a file; give a folder of images")
+    entries = _entries(folder)
+    names = {entry.name for entry in entries if entry.is_dir()}
+    if "train" in names:
+        return _read_labelled(folder)
+    if (folder / METADATA_NAME).is_file():
+        return _read_footage(folder)
+    if any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in entries):
+        good = _images(folder)
+        return DataSet(folder=folder, layout=Layout.PLAIN, good=good, labelled=())
+    if names:
+        raise DataError(
+            f"{folder}: found folders {', '.join(sorted(names)[:4])} but no train/good; "
+            "give a folder of images, or MVTec layout (train/good, test/good, test/<defect>)"
+        )
+    raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+
+
+def split(samples: Sequence[Sample], held_out_share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
+    """Divide into (training, held out) so that all frames of a part fall on one side.
+
+    held_out_share: share of the parts, in (0, 1); each side gets at least one. Depends on the part ids and the seed
+    alone, not on the order of the samples. Raises TooFewParts for fewer than two parts.
+    """
+    order = _shuffled_parts(samples, seed)
+    if len(order) < 2:
+        raise TooFewParts(f"{len(order)} good part(s): a split needs at least 2")
+    count = min(max(round(len(order) * held_out_share), 1), len(order) - 1)
+    held_out = set(order[:count])
+    ordered = _by_path(samples)
+    return [s for s in ordered if s.part_id not in held_out], [s for s in ordered if s.part_id in held_out]
+
+
+def folds(samples: Sequence[Sample], k: int, seed: int) -> list[tuple[list[Sample], list[Sample]]]:
+    """k pairs of (training, held out); each part is held out exactly once, with all its frames.
+
+    Sizes differ by one part at most. Independent of the samples' order. Raises TooFewParts for fewer than k parts.
+    """
+    order = _shuffled_parts(samples, seed)
+    if k < 2 or len(order) < k:
+        raise TooFewParts(f"{len(order)} good part(s): {k} folds need at least {max(k, 2)} parts (and 2 folds)")
+    fold_of = {part_id: index % k for index, part_id in enumerate(order)}
+    ordered = _by_path(samples)
+    return [
+        ([s for s in ordered if fold_of[s.part_id] != fold], [s for s in ordered if fold_of[s.part_id] == fold])
+        for fold in range(k)
+    ]
+
+
+def _shuffled_parts(samples: Sequence[Sample], seed: int) -> list[str]:
+    """Part ids in a seeded order that no other part influences: a part added later moves no other one."""
+    return sorted(
+        {sample.part_id for sample in samples},
+        key=lambda part_id: hashlib.sha256(f"{seed}/{part_id}".encode()).digest(),
+    )
+
+
+def _by_path(samples: Sequence[Sample]) -> list[Sample]:
+    return sorted(samples, key=lambda sample: (sample.part_id, str(sample.path)))
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _images(
+    folder: Path, label: str = GOOD, prefix: str = "", mask_of: Callable[[Path], Path | None] = lambda path: None
+) -> tuple[Sample, ...]:
+    """The images directly in a folder; anything else there is a DataError."""
+    found = []
+    for entry in _entries(folder):
+        if entry.is_dir():
+            raise DataError(f"{entry}: a folder among images; give one folder of images, or MVTec layout")
+        if entry.suffix.lower() in IMAGE_SUFFIXES:
+            found.append(Sample(part_id=f"{prefix}{entry.stem}", path=entry, label=label, mask_path=mask_of(entry)))
+        elif entry.suffix.lower() not in IGNORED_SUFFIXES:
+            raise DataError(f"{entry}: is no image ({', '.join(sorted(IMAGE_SUFFIXES))}); remove it from the folder")
+    if not found:
+        raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return tuple(found)
+
+
+def _read_labelled(folder: Path) -> DataSet:
+    """MVTec AD (good) and BTAD (ok, ko), as distributed."""
+    train = folder / "train"
+    good_names = [name for name in (GOOD, "ok") if (train / name).is_dir()]
+    if not good_names:
+        raise DataError(f"{train}: has no folder good (MVTec layout) or ok (BTAD layout)")
+    good_name = good_names[0]
+    good = _images(train / good_name, prefix="train/")
+    labelled: list[Sample] = []
+    for kind in _entries(folder / "test") if (folder / "test").is_dir() else []:
+        if not kind.is_dir():
+            if kind.suffix.lower() in IGNORED_SUFFIXES:
+                continue
+            raise DataError(f"{kind}: expected folders good and <defect> here")
+        masks = folder / "ground_truth" / kind.name
+        label = GOOD if kind.name == good_name else kind.name
+        finder = _mask_finder(masks) if label != GOOD and masks.is_dir() else lambda path: None
+        labelled.extend(_images(kind, label=label, prefix=f"test/{kind.name}/", mask_of=finder))
+    layout = Layout.MVTEC if good_name == GOOD else Layout.BTAD
+    return DataSet(folder=folder, layout=layout, good=good, labelled=tuple(labelled))
+
+
+def _mask_finder(masks: Path) -> Callable[[Path], Path | None]:
+    """000.png -> 000_mask.png (MVTec) or 000.png, 000.bmp (BTAD); a defect type has all its masks or none."""
+    by_stem = {entry.stem: entry for entry in _entries(masks) if entry.suffix.lower() in IMAGE_SUFFIXES}
+
+    def find(image: Path) -> Path:
+        mask = by_stem.get(f"{image.stem}_mask") or by_stem.get(image.stem)
+        if mask is None:
+            raise DataError(f"{image}: has no mask {masks / (image.stem + '_mask.png')}; add it, or remove {masks}")
+        return mask
+
+    return find
+
+
+def _read_footage(folder: Path) -> DataSet:
+    """What `inspectd record` wrote: images, and one JSON object per image in metadata.jsonl."""
+    samples = []
+    path = folder / METADATA_NAME
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            entry = json.loads(line)
+            name, part_id = str(entry["file"]), str(entry["part_id"])
+            label = str(entry.get("label") or GOOD)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise DataError(f"{path}: line {number} is no JSON object with file and part_id") from None
+        image = folder / name
+        if not image.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{path}: line {number} names {name}, outside the folder")
+        if not image.is_file():
+            raise DataError(f"{image}: named in {METADATA_NAME} (line {number}) but missing")
+        samples.append(Sample(part_id=part_id, path=image, label=label))
+    if not samples:
+        raise DataError(f"{path}: names no images")
+    good = tuple(sample for sample in samples if sample.label == GOOD)
+    return DataSet(folder=folder, layout=Layout.FOOTAGE, good=good, labelled=tuple(samples))

@@ -1,0 +1,119 @@
+"""The upper tail of good parts' scores: a generalised Pareto distribution over a high order statistic, with its doubt.
+
+Peaks over threshold (Pickands 1975; Davison & Smith 1990). With a handful of exceedances the likelihood says little of
+the shape, and a fitted point says nothing of its error; so the whole posterior over shape, scale and exceedance rate is
+kept on a grid. No random numbers: equal scores give equal limits.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+SHAPES = np.linspace(-0.5, 1.0, 61)
+# Scale as a multiple of the mean exceedance; the mean of the distribution is scale / (1 - shape).
+RELATIVE_SCALES = np.geomspace(0.05, 8.0, 81)
+# Prior of the shape: light tails (0) to those of Student's t with 3 degrees of freedom (1/3).
+SHAPE_MEAN, SHAPE_DEVIATION = 0.1, 0.2
+RATE_POINTS = 15
+EXCEEDANCE_SHARE = 0.25
+MIN_EXCEEDANCES = 8
+MAX_EXCEEDANCES = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The posterior: (G,) shapes, scales, exceedance rates and their weights (sum 1) over the level `start`."""
+
+    start: float
+    shape: Floats
+    scale: Floats
+    rate: Floats
+    weight: Floats
+
+    def upper_bound(self, rate: float, confidence: float) -> float:
+        """The value that at most `rate` of good parts pass, with this (one-sided) confidence; falls as `rate` rises."""
+        ratio = np.maximum(self.rate / rate, 1.0)
+        return float(_weighted_quantile(self.start + self.scale * _box_cox(ratio, self.shape), self.weight, confidence))
+
+    def rate_above(self, value: float, confidence: float) -> tuple[float, float, float]:
+        """Expected share of good parts above `value` >= start, and its central interval."""
+        distance = np.maximum(value - self.start, 0.0) / self.scale
+        rates = self.rate * _survival(distance, self.shape)
+        ends = [_weighted_quantile(rates, self.weight, q) for q in ((1 - confidence) / 2, (1 + confidence) / 2)]
+        return float((rates * self.weight).sum()), ends[0], ends[1]
+
+
+def fit_tail(scores: NDArray[np.floating]) -> Tail:
+    """Fit the tail of (P,) finite scores, P >= 10."""
+    ordered = np.sort(np.asarray(scores, dtype=np.float64))
+    count = int(np.clip(round(EXCEEDANCE_SHARE * len(ordered)), MIN_EXCEEDANCES, MAX_EXCEEDANCES))
+    start = ordered[-count - 1]
+    excess = ordered[-count:] - start
+    # The share above an order statistic is Beta distributed, whatever the distribution of the scores.
+    share = stats.beta(count + 1, len(ordered) - count)
+    rates = share.ppf((np.arange(RATE_POINTS) + 0.5) / RATE_POINTS)
+    unit = float(excess.mean())
+    if unit <= 0:
+        # Equal scores: no tail to fit. Nothing lies above them, and the shares alone speak of the doubt.
+        flat = np.zeros_like(rates)
+        return Tail(
+            float(start),
+            flat,
+            np.full_like(rates, np.finfo(np.float64).tiny),
+            rates,
+            np.full_like(rates, 1 / RATE_POINTS),
+        )
+    shape, relative = (grid.ravel() for grid in np.meshgrid(SHAPES, RELATIVE_SCALES, indexing="ij"))
+    log_posterior = _log_likelihood(excess / unit, shape, relative) - ((shape - SHAPE_MEAN) / SHAPE_DEVIATION) ** 2 / 2
+    weight = np.exp(log_posterior - log_posterior.max())
+    weight /= weight.sum()
+    kept = weight > 1e-9 / len(weight)
+    shape, scale, weight = shape[kept], relative[kept] * unit, weight[kept]
+    return Tail(
+        start=float(start),
+        shape=np.tile(shape, RATE_POINTS),
+        scale=np.tile(scale, RATE_POINTS),
+        rate=np.repeat(rates, len(shape)),
+        weight=np.tile(weight, RATE_POINTS) / (RATE_POINTS * weight.sum()),
+    )
+
+
+def _log_likelihood(excess: Floats, shape: Floats, scale: Floats) -> Floats:
+    """(G,) log density of all exceedances (M,), -inf outside the support. The flat prior of log scale is the grid's."""
+    ratio = excess[:, None] / scale  # (M, G)
+    argument = 1 + shape * ratio
+    inside = (argument > 0).all(axis=0)
+    near_zero = np.abs(shape) < 1e-9
+    safe = np.where(near_zero, 1.0, shape)
+    logs = np.log(np.where(argument > 0, argument, 1.0))
+    terms = np.where(near_zero, ratio, (1 + 1 / safe) * logs)
+    return np.where(inside, -len(excess) * np.log(scale) - terms.sum(axis=0), -np.inf)
+
+
+def _box_cox(ratio: Floats, shape: Floats) -> Floats:
+    """(ratio ** shape - 1) / shape, and its limit log(ratio) at shape 0."""
+    near_zero = np.abs(shape) < 1e-9
+    safe = np.where(near_zero, 1.0, shape)
+    return np.where(near_zero, np.log(ratio), np.expm1(safe * np.log(ratio)) / safe)
+
+
+def _survival(distance: Floats, shape: Floats) -> Floats:
+    """Share of a unit generalised Pareto distribution above `distance` >= 0."""
+    near_zero = np.abs(shape) < 1e-9
+    safe = np.where(near_zero, 1.0, shape)
+    base = np.maximum(1 + safe * distance, 0.0)
+    # 0 ** -x is infinite; beyond the end point of a negative shape nothing is left.
+    powered = np.where(base > 0, np.where(base > 0, base, 1.0) ** (-1 / safe), 0.0)
+    return np.where(near_zero, np.exp(-distance), powered)
+
+
+def _weighted_quantile(values: Floats, weights: Floats, level: float) -> float:
+    """The smallest value with at least `level` of the weight at or below it."""
+    order = np.argsort(values, kind="stable")
+    position = np.searchsorted(np.cumsum(weights[order]), level)
+    return float(values[order[min(int(position), len(order) - 1)]])
