@@ -1,1 +1,26 @@
-"""Cameras behind the `Camera` protocol of `inspectd.camera`."""
+"""Cameras behind the `Camera` protocol of `inspectd.camera`; `open_camera` makes the one that the settings name."""
+
+from __future__ import annotations
+
+from inspectd.camera import Camera
+from inspectd.cameras.folder import FolderCamera
+from inspectd.cameras.opencv import OpenCvCamera
+from inspectd.cameras.simulated import SimulatedCamera
+from inspectd.cameras.video import VideoCamera
+from inspectd.config import (
+    CameraSettings,
+    FolderCameraSettings,
+    SimulatedCameraSettings,
+    VideoCameraSettings,
+)
+
+
+def open_camera(settings: CameraSettings) -> Camera:
+    """Open the camera that the station names; blocks until it is ready. Raises CameraError with one line."""
+    if isinstance(settings, SimulatedCameraSettings):
+        return SimulatedCamera(settings)
+    if isinstance(settings, FolderCameraSettings):
+        return FolderCamera(settings)
+    if isinstance(settings, VideoCameraSettings):
+        return VideoCamera(settings)
+    return OpenCvCamera(settings)

@@ -1,0 +1,81 @@
+"""The camera `folder`: the images of one folder, in natural name order."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from inspectd.camera import Shot
+from inspectd.cameras.decoding import quiet_opencv, to_rgb
+from inspectd.config import FolderCameraSettings
+from inspectd.errors import CameraError, EndOfFootage
+from inspectd.messages import Image
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+class FolderCamera:
+    """Images of a folder, not of its sub-folders, part_2 before part_10; files not named as images are left out.
+
+    The constructor raises CameraError where the folder is missing, unreadable or holds no image.
+    """
+
+    def __init__(self, settings: FolderCameraSettings) -> None:
+        self._folder = settings.path
+        self._loop = settings.loop
+        self._files = list_images(settings.path)
+        self._next = 0
+
+    def grab(self, timeout_s: float) -> Shot:
+        """Read and decode the next image; blocks for the disk only, whatever `timeout_s` says.
+
+        Raises CameraError that names a file which cannot be decoded (the next call goes on with the file after it),
+        EndOfFootage after the last one.
+        """
+        if self._next >= len(self._files):
+            if not self._loop or not self._files:
+                raise EndOfFootage(f"{self._folder}: no further image")
+            self._next = 0
+        file = self._files[self._next]
+        self._next += 1
+        return Shot(image=read_image(file), captured_ns=time.monotonic_ns(), source=str(file))
+
+    def close(self) -> None:
+        """Forget the files; a second call does nothing."""
+        self._files = []
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the image files of a folder in natural name order. Raises CameraError where there is none."""
+    try:
+        files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")]
+    except OSError as error:
+        raise CameraError(f"{folder}: cannot be read as an image folder: {error.strerror}") from error
+    if not files:
+        raise CameraError(f"{folder}: holds no image (png, jpg, bmp, tif or webp)")
+    return sorted(files, key=_natural)
+
+
+def read_image(file: Path) -> Image:
+    """Decode one image file to (H, W, 3) uint8 RGB. Raises CameraError that names the file."""
+    try:
+        data = np.fromfile(file, np.uint8)
+    except OSError as error:
+        raise CameraError(f"{file}: cannot be read: {error.strerror}") from error
+    with quiet_opencv():
+        native = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    if native is None:
+        raise CameraError(f"{file}: is no image that can be decoded")
+    try:
+        return to_rgb(native)
+    except ValueError as error:
+        raise CameraError(f"{file}: {error}") from error
+
+
+def _natural(file: Path) -> list[tuple[int, str]]:
+    """Sort key in which runs of digits compare as numbers."""
+    return [(int(run), "") if run.isdigit() else (-1, run.lower()) for run in re.split(r"(\d+)", file.name)]

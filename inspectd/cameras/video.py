@@ -1,0 +1,55 @@
+"""The camera `video`: the frames of a video file, one for each grab."""
+
+from __future__ import annotations
+
+import time
+
+import cv2
+
+from inspectd.camera import Shot
+from inspectd.cameras.decoding import quiet_opencv, to_rgb
+from inspectd.config import VideoCameraSettings
+from inspectd.errors import CameraError, EndOfFootage
+
+
+class VideoCamera:
+    """Frames of a video file in order. The constructor raises CameraError where OpenCV cannot read a frame of it."""
+
+    def __init__(self, settings: VideoCameraSettings) -> None:
+        self._path = settings.path
+        self._loop = settings.loop
+        if not self._path.is_file():
+            raise CameraError(f"{self._path}: no such video file")
+        self._capture = self._open()
+        self._frame = 0
+
+    def grab(self, timeout_s: float) -> Shot:
+        """Decode the next frame; blocks for the decoder only. Raises EndOfFootage after the last frame, CameraError."""
+        native = self._read()
+        if native is None:
+            if not self._loop or self._frame == 0:
+                raise EndOfFootage(f"{self._path}: no further frame after {self._frame}")
+            self._capture.release()
+            self._capture = self._open()
+            self._frame = 0
+            native = self._read()
+            if native is None:
+                raise CameraError(f"{self._path}: could be read once and no longer can")
+        self._frame += 1
+        return Shot(image=to_rgb(native), captured_ns=time.monotonic_ns(), source=f"{self._path}#{self._frame - 1}")
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        self._capture.release()
+
+    def _open(self) -> cv2.VideoCapture:
+        with quiet_opencv():
+            capture = cv2.VideoCapture(str(self._path), cv2.CAP_ANY)
+        if not capture.isOpened():
+            raise CameraError(f"{self._path}: is no video that OpenCV can read")
+        return capture
+
+    def _read(self) -> cv2.typing.MatLike | None:
+        with quiet_opencv():
+            done, native = self._capture.read()
+        return native if done else None

@@ -1,0 +1,267 @@
+"""The stage frame -> part image: find the one bright part, correct pose and scale, cut it to the canvas.
+
+Finding is coarse and robust (threshold, one blob, moments); `part_edges` then measures the four edges to a fraction of
+a pixel. Coordinates are OpenCV's: the centre of the first pixel is (0, 0). Nothing here knows how the picture was made.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.settings import CanvasSettings
+from inspectd.config import LocateSettings
+from inspectd.messages import Image, Pose, Reason
+from inspectd.part_edges import EdgeFitter, OrientedBox
+
+Affine = NDArray[np.float64]
+
+SMALLEST_FRAME_PX = 16
+COARSE_SHORT_SIDE_PX = 17
+BORDER_NOISE_FACTOR = 6.0
+LEAST_CONTRAST = 12
+ASPECT_TOLERANCE = 1.22
+LEAST_SOLIDITY = 0.82
+FRAGMENT_SHARE = 0.25
+COARSE_SLACK = 1.12
+
+
+class LocateFault(Exception):  # noqa: N818 - it becomes a `Fault`, not a crash
+    """The part cannot be judged: `reason` for the verdict, `detail` for people (one line)."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A part in canonical pose.
+
+    part_image: (canvas height, canvas width, 3) uint8 RGB, black outside the part's rectangle. matrix: (2, 3) float64,
+    frame (x, y, 1) -> canvas (x, y), so that masks and boxes can follow. pose: where the part lay in the frame.
+    """
+
+    part_image: Image
+    matrix: Affine
+    pose: Pose
+
+
+class Locator:
+    """Frame -> canonical part image, for one station. Used by one thread."""
+
+    def __init__(self, settings: LocateSettings, canvas: CanvasSettings) -> None:
+        self._settings = settings
+        self._shape = (canvas.height_px, canvas.width_px, 3)
+        self._top = (canvas.height_px - settings.part_height_px) // 2
+        self._left = (canvas.width_px - settings.part_width_px) // 2
+        self._fitter = EdgeFitter(settings.part_width_px, settings.part_height_px)
+        short_side = settings.min_scale * settings.part_height_px
+        self._decimate = max(1, int(short_side // COARSE_SHORT_SIDE_PX))
+
+    def locate(self, image: Image, out: Image | None = None) -> Located:
+        """Find the part in an (H, W, 3) uint8 RGB frame and return it in canonical pose.
+
+        `out`, a C-contiguous (canvas height, canvas width, 3) uint8 array, is written and returned instead of a new
+        array. Raises LocateFault with NO_PART, SEVERAL_PARTS, PART_CUT_OFF or BAD_IMAGE; ValueError for an unfit `out`.
+        """
+        if out is None:
+            out = np.empty(self._shape, np.uint8)
+        elif out.shape != self._shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
+            raise ValueError(f"out must be C-contiguous uint8 of shape {self._shape}, got {out.dtype} {out.shape}")
+        _check(image)
+        if self._settings.mode == "off":
+            return self._whole_frame(image, out)
+        small, offset = _shrink(image, self._decimate)
+        coarse = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
+        box = self._refine(image, coarse.in_full_frame(self._decimate, offset))
+        return self._cut(image, box, out)
+
+    def _whole_frame(self, image: Image, out: Image) -> Located:
+        height, width = image.shape[:2]
+        to_height, to_width = self._shape[:2]
+        shrinking = height > to_height or width > to_width
+        cv2.resize(
+            image, (to_width, to_height), dst=out, interpolation=cv2.INTER_AREA if shrinking else cv2.INTER_LINEAR
+        )
+        scale_x, scale_y = to_width / width, to_height / height
+        matrix = np.array([[scale_x, 0, scale_x / 2 - 0.5], [0, scale_y, scale_y / 2 - 0.5]])
+        scale = 1 / math.sqrt(scale_x * scale_y)
+        return Located(out, matrix, Pose(x_px=(width - 1) / 2, y_px=(height - 1) / 2, angle_deg=0.0, scale=scale))
+
+    def _find(self, grey: NDArray[np.uint8]) -> OrientedBox:
+        """The one blob of a part's size and shape, in pixels of the shrunken frame."""
+        cv2.blur(grey, (3, 3), dst=grey)
+        binary = cv2.threshold(grey, _threshold(grey), 255, cv2.THRESH_BINARY)[1]
+        binary = cv2.morphologyEx(binary, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        contours = cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+        smallest = (
+            self._settings.part_width_px
+            * self._settings.part_height_px
+            * (self._settings.min_scale / self._decimate) ** 2
+        )
+        blobs = [contour for contour in contours if cv2.contourArea(contour) >= FRAGMENT_SHARE * smallest]
+        if not blobs:
+            raise LocateFault(Reason.NO_PART, "nothing bright of a part's size in the frame")
+        if len(blobs) > 1:
+            blobs = [self._join(blobs)]
+        if _touches_border(blobs[0], grey.shape):
+            raise LocateFault(Reason.PART_CUT_OFF, "the part touches the edge of the frame")
+        box, solidity = _box_of(blobs[0])
+        self._check_size(box, self._decimate, solidity, slack=COARSE_SLACK)
+        return box
+
+    def _join(self, blobs: list[cv2.typing.MatLike]) -> cv2.typing.MatLike:
+        """Electrodes whose body is too dark to be seen are one part; anything else is several."""
+        hull = cv2.convexHull(np.concatenate(blobs))
+        box, _ = _box_of(hull)
+        single = [_box_of(blob)[0] for blob in blobs]
+        least_long = self._settings.min_scale * self._settings.part_width_px / self._decimate
+        if len(blobs) == 2 and self._fits(box, self._decimate) and all(one.width < 0.6 * least_long for one in single):
+            return hull
+        raise LocateFault(Reason.SEVERAL_PARTS, f"{len(blobs)} parts in the frame")
+
+    def _fits(self, box: OrientedBox, decimate: float) -> bool:
+        try:
+            self._check_size(box, decimate, 1.0, slack=COARSE_SLACK)
+        except LocateFault:
+            return False
+        return True
+
+    def _check_size(self, box: OrientedBox, decimate: float, solidity: float, *, slack: float = 1.0) -> None:
+        settings = self._settings
+        along = box.width * decimate / settings.part_width_px
+        across = box.height * decimate / settings.part_height_px
+        seen = f"{box.width * decimate:.0f}x{box.height * decimate:.0f} px"
+        if max(along / across, across / along) > ASPECT_TOLERANCE or solidity < LEAST_SOLIDITY:
+            if min(along, across) >= settings.min_scale and max(along, across) >= 1.5 * min(along, across):
+                raise LocateFault(Reason.SEVERAL_PARTS, f"a bright area of {seen}: parts that touch")
+            raise LocateFault(Reason.NO_PART, f"a bright area of {seen} has not the shape of a part")
+        if not settings.min_scale / slack <= math.sqrt(along * across) <= settings.max_scale * slack:
+            raise LocateFault(
+                Reason.NO_PART,
+                f"a bright area of {seen}; a part is {settings.part_width_px}x{settings.part_height_px} px times "
+                f"{settings.min_scale:g} to {settings.max_scale:g}",
+            )
+        if abs(box.angle_deg) > settings.max_angle_deg:
+            raise LocateFault(
+                Reason.NO_PART, f"a part turned by {box.angle_deg:.0f} degrees; allowed: {settings.max_angle_deg:g}"
+            )
+
+    def _refine(self, image: Image, box: OrientedBox) -> OrientedBox:
+        """Measure the edges in the full frame."""
+        fitted = self._fitter.fit(image, box)
+        if fitted is None:
+            raise LocateFault(Reason.NO_PART, "a bright area without the straight edges of a part")
+        self._check_size(fitted, 1.0, 1.0)
+        height, width = image.shape[:2]
+        corners = fitted.corners()
+        if corners.min() < -0.5 or corners[:, 0].max() > width - 0.5 or corners[:, 1].max() > height - 0.5:
+            raise LocateFault(Reason.PART_CUT_OFF, "the part reaches over the edge of the frame")
+        return fitted
+
+    def _cut(self, image: Image, box: OrientedBox, out: Image) -> Located:
+        """Warp the part into the middle of a black canvas."""
+        part_width, part_height = self._settings.part_width_px, self._settings.part_height_px
+        to_frame = box.part_to_frame(part_width, part_height)
+        out[:] = 0
+        window = out[self._top : self._top + part_height, self._left : self._left + part_width]
+        shrink = math.floor(math.sqrt(box.width / part_width * box.height / part_height))
+        source, matrix = (image, to_frame) if shrink < 2 else _shrunken_source(image, box, shrink, to_frame)
+        cv2.warpAffine(
+            source,
+            matrix,
+            (part_width, part_height),
+            dst=window,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        to_canvas = cv2.invertAffineTransform(to_frame)
+        to_canvas[:, 2] += (self._left, self._top)
+        scale = math.sqrt(box.width / part_width * box.height / part_height)
+        pose = Pose(x_px=box.x, y_px=box.y, angle_deg=box.angle_deg, scale=scale)
+        return Located(out, to_canvas, pose)
+
+
+def _check(image: Image) -> None:
+    """Raise BAD_IMAGE for what no camera in order delivers."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise LocateFault(Reason.BAD_IMAGE, f"expected an (H, W, 3) uint8 image, got {what}")
+    if min(image.shape[:2]) < SMALLEST_FRAME_PX:
+        raise LocateFault(Reason.BAD_IMAGE, f"a frame of {image.shape[1]}x{image.shape[0]} px is too small")
+    sample = image[::4, ::4, 1]
+    darkest, brightest = int(sample.min()), int(sample.max())
+    if darkest == brightest:
+        raise LocateFault(
+            Reason.BAD_IMAGE, f"every pixel has the value {darkest}: lens covered, light off or camera faulty"
+        )
+    if darkest >= 250:
+        raise LocateFault(Reason.BAD_IMAGE, "the whole frame is saturated: too much light or too long an exposure")
+
+
+def _shrink(image: Image, factor: int) -> tuple[Image, float]:
+    """The frame at 1/factor of its size, and where its first pixel's centre lies in the frame."""
+    if factor == 1:
+        return image, 0.0
+    height, width = image.shape[0] // factor, image.shape[1] // factor
+    small = cv2.resize(image[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
+    return small, (factor - 1) / 2  # type: ignore[return-value]
+
+
+def _threshold(grey: NDArray[np.uint8]) -> int:
+    """Between the background and the darkest material of the part.
+
+    The background is what lies along the frame's edge, where no part may be; halfway from there to the lower quartile
+    of all that stands out keeps a dark body together with bright electrodes, in weak or uneven light too.
+    """
+    ring = np.concatenate([grey[:2].ravel(), grey[-2:].ravel(), grey[:, :2].ravel(), grey[:, -2:].ravel()])
+    background = float(np.median(ring))
+    noise = 1.4826 * float(np.median(np.abs(ring - np.float32(background))))
+    brightest = float(grey.max())
+    floor = background + max(BORDER_NOISE_FACTOR * noise, 0.08 * (brightest - background), LEAST_CONTRAST / 2)
+    if brightest - background < LEAST_CONTRAST or floor >= 255:
+        raise LocateFault(Reason.NO_PART, "nothing in the frame is brighter than the background")
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256]).ravel()
+    counts[: math.ceil(floor)] = 0
+    share = np.cumsum(counts)
+    level = int(np.searchsorted(share, 0.25 * share[-1]))
+    return int(max(floor, background + 0.5 * (level - background)))
+
+
+def _touches_border(contour: cv2.typing.MatLike, shape: tuple[int, ...]) -> bool:
+    left, top, width, height = cv2.boundingRect(contour)
+    return left <= 1 or top <= 1 or left + width >= shape[1] - 1 or top + height >= shape[0] - 1
+
+
+def _box_of(contour: cv2.typing.MatLike) -> tuple[OrientedBox, float]:
+    """The rectangle with the blob's second moments, which bumps and bites hardly move, and the blob's solidity."""
+    moments = cv2.moments(contour)
+    area = max(moments["m00"], 1e-6)
+    spread_x, spread_y, skew = moments["mu20"] / area, moments["mu02"] / area, moments["mu11"] / area
+    angle = 0.5 * math.atan2(2 * skew, spread_x - spread_y)
+    mean, difference = (spread_x + spread_y) / 2, math.hypot((spread_x - spread_y) / 2, skew)
+    box = OrientedBox(
+        moments["m10"] / area,
+        moments["m01"] / area,
+        math.sqrt(12 * (mean + difference)) + 1,
+        math.sqrt(12 * max(mean - difference, 0)) + 1,
+        math.degrees(angle),
+    )
+    return box, area / max(cv2.contourArea(cv2.convexHull(contour)), 1e-6)
+
+
+def _shrunken_source(image: Image, box: OrientedBox, factor: int, to_frame: Affine) -> tuple[Image, Affine]:
+    """The frame around the part at 1/factor, so that a large part is averaged, not sampled; and the matrix for it."""
+    corners = box.corners()
+    left, top = (max(0, int(low) - factor) for low in corners.min(axis=0))
+    right, bottom = (int(high) + 2 * factor for high in corners.max(axis=0))
+    small, offset = _shrink(image[top:bottom, left:right], factor)
+    matrix = to_frame.copy()
+    matrix[:, 2] -= (left + offset, top + offset)
+    return small, matrix / factor

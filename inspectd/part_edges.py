@@ -1,0 +1,165 @@
+"""For `locate`: from a roughly known rectangle to one fitted to its four edges with sub-pixel accuracy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inspectd.messages import Image
+
+MARGIN_PX = 10
+ROUNDS = 3
+SETTLED_PX = 0.75
+
+
+@dataclass(frozen=True, slots=True)
+class OrientedBox:
+    """A rectangle in an image: centre and sides in pixels, `width` the long side along `angle_deg` in (-90, 90]."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    angle_deg: float
+
+    def in_full_frame(self, factor: int, offset: float) -> OrientedBox:
+        """The same rectangle in the frame that was shrunk by `factor`."""
+        return OrientedBox(
+            self.x * factor + offset,
+            self.y * factor + offset,
+            self.width * factor,
+            self.height * factor,
+            self.angle_deg,
+        )
+
+    def part_to_frame(self, part_width_px: int, part_height_px: int) -> NDArray[np.float64]:
+        """(2, 3) float64 matrix from pixels of a part_height x part_width image of this rectangle to the frame."""
+        turn = math.radians(self.angle_deg)
+        along, across = self.width / part_width_px, self.height / part_height_px
+        linear = np.array(
+            [
+                [along * math.cos(turn), -across * math.sin(turn)],
+                [along * math.sin(turn), across * math.cos(turn)],
+            ]
+        )
+        centre = np.array([(part_width_px - 1) / 2, (part_height_px - 1) / 2])
+        shift = np.array([self.x, self.y]) - linear @ centre
+        return np.column_stack([linear, shift])
+
+    def corners(self) -> NDArray[np.float64]:
+        """(4, 2) float64 corners (x, y)."""
+        turn = math.radians(self.angle_deg)
+        along = np.array([math.cos(turn), math.sin(turn)]) * self.width / 2
+        across = np.array([-math.sin(turn), math.cos(turn)]) * self.height / 2
+        centre = np.array([self.x, self.y])
+        return np.stack([centre + s * along + t * across for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
+
+
+class EdgeFitter:
+    """Fits a part of canonical size to its edges: where brightness is halfway between outside and just inside.
+
+    Half of each profile's own step makes bright electrodes and a dark body agree on the same edge; a robust fit of one
+    rectangle to all four sides leaves out chips, missing corners and dust.
+    """
+
+    def __init__(self, part_width_px: int, part_height_px: int) -> None:
+        self._width, self._height = part_width_px, part_height_px
+        skip_u, skip_v = max(3, part_width_px // 12), max(3, part_height_px // 6)
+        self._columns = np.arange(skip_u, part_width_px - skip_u, 2)
+        self._rows = np.arange(skip_v, part_height_px - skip_v)
+        u = self._columns - (part_width_px - 1) / 2
+        v = self._rows - (part_height_px - 1) / 2
+        one_u, one_v, no_u, no_v = np.ones_like(u), np.ones_like(v), np.zeros_like(u), np.zeros_like(v)
+        # Unknowns: shift in u, shift in v, turn, growth of the half width, growth of the half height.
+        self._design = np.concatenate(
+            [
+                np.stack([no_u, one_u, u, no_u, -one_u], axis=1),
+                np.stack([no_u, one_u, u, no_u, one_u], axis=1),
+                np.stack([one_v, no_v, -v, -one_v, no_v], axis=1),
+                np.stack([one_v, no_v, -v, one_v, no_v], axis=1),
+            ]
+        )
+        self._outward = np.repeat([-1.0, 1.0, -1.0, 1.0], [u.size, u.size, v.size, v.size])
+
+    def fit(self, image: Image, box: OrientedBox) -> OrientedBox | None:
+        """Return the rectangle fitted in an (H, W, 3) uint8 frame, or None where too few edge points agree on one."""
+        for _ in range(ROUNDS):
+            depth = self._edge_depths(image, box)
+            change = self._solve(depth * self._outward)
+            if change is None:
+                return None
+            box = self._moved(box, change)
+            if np.abs(change[[0, 1, 3, 4]]).max() < SETTLED_PX and abs(change[2]) * self._width / 2 < SETTLED_PX:
+                break
+        return box
+
+    def _edge_depths(self, image: Image, box: OrientedBox) -> NDArray[np.float64]:
+        """How far each edge point lies outside the assumed edge, in part pixels; NaN where there is none."""
+        size = (self._width + 2 * MARGIN_PX, self._height + 2 * MARGIN_PX)
+        matrix = box.part_to_frame(self._width, self._height)
+        matrix[:, 2] -= matrix[:, :2] @ (MARGIN_PX, MARGIN_PX)
+        patch = cv2.warpAffine(
+            image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+        )
+        grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
+        rows, columns, reach = self._rows + MARGIN_PX, self._columns + MARGIN_PX, 2 * MARGIN_PX
+        profiles = np.concatenate(
+            [
+                grey[:reach, columns],
+                grey[: -reach - 1 : -1, columns],
+                grey[rows, :reach].T,
+                grey[rows, : -reach - 1 : -1].T,
+            ],
+            axis=1,
+        )  # (outside to inside, edge point)
+        return _half_way(profiles)
+
+    def _solve(self, offsets: NDArray[np.float64]) -> NDArray[np.float64] | None:
+        """Robust least squares (Tukey's biweight, from a start by medians)."""
+        seen = ~np.isnan(offsets)
+        if seen.sum() < 0.6 * offsets.size:
+            return None
+        offsets = np.where(seen, offsets, 0)
+        weights = seen.astype(np.float64)
+        solution = np.zeros(5)
+        for limit in (None, 4.0, 2.5, 1.8):
+            if limit is not None:
+                residual = offsets - self._design @ solution
+                scale = max(0.25, 1.4826 * float(np.median(np.abs(residual[seen]))))
+                ratio = np.minimum(np.abs(residual) / (limit * 1.6 * scale), 1)
+                weights = seen * np.square(1 - np.square(ratio))
+            weighted = self._design * weights[:, None]
+            solution = np.linalg.solve(weighted.T @ self._design + 1e-6 * np.eye(5), weighted.T @ offsets)
+        return solution if (weights > 0).sum() >= 0.5 * offsets.size else None
+
+    def _moved(self, box: OrientedBox, change: NDArray[np.float64]) -> OrientedBox:
+        along, across = box.width / self._width, box.height / self._height
+        turn = math.radians(box.angle_deg)
+        shift_u, shift_v = along * change[0], across * change[1]
+        angle = box.angle_deg + math.degrees(change[2])
+        return OrientedBox(
+            box.x + shift_u * math.cos(turn) - shift_v * math.sin(turn),
+            box.y + shift_u * math.sin(turn) + shift_v * math.cos(turn),
+            box.width + 2 * along * change[3],
+            box.height + 2 * across * change[4],
+            90 - (90 - angle) % 180,
+        )
+
+
+def _half_way(profiles: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Where each column, read from outside in, first passes half its own step; in pixels outside the assumed edge."""
+    outside = profiles[:4].min(axis=0)
+    inside = np.median(profiles[MARGIN_PX + 3 : MARGIN_PX + 8], axis=0)
+    half = (outside + inside) / 2
+    above = profiles > half
+    first = above.argmax(axis=0)
+    points = np.arange(profiles.shape[1])
+    high = profiles[first, points]
+    low = profiles[np.maximum(first - 1, 0), points]
+    position = first - (high - half) / np.maximum(high - low, 1e-3)
+    unseen = (first == 0) | (inside - outside < 6)
+    return np.where(unseen, np.nan, MARGIN_PX - 0.5 - position)
