@@ -1,17 +1,24 @@
-"""The Runtime protocol: one compiled engine, with slots that hold host buffers, so that a GPU engine fits as well as a CPU one.
+"""The Runtime protocol: one compiled engine with slots that hold host buffers, so that a GPU fits as well as a CPU.
 
-A slot is one part in flight: the caller writes the part image into `slot.input` (pinned memory on a GPU), calls `start`,
-then `wait`. On a GPU `start` enqueues copy in, graph and copy out on the slot's stream and `wait` waits for its event.
+A slot is one part in flight: the caller writes the part image into `slot.input` (pinned memory on a GPU), calls
+`start`, then `wait`. On a GPU `start` enqueues copy in, graph and copy out on the slot's stream and `wait` waits for
+its event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from engines.errors import EngineUnavailable
+
+if TYPE_CHECKING:
+    from engines.artifact import Bundle
+    from engines.settings import EngineSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +82,23 @@ def infer(runtime: Runtime, part_image: NDArray[np.uint8], timeout_s: float = 60
     np.copyto(slot.input, part_image)
     slot.start()
     return slot.wait(timeout_s)
+
+
+def load_runtime(bundle: Bundle, engine: EngineSettings) -> Runtime:
+    """Load the bundle's engine as the station's settings ask; blocks for up to a few seconds.
+
+    `auto` takes the bundle's own runtime and precision. The thresholds were chosen on the scores of that precision, so
+    another one is refused. Raises EngineUnavailable.
+    """
+    made = bundle.manifest.engine
+    runtime = made.runtime if engine.runtime == "auto" else engine.runtime
+    if runtime != "openvino" or "model" not in made.files:
+        raise EngineUnavailable(f"{bundle.folder}: the bundle has no engine for runtime {runtime}: calibrate again")
+    if engine.precision not in {"auto", made.precision}:
+        raise EngineUnavailable(
+            f"{bundle.folder}: the bundle's engine and thresholds are {made.precision}, the station asks for "
+            f"{engine.precision}: calibrate again, or set engine.precision: auto"
+        )
+    from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
+
+    return OpenVinoRuntime(bundle.path(made.files["model"]), parse_precision(made.precision), engine.threads)

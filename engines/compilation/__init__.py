@@ -1,0 +1,1 @@
+"""The steps of engines.compile: export, precision candidates, parity; needs the `calibrate` extra."""

@@ -1,0 +1,113 @@
+"""The second step of compilation: graph.onnx -> one OpenVINO model per precision, its `tail` always in f32."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.compilation.graph import in_tail
+from engines.errors import EngineUnavailable
+from engines.runtimes.openvino import Precision, import_openvino
+
+if TYPE_CHECKING:
+    from openvino import Model
+
+CALIBRATION_PARTS: Final = 100
+"""Good parts that int8 ranges are taken from; more than this moves the ranges by less than the bin width."""
+
+_NOT_COMPUTED: Final = frozenset({"Constant", "Parameter", "Result"})
+
+
+def build_model(graph: Path, precision: Precision, good_parts: NDArray[np.uint8], model: Path) -> None:
+    """Write `model` (.xml, and .bin beside it): `graph` as OpenVINO runs it in `precision`; int8 blocks for seconds.
+
+    good_parts: (P, H, W, 3) uint8 RGB, from which int8 takes its activation ranges; other precisions ignore it.
+    Raises EngineUnavailable where int8 is asked for and NNCF is not installed.
+    """
+    ov = import_openvino()
+    built: Model = ov.convert_model(graph)
+    tail = _tail(built)
+    if precision == "int8":
+        built = _quantise(built, tail, good_parts)
+    ov.save_model(built, model, compress_to_fp16=False)
+    _keep_precise(model, frozenset(tail))
+
+
+def _tail(model: Model) -> list[str]:
+    """Names of the operations of the submodule `tail`, and of all that is computed from them."""
+    names: list[str] = []
+    inside: set[str] = set()
+    for operation in model.get_ordered_ops():
+        name = operation.get_friendly_name()
+        if operation.get_type_name() in _NOT_COMPUTED:
+            continue
+        sources = {value.get_node().get_friendly_name() for value in operation.input_values()}
+        if in_tail(name) or sources & inside:
+            inside.add(name)
+            names.append(name)
+    return names
+
+
+def _quantise(model: Model, tail: list[str], good_parts: NDArray[np.uint8]) -> Model:
+    """NNCF's post-training quantisation of everything before the tail, symmetric weights and asymmetric activations."""
+    if len(good_parts) == 0:
+        raise ValueError("int8 needs good parts to take its ranges from")
+    try:
+        with _without_chatter():
+            import nncf
+    except ImportError as error:
+        raise EngineUnavailable(
+            f"int8 needs NNCF, which cannot be imported ({error}): pip install 'inspectd[calibrate]'"
+        ) from error
+    chosen = np.linspace(0, len(good_parts) - 1, min(CALIBRATION_PARTS, len(good_parts))).round().astype(int)
+    with _without_chatter():
+        quantised: Model = nncf.quantize(
+            model,
+            nncf.Dataset([good_parts[index][None] for index in chosen]),  # (1, H, W, 3)
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(chosen),
+            fast_bias_correction=True,
+            ignored_scope=nncf.IgnoredScope(names=tail),
+        )
+    return quantised
+
+
+@contextlib.contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hold back NNCF's progress bars and its advice about CUDA: progress is told by the caller."""
+    loggers = [logging.getLogger(name) for name in ("nncf", "torch.utils.cpp_extension")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _keep_precise(model: Path, tail: frozenset[str]) -> None:
+    """Mark the tail's layers `precise`, so that a bf16 engine computes them in f32.
+
+    The attribute is OpenVINO's own (`DisableFP16Compression`); its Python API cannot set it, its IR reader can.
+    """
+    tree = ET.parse(model)  # noqa: S314 - our own file, written a moment ago
+    for layer in tree.iterfind("./layers/layer"):
+        if layer.get("name") not in tail or layer.get("type") in {"Const", "Result"}:
+            continue
+        info = layer.find("rt_info")
+        if info is None:
+            info = ET.Element("rt_info")
+            layer.insert(0 if layer.find("data") is None else 1, info)
+        if not any(entry.get("name") == "precise" for entry in info):
+            ET.SubElement(info, "attribute", {"name": "precise", "version": "0"})
+    tree.write(model, encoding="utf-8", xml_declaration=True)
