@@ -1,0 +1,29 @@
+"""Building blocks of the trained networks: student, ATAA and decoder are made of these."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, then batch norm; (N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class BasicBlock(nn.Module):
+    """The residual block of ResNet-18 and -34: two 3x3 convolutions and a shortcut, ReLU after the sum."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            conv_bn(inputs, outputs, stride=stride), nn.ReLU(inplace=True), conv_bn(outputs, outputs)
+        )
+        straight = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if straight else conv_bn(inputs, outputs, kernel=1, stride=stride)
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, inputs, H, W) -> (N, outputs, H / stride, W / stride)."""
+        return self.activation(self.branch(features) + self.shortcut(features))  # type: ignore[no-any-return]

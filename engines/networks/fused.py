@@ -1,0 +1,87 @@
+"""The fused engine: one module from uint8 part image to maps and scores. What is compiled, and the torch reference."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from engines.errors import BundleError
+from engines.networks.dtkd import DtkdNetwork
+from engines.networks.tail import PaperTail
+from engines.scoring import ScoringConstants
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings
+from engines.teachers import bare_teacher
+
+FORMAT = "inspectd-fused/1"
+LEVELS = 3
+
+
+class FusedEngine(nn.Module):
+    """Preprocessing, teachers, student, ATAA, decoder and score in one graph, in evaluation mode."""
+
+    def __init__(
+        self,
+        network: DtkdNetwork,
+        model: ModelSettings,
+        canvas: CanvasSettings,
+        regions: Sequence[RegionSettings],
+        constants: ScoringConstants,
+    ) -> None:
+        super().__init__()
+        self.model, self.canvas, self.regions, self.constants = model, canvas, tuple(regions), constants
+        self.network = network
+        self.tail = PaperTail(model, canvas, regions, [widths[0] for widths in network.channels], constants)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, part: Tensor) -> tuple[Tensor, ...]:
+        """Map (N, H, W, 3) uint8 RGB to part_score (N,), region_scores (N, R), anomaly_map (N, H / 4, W / 4) and, with a
+        decoder, reconstruction (N, H, W), grey in [0, 1]."""
+        outputs = self.network(part)
+        scored = self.tail(outputs)
+        return scored if outputs.reconstruction is None else (*scored, outputs.reconstruction)
+
+
+def save_fused(engine: FusedEngine, path: Path) -> None:
+    """Write a fused engine as safetensors: all weights, teachers included, and the settings that rebuild it."""
+    description = {
+        "model": engine.model.model_dump(mode="json"),
+        "canvas": engine.canvas.model_dump(mode="json"),
+        "regions": [region.model_dump(mode="json") for region in engine.regions],
+        "lambdas": list(engine.constants.lambdas),
+    }
+    state = {name: tensor.contiguous() for name, tensor in engine.state_dict().items()}
+    save_file(state, path, metadata={"format": FORMAT, "engine": json.dumps(description, sort_keys=True)})
+
+
+def load_fused(path: Path) -> FusedEngine:
+    """Read what `save_fused` wrote; needs no teacher weights beside it. Raises BundleError in one line."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except Exception as error:  # safetensors raises its own untyped errors
+        raise BundleError(f"{path}: cannot be read as a trained network: {error}") from error
+    if metadata.get("format") != FORMAT:
+        raise BundleError(f"{path}: format {metadata.get('format')!r}, this version reads {FORMAT}; calibrate again")
+    described: dict[str, Any] = json.loads(metadata["engine"])
+    model = ModelSettings.model_validate(described["model"])
+    canvas = CanvasSettings.model_validate(described["canvas"])
+    regions = [RegionSettings.model_validate(region) for region in described["regions"]]
+    network = DtkdNetwork(model, [bare_teacher(name, LEVELS) for name in model.teachers])
+    engine = FusedEngine(network, model, canvas, regions, ScoringConstants(tuple(described["lambdas"])))
+    try:
+        engine.load_state_dict(state, assign=True)
+    except RuntimeError as error:
+        raise BundleError(
+            f"{path}: does not hold the network that it describes: {str(error).splitlines()[0]}"
+        ) from error
+    engine.requires_grad_(False)
+    return engine

