@@ -7,7 +7,9 @@ a pixel. Coordinates are OpenCV's: the centre of the first pixel is (0, 0). Noth
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import cv2
 import numpy as np
@@ -19,15 +21,21 @@ from inspectd.messages import Image, Pose, Reason
 from inspectd.part_edges import EdgeFitter, OrientedBox
 
 Affine = NDArray[np.float64]
+Grey = NDArray[np.uint8]
 
 SMALLEST_FRAME_PX = 16
 COARSE_SHORT_SIDE_PX = 17
 BORDER_NOISE_FACTOR = 6.0
 LEAST_CONTRAST = 12
 ASPECT_TOLERANCE = 1.22
+TWO_PARTS_STRETCH = 1.5
+LONGEST_END = 0.65
 LEAST_SOLIDITY = 0.82
 FRAGMENT_SHARE = 0.25
+SLIVER_SHARE = 0.03
 COARSE_SLACK = 1.12
+LEAST_SLOPE = 8
+_CLOSING = np.ones((5, 5), np.uint8)
 
 
 class LocateFault(Exception):  # noqa: N818 - it becomes a `Fault`, not a crash
@@ -63,6 +71,9 @@ class Locator:
         self._fitter = EdgeFitter(settings.part_width_px, settings.part_height_px)
         short_side = settings.min_scale * settings.part_height_px
         self._decimate = max(1, int(short_side // COARSE_SHORT_SIDE_PX))
+        self._smallest_area = (
+            settings.part_width_px * settings.part_height_px * (settings.min_scale / self._decimate) ** 2
+        )
 
     def locate(self, image: Image, out: Image | None = None) -> Located:
         """Find the part in an (H, W, 3) uint8 RGB frame and return it in canonical pose.
@@ -94,71 +105,70 @@ class Locator:
         scale = 1 / math.sqrt(scale_x * scale_y)
         return Located(out, matrix, Pose(x_px=(width - 1) / 2, y_px=(height - 1) / 2, angle_deg=0.0, scale=scale))
 
-    def _find(self, grey: NDArray[np.uint8]) -> OrientedBox:
+    def _find(self, grey: cv2.typing.MatLike) -> OrientedBox:
         """The one blob of a part's size and shape, in pixels of the shrunken frame."""
-        cv2.blur(grey, (3, 3), dst=grey)
+        grey = _flatten(np.asarray(cv2.blur(grey, (3, 3)), np.uint8))
         binary = cv2.threshold(grey, _threshold(grey), 255, cv2.THRESH_BINARY)[1]
-        binary = cv2.morphologyEx(binary, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        binary = cv2.morphologyEx(binary, cv2.MORPH_CLOSE, _CLOSING)
         contours = cv2.findContours(binary, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
-        smallest = (
-            self._settings.part_width_px
-            * self._settings.part_height_px
-            * (self._settings.min_scale / self._decimate) ** 2
-        )
-        blobs = [contour for contour in contours if cv2.contourArea(contour) >= FRAGMENT_SHARE * smallest]
+        blobs = [contour for contour in contours if cv2.contourArea(contour) >= FRAGMENT_SHARE * self._smallest_area]
         if not blobs:
-            raise LocateFault(Reason.NO_PART, "nothing bright of a part's size in the frame")
-        if len(blobs) > 1:
-            blobs = [self._join(blobs)]
-        if _touches_border(blobs[0], grey.shape):
+            self._no_blob(contours, grey.shape)
+        blob = blobs[0] if len(blobs) == 1 else self._join(blobs)
+        if _touches_border(blob, grey.shape):
             raise LocateFault(Reason.PART_CUT_OFF, "the part touches the edge of the frame")
-        box, solidity = _box_of(blobs[0])
-        self._check_size(box, self._decimate, solidity, slack=COARSE_SLACK)
+        box, solidity = _box_of(blob)
+        misfit = self._misfit(box, self._decimate, COARSE_SLACK, solidity)
+        if misfit is not None:
+            raise misfit
         return box
+
+    def _no_blob(self, contours: Sequence[cv2.typing.MatLike], shape: tuple[int, ...]) -> NoReturn:
+        """Nothing is large enough to be a part: what is left of one at the frame's edge, or nothing."""
+        for contour in contours:
+            if cv2.contourArea(contour) >= SLIVER_SHARE * self._smallest_area and _touches_border(contour, shape):
+                raise LocateFault(Reason.PART_CUT_OFF, "only a piece of a part, at the edge of the frame")
+        raise LocateFault(Reason.NO_PART, "nothing bright of a part's size in the frame")
 
     def _join(self, blobs: list[cv2.typing.MatLike]) -> cv2.typing.MatLike:
         """Electrodes whose body is too dark to be seen are one part; anything else is several."""
         hull = cv2.convexHull(np.concatenate(blobs))
-        box, _ = _box_of(hull)
-        single = [_box_of(blob)[0] for blob in blobs]
-        least_long = self._settings.min_scale * self._settings.part_width_px / self._decimate
-        if len(blobs) == 2 and self._fits(box, self._decimate) and all(one.width < 0.6 * least_long for one in single):
+        whole = _box_of(hull)[0]
+        ends = [_box_of(blob)[0] for blob in blobs]
+        are_ends = len(ends) == 2 and all(end.width < LONGEST_END * whole.width for end in ends)
+        if are_ends and self._misfit(whole, self._decimate, COARSE_SLACK) is None:
             return hull
         raise LocateFault(Reason.SEVERAL_PARTS, f"{len(blobs)} parts in the frame")
 
-    def _fits(self, box: OrientedBox, decimate: float) -> bool:
-        try:
-            self._check_size(box, decimate, 1.0, slack=COARSE_SLACK)
-        except LocateFault:
-            return False
-        return True
-
-    def _check_size(self, box: OrientedBox, decimate: float, solidity: float, *, slack: float = 1.0) -> None:
+    def _misfit(self, box: OrientedBox, decimate: float, slack: float, solidity: float = 1.0) -> LocateFault | None:
+        """Why a rectangle has not a part's shape and size, or None; `slack` widens the limits on size."""
         settings = self._settings
         along = box.width * decimate / settings.part_width_px
         across = box.height * decimate / settings.part_height_px
-        seen = f"{box.width * decimate:.0f}x{box.height * decimate:.0f} px"
-        if max(along / across, across / along) > ASPECT_TOLERANCE or solidity < LEAST_SOLIDITY:
-            if min(along, across) >= settings.min_scale and max(along, across) >= 1.5 * min(along, across):
-                raise LocateFault(Reason.SEVERAL_PARTS, f"a bright area of {seen}: parts that touch")
-            raise LocateFault(Reason.NO_PART, f"a bright area of {seen} has not the shape of a part")
+        seen = f"a bright area of {box.width * decimate:.0f}x{box.height * decimate:.0f} px"
+        stretch = max(along / across, across / along)
+        if min(along, across) >= settings.min_scale and (stretch >= TWO_PARTS_STRETCH or solidity < LEAST_SOLIDITY):
+            return LocateFault(Reason.SEVERAL_PARTS, f"{seen} has the outline of parts that touch")
+        if stretch > ASPECT_TOLERANCE or solidity < LEAST_SOLIDITY:
+            return LocateFault(Reason.NO_PART, f"{seen} has not the shape of a part")
         if not settings.min_scale / slack <= math.sqrt(along * across) <= settings.max_scale * slack:
-            raise LocateFault(
-                Reason.NO_PART,
-                f"a bright area of {seen}; a part is {settings.part_width_px}x{settings.part_height_px} px times "
-                f"{settings.min_scale:g} to {settings.max_scale:g}",
-            )
-        if abs(box.angle_deg) > settings.max_angle_deg:
-            raise LocateFault(
-                Reason.NO_PART, f"a part turned by {box.angle_deg:.0f} degrees; allowed: {settings.max_angle_deg:g}"
-            )
+            part = f"{settings.part_width_px}x{settings.part_height_px} px"
+            limits = f"{settings.min_scale:g} to {settings.max_scale:g}"
+            return LocateFault(Reason.NO_PART, f"{seen}; a part is {part} times {limits}")
+        return None
 
     def _refine(self, image: Image, box: OrientedBox) -> OrientedBox:
         """Measure the edges in the full frame."""
         fitted = self._fitter.fit(image, box)
         if fitted is None:
             raise LocateFault(Reason.NO_PART, "a bright area without the straight edges of a part")
-        self._check_size(fitted, 1.0, 1.0)
+        misfit = self._misfit(fitted, 1.0, 1.0)
+        if misfit is not None:
+            raise misfit
+        limit = self._settings.max_angle_deg
+        if abs(fitted.angle_deg) > limit:
+            detail = f"a part turned by {fitted.angle_deg:.1f} degrees; allowed are {limit:g}"
+            raise LocateFault(Reason.NO_PART, detail)
         height, width = image.shape[:2]
         corners = fitted.corners()
         if corners.min() < -0.5 or corners[:, 0].max() > width - 0.5 or corners[:, 1].max() > height - 0.5:
@@ -181,7 +191,7 @@ class Locator:
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        to_canvas = cv2.invertAffineTransform(to_frame)
+        to_canvas = np.asarray(cv2.invertAffineTransform(to_frame), np.float64)
         to_canvas[:, 2] += (self._left, self._top)
         scale = math.sqrt(box.width / part_width * box.height / part_height)
         pose = Pose(x_px=box.x, y_px=box.y, angle_deg=box.angle_deg, scale=scale)
@@ -214,7 +224,22 @@ def _shrink(image: Image, factor: int) -> tuple[Image, float]:
     return small, (factor - 1) / 2  # type: ignore[return-value]
 
 
-def _threshold(grey: NDArray[np.uint8]) -> int:
+def _flatten(grey: Grey) -> Grey:
+    """Take off a background that slopes from one side of the frame to the other; an even one is left as it is."""
+    height, width = grey.shape
+    left, right, top, bottom = (
+        int(np.partition(side.ravel(), side.size // 2)[side.size // 2])
+        for side in (grey[:, :2], grey[:, -2:], grey[:2], grey[-2:])
+    )
+    if max(abs(right - left), abs(bottom - top)) < LEAST_SLOPE:
+        return grey
+    x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
+    y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
+    plane = (right - left) * x + (bottom - top) * y
+    return np.maximum(grey - (plane - plane.min()), 0).astype(np.uint8)
+
+
+def _threshold(grey: cv2.typing.MatLike) -> int:
     """Between the background and the darkest material of the part.
 
     The background is what lies along the frame's edge, where no part may be; halfway from there to the lower quartile

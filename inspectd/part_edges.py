@@ -13,7 +13,8 @@ from inspectd.messages import Image
 
 MARGIN_PX = 10
 ROUNDS = 3
-SETTLED_PX = 0.75
+SETTLED_PX = 2.0
+_RIDGE = 1e-6 * np.eye(5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +127,15 @@ class EdgeFitter:
         offsets = np.where(seen, offsets, 0)
         weights = seen.astype(np.float64)
         solution = np.zeros(5)
-        for limit in (None, 4.0, 2.5, 1.8):
+        for limit in (None, 6.0, 4.0, 3.0):
             if limit is not None:
                 residual = offsets - self._design @ solution
-                scale = max(0.25, 1.4826 * float(np.median(np.abs(residual[seen]))))
-                ratio = np.minimum(np.abs(residual) / (limit * 1.6 * scale), 1)
+                distance = np.abs(residual)
+                scale = max(0.25, 1.4826 * _median(distance[seen]))
+                ratio = np.minimum(distance / (limit * scale), 1)
                 weights = seen * np.square(1 - np.square(ratio))
             weighted = self._design * weights[:, None]
-            solution = np.linalg.solve(weighted.T @ self._design + 1e-6 * np.eye(5), weighted.T @ offsets)
+            solution = np.linalg.solve(weighted.T @ self._design + _RIDGE, weighted.T @ offsets)
         return solution if (weights > 0).sum() >= 0.5 * offsets.size else None
 
     def _moved(self, box: OrientedBox, change: NDArray[np.float64]) -> OrientedBox:
@@ -150,10 +152,16 @@ class EdgeFitter:
         )
 
 
+def _median(values: NDArray[np.float64]) -> float:
+    """The upper median of a one-dimensional array; np.median takes five times as long on so few."""
+    middle = values.size // 2
+    return float(np.partition(values, middle)[middle])
+
+
 def _half_way(profiles: NDArray[np.float32]) -> NDArray[np.float64]:
     """Where each column, read from outside in, first passes half its own step; in pixels outside the assumed edge."""
     outside = profiles[:4].min(axis=0)
-    inside = np.median(profiles[MARGIN_PX + 3 : MARGIN_PX + 8], axis=0)
+    inside = profiles[MARGIN_PX + 3 : MARGIN_PX + 8].mean(axis=0)
     half = (outside + inside) / 2
     above = profiles > half
     first = above.argmax(axis=0)

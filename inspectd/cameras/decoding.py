@@ -36,9 +36,9 @@ def _to_uint8(native: NDArray[Any]) -> Image:
     if native.dtype == np.uint8:
         return native
     if native.dtype == np.uint16:
-        return (native >> 8).astype(np.uint8)
+        return np.asarray(native >> 8, np.uint8)
     if native.dtype in (np.float32, np.float64):
-        return np.rint(np.nan_to_num(np.clip(native, 0, 1)) * 255).astype(np.uint8)
+        return np.asarray(np.rint(np.nan_to_num(np.clip(native, 0, 1)) * 255), np.uint8)
     raise ValueError(f"cannot make RGB of {native.dtype} pixels")
 
 
