@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -18,6 +20,7 @@ GOOD = "good"
 # What the published sets and the tools lay beside their images.
 IGNORED_SUFFIXES = frozenset({".txt", ".md", ".csv", ".json", ".jsonl", ".pdf"})
 METADATA_NAME = "metadata.jsonl"
+DEFECTS_COLUMNS = ("file", "severity", "size_px")
 
 
 class Layout(StrEnum):
@@ -31,12 +34,17 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image file. `label` is "good" or the defect type; `mask_path` is None where no mask was given."""
+    """One image file. `label` is "good" or the defect type; `mask_path` is None where no mask was given.
+
+    severity and size_px describe the defect where a CSV file in the folder does, else "" and None.
+    """
 
     part_id: str
     path: Path
     label: str = GOOD
     mask_path: Path | None = None
+    severity: str = ""
+    size_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +167,27 @@ def _read_labelled(folder: Path) -> DataSet:
         finder = _mask_finder(masks) if label != GOOD and masks.is_dir() else lambda path: None
         labelled.extend(_images(kind, label=label, prefix=f"test/{kind.name}/", mask_of=finder))
     layout = Layout.MVTEC if good_name == GOOD else Layout.BTAD
-    return DataSet(folder=folder, layout=layout, good=good, labelled=tuple(labelled))
+    return DataSet(folder=folder, layout=layout, good=good, labelled=_with_defects(folder, labelled))
+
+
+def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[Sample, ...]:
+    """Add severity and size from the first CSV file of the folder that has the columns file, severity and size_px."""
+    described: dict[str, tuple[str, float | None]] = {}
+    for path in (entry for entry in _entries(folder) if entry.suffix.lower() == ".csv"):
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                if not set(DEFECTS_COLUMNS) <= set(reader.fieldnames or ()):
+                    continue
+                for row in reader:
+                    size = float(row["size_px"]) if row["size_px"] else math.nan
+                    described[row["file"]] = (row["severity"] or "", size if math.isfinite(size) else None)
+        except (OSError, ValueError, csv.Error) as error:
+            raise DataError(f"{path}: cannot be read as a table of defects: {error}") from error
+        break
+    unknown = ("", None)
+    found = [(sample, described.get(sample.path.relative_to(folder).as_posix(), unknown)) for sample in labelled]
+    return tuple(replace(sample, severity=severity, size_px=size) for sample, (severity, size) in found)
 
 
 def _mask_finder(masks: Path) -> Callable[[Path], Path | None]:

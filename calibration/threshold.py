@@ -71,8 +71,8 @@ def choose_thresholds(
         limits, joint, alone = _conformal(columns, blocks, asked)
     else:
         notes.append(
-            f"{len(scores)} good parts are too few to count a false-reject rate of {asked_rate:.3g}: the limits rest on "
-            f"a fitted tail, at its upper confidence bound; with {needed} held-out good parts they rest on counted parts"
+            f"{len(scores)} good parts are too few to count a false-reject rate of {asked_rate:.3g}: the limits rest "
+            f"on a fitted tail, at its upper confidence bound; with {needed} held-out good parts they rest on counting"
         )
         limits, joint, alone = _from_tail(columns, min_blocks, asked)
     method = "conformal" if blocks >= min_blocks else "tail"

@@ -1,0 +1,239 @@
+"""A labelled set through a bundle's engine -> the figures, by defect type, severity and size.
+
+The same engine, thresholds and locating as in the daemon; the caller brings them: nothing here knows of stations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration import metrics
+from calibration.dataset import GOOD, Sample
+from calibration.errors import DataError
+from calibration.images import load_image, load_mask
+from engines.artifact import ThresholdSet
+from engines.runtimes import Runtime, infer
+from engines.settings import RegionSettings
+
+Image = NDArray[np.uint8]
+Bools = NDArray[np.bool_]
+SIZE_EDGES_PX = (3, 6, 9, 12)
+NOT_A_NUMBER = "not_a_number"
+
+
+class Uninspectable(Exception):  # noqa: N818 - a verdict, not a crash
+    """`prepare` says why a frame gives no part image; the part counts as INVALID, which the line rejects."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The part image of a frame, (H, W, 3) uint8 RGB, and the (2, 3) matrix frame (x, y, 1) -> canvas (x, y)."""
+
+    part_image: Image
+    matrix: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What is said of a set of parts. None where the set cannot say it (one kind of part only, no masks).
+
+    Areas and the rates at 95 % TPR and 10 % FPR: over inspected parts. false_reject_rate and escape_rate: at the
+    bundle's limits, over all parts; INVALID counts as rejected. Intervals: 95 %.
+    """
+
+    good: int
+    defective: int
+    invalid_good: int
+    invalid_defective: int
+    image_auroc: float | None
+    image_auroc_interval: tuple[float, float] | None
+    average_precision: float | None
+    fpr_at_95tpr: float | None
+    tpr_at_10fpr: float | None
+    pixel_auroc: float | None
+    pro: float | None
+    false_rejects: int
+    false_reject_rate: float | None
+    false_reject_interval: tuple[float, float] | None
+    escapes: int
+    escape_rate: float | None
+    escape_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """Figures of the whole set, and of all its good parts with the defects of one kind."""
+
+    overall: Figures
+    invalid_reasons: dict[str, int]
+    by_type: dict[str, Figures]
+    by_severity: dict[str, Figures]
+    by_size: dict[str, Figures]
+
+    def to_json(self) -> dict[str, object]:
+        """One flat JSON object: the overall figures by name, then the groups."""
+        groups = {name: getattr(self, name) for name in ("by_type", "by_severity", "by_size")}
+        return {
+            **asdict(self.overall),
+            "invalid": self.overall.invalid_good + self.overall.invalid_defective,
+            "invalid_reasons": self.invalid_reasons,
+            **{name: {key: asdict(figures) for key, figures in group.items()} for name, group in groups.items()},
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One part after inspection. `score` is NaN and `reason` says why where it is INVALID."""
+
+    sample: Sample
+    score: float
+    rejected: bool
+    reason: str = ""
+    anomaly_map: NDArray[np.float32] | None = None
+    mask: Bools | None = None
+
+
+def evaluate(
+    samples: Sequence[Sample],
+    prepare: Callable[[Image], Prepared],
+    runtime: Runtime,
+    thresholds: ThresholdSet,
+    *,
+    regions: Sequence[RegionSettings],
+    progress: Callable[[int, int], None],
+) -> Evaluation:
+    """Inspect every sample and compare with its label and mask; blocks, about one inference per sample.
+
+    prepare: frame -> part image, or raises Uninspectable. regions: in the order of the runtime's region scores; pixels
+    outside all of them are not part of the part and do not count. progress(done, total) after each sample.
+    Raises DataError for a bad image or mask, EngineFault.
+    """
+    limits = np.array([thresholds.regions[region.name].value for region in regions])
+    # Maps are only worth their memory where there are masks to compare them with.
+    with_masks = any(sample.mask_path is not None for sample in samples)
+    seen = []
+    for done, sample in enumerate(samples, start=1):
+        seen.append(_inspect(sample, prepare, runtime, (thresholds.part.value, limits), with_masks))
+        progress(done, len(samples))
+    good = [part for part in seen if part.sample.label == GOOD]
+    bad = [part for part in seen if part.sample.label != GOOD]
+
+    def grouped(key: Callable[[Sample], str]) -> dict[str, Figures]:
+        names = sorted({key(part.sample) for part in bad} - {""})
+        return {name: _figures(good, [p for p in bad if key(p.sample) == name], regions) for name in names}
+
+    return Evaluation(
+        overall=_figures(good, bad, regions),
+        invalid_reasons=dict(sorted(Counter(part.reason for part in seen if part.reason).items())),
+        by_type=grouped(lambda sample: sample.label),
+        by_severity=grouped(lambda sample: sample.severity),
+        by_size=grouped(_size_group),
+    )
+
+
+def _inspect(
+    sample: Sample,
+    prepare: Callable[[Image], Prepared],
+    runtime: Runtime,
+    limits: tuple[float, NDArray[np.float64]],
+    with_map: bool,
+) -> _Seen:
+    frame = load_image(sample.path)
+    try:
+        prepared = prepare(frame)
+    except Uninspectable as fault:
+        return _Seen(sample, math.nan, True, fault.reason)
+    outputs = infer(runtime, prepared.part_image)
+    part_limit, region_limits = limits
+    if not math.isfinite(outputs.part_score) or not np.isfinite(outputs.region_scores).all():
+        return _Seen(sample, math.nan, True, NOT_A_NUMBER)
+    rejected = outputs.part_score > part_limit or bool((outputs.region_scores > region_limits).any())
+    if not with_map or (sample.label != GOOD and sample.mask_path is None):
+        return _Seen(sample, float(outputs.part_score), rejected)
+    height, width = prepared.part_image.shape[:2]
+    # A copy: the engine's buffer is written again by the next part.
+    full_map = np.array(cv2.resize(outputs.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
+    mask = _part_mask(sample, frame.shape[:2], prepared.matrix, (height, width))
+    return _Seen(sample, float(outputs.part_score), rejected, "", full_map, mask)
+
+
+def _part_mask(
+    sample: Sample, frame_shape: tuple[int, ...], matrix: NDArray[np.float64], shape: tuple[int, int]
+) -> Bools:
+    """The defect on the canvas (H, W), by the same matrix as the part; all false for a good part."""
+    if sample.mask_path is None:
+        return np.zeros(shape, dtype=np.bool_)
+    mask = load_mask(sample.mask_path)
+    if mask.shape != frame_shape:
+        sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, frame_shape)]
+        raise DataError(f"{sample.mask_path}: {sizes[0]} pixels, its image has {sizes[1]}")
+    warped = cv2.warpAffine(mask.astype(np.uint8), matrix, shape[::-1], flags=cv2.INTER_NEAREST)
+    return np.asarray(warped, dtype=np.bool_)
+
+
+def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[RegionSettings]) -> Figures:
+    judged = [part for part in (*good, *bad) if not part.reason]
+    scores = np.array([part.score for part in judged])
+    defective = np.array([part.sample.label != GOOD for part in judged], dtype=np.bool_)
+    comparable = defective.any() and not defective.all()
+    false_rejects, escapes = sum(part.rejected for part in good), sum(not part.rejected for part in bad)
+    false_reject, escape = metrics.rate_interval(false_rejects, len(good)), metrics.rate_interval(escapes, len(bad))
+    pixel_auroc, pro = _pixel_figures(judged, regions)
+    return Figures(
+        good=len(good),
+        defective=len(bad),
+        invalid_good=sum(bool(part.reason) for part in good),
+        invalid_defective=sum(bool(part.reason) for part in bad),
+        image_auroc=metrics.image_auroc(scores, defective) if comparable else None,
+        image_auroc_interval=metrics.auroc_interval(scores, defective) if comparable else None,
+        average_precision=metrics.average_precision(scores, defective) if comparable else None,
+        fpr_at_95tpr=metrics.fpr_at_tpr(scores, defective, 0.95) if comparable else None,
+        tpr_at_10fpr=metrics.tpr_at_fpr(scores, defective, 0.10) if comparable else None,
+        pixel_auroc=pixel_auroc,
+        pro=pro,
+        false_rejects=false_rejects,
+        false_reject_rate=false_reject.rate if false_reject else None,
+        false_reject_interval=(false_reject.low, false_reject.high) if false_reject else None,
+        escapes=escapes,
+        escape_rate=escape.rate if escape else None,
+        escape_interval=(escape.low, escape.high) if escape else None,
+    )
+
+
+def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) -> tuple[float | None, float | None]:
+    """(pixel AUROC, PRO) over the parts that have maps and masks; None where no defective pixel was marked."""
+    maps = [part.anomaly_map for part in parts if part.anomaly_map is not None]
+    masks = [part.mask for part in parts if part.mask is not None]
+    if not maps:
+        return None, None
+    inside = np.zeros(maps[0].shape, dtype=np.bool_)
+    for region in regions:
+        rows = slice(region.top_px, region.top_px + region.height_px)
+        inside[rows, region.left_px : region.left_px + region.width_px] = True
+    stacked, truth = np.stack(maps), np.stack(masks)
+    marked = truth[:, inside]
+    if not marked.any() or marked.all():
+        return None, None
+    return metrics.pixel_auroc(stacked, truth, inside), metrics.pro(stacked, truth, inside)
+
+
+def _size_group(sample: Sample) -> str:
+    """'03-05 px' and so on, in an order that sorts; nothing where the size is unknown."""
+    if sample.size_px is None:
+        return ""
+    for low, high in pairwise(SIZE_EDGES_PX):
+        if sample.size_px < high:
+            return f"{low:02d}-{high - 1:02d} px"
+    return f"{SIZE_EDGES_PX[-1]:02d}+ px"

@@ -1,0 +1,171 @@
+"""`inspectd evaluate`: measure a bundle on a labelled data set. All settings come from the bundle; needs no station."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from engines.artifact import Bundle, open_bundle, resolve_bundle
+from engines.errors import BundleError
+from engines.golden import verify
+from engines.runtimes import load_runtime
+from inspectd.config import LocateSettings
+from inspectd.errors import SettingsError
+from inspectd.locate import LocateFault, Locator
+from inspectd.messages import Image
+
+if TYPE_CHECKING:
+    from calibration.dataset import Sample
+    from calibration.evaluate import Evaluation, Figures, Prepared
+
+EPILOG = """\
+The data folder is in MVTec layout (train/good, test/good, test/<defect>, ground_truth/<defect>/*_mask.png), in BTAD
+layout, or footage of `inspectd record` with labels. Without masks the pixel figures are null.
+
+examples:
+  inspectd evaluate --bundle bundles/smdc --data sets/smdc
+  inspectd evaluate --bundle out --data mvtec/carpet --json > carpet.json
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure a bundle on a labelled data set",
+        description="Measure a bundle on a labelled data set: one JSON object, or a table.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", required=True, type=Path, help="a bundle, or the folder that calibrate --out wrote")
+    parser.add_argument("--data", required=True, type=Path, help="folder with the labelled set")
+    parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; returns 0. Raises BundleError, DataError, EngineUnavailable, ParityError, SettingsError."""
+    try:
+        from calibration.evaluate import evaluate
+    except ImportError as error:
+        raise SettingsError(f"evaluate needs {error.name}: install inspectd[calibrate]") from error
+    samples = _labelled(args.data)
+    bundle = open_bundle(resolve_bundle(args.bundle))
+    snapshot = bundle.manifest.settings
+    prepare = _preparer(bundle)
+    runtime = load_runtime(bundle, snapshot.engine)
+    try:
+        verify(bundle, runtime)
+        with _progress() as bar:
+            task = bar.add_task("inspecting", total=len(samples))
+            evaluation = evaluate(
+                samples,
+                prepare,
+                runtime,
+                bundle.thresholds,
+                regions=snapshot.regions,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    finally:
+        runtime.close()
+    if args.json:
+        head = {"bundle": bundle.short_hash, "station": bundle.station, "data": str(args.data)}
+        print(json.dumps({**head, **evaluation.to_json()}, indent=1, allow_nan=False))
+    else:
+        _print_tables(evaluation, bundle, args.data)
+    return 0
+
+
+def _labelled(folder: Path) -> tuple[Sample, ...]:
+    from calibration.dataset import read_dataset
+    from calibration.errors import DataError
+
+    samples = read_dataset(folder).labelled
+    if not samples:
+        raise DataError(f"{folder}: holds no labelled parts; evaluate needs test/good and test/<defect> (MVTec layout)")
+    return samples
+
+
+def _preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
+    """The bundle's own locating, as the daemon does it."""
+    from calibration.evaluate import Prepared, Uninspectable
+
+    try:
+        settings = LocateSettings.model_validate(bundle.manifest.settings.locate)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(str(step) for step in fault["loc"])
+        raise BundleError(
+            f"{bundle.folder}: locate.{where}: {fault['msg']}; calibrate again with this version"
+        ) from error
+    locator = Locator(settings, bundle.manifest.settings.canvas)
+
+    def prepare(frame: Image) -> Prepared:
+        try:
+            located = locator.locate(frame)
+        except LocateFault as fault:
+            raise Uninspectable(fault.reason.value) from fault
+        return Prepared(located.part_image, located.matrix)
+
+    return prepare
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
+    console = Console()
+    console.print(f"bundle {bundle.short_hash} (station {bundle.station}) on {data}")
+    overall = evaluation.overall
+    promised = bundle.thresholds
+    console.print(
+        f"false rejects {_rate(overall.false_reject_rate, overall.false_reject_interval)}, "
+        f"promised {promised.low:.2%} to {promised.high:.2%}; "
+        f"escapes {_rate(overall.escape_rate, overall.escape_interval)}; "
+        f"invalid {overall.invalid_good} good, {overall.invalid_defective} defective"
+    )
+    for reason, count in evaluation.invalid_reasons.items():
+        console.print(f"  {reason}: {count}")
+    groups = (("type", evaluation.by_type), ("severity", evaluation.by_severity), ("size", evaluation.by_size))
+    for title, group in groups:
+        if group:
+            console.print(_table(title, {"all": overall, **group}))
+
+
+def _table(title: str, group: dict[str, Figures]) -> Table:
+    table = Table(box=None, pad_edge=False, title=f"by defect {title}", title_justify="left")
+    table.add_column(title)
+    names = ("parts", "image AUROC", "FPR@95TPR", "TPR@10FPR", "pixel AUROC", "PRO", "escapes", "escape rate")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True)
+    for name, figures in group.items():
+        table.add_row(
+            name,
+            str(figures.defective),
+            _number(figures.image_auroc),
+            _number(figures.fpr_at_95tpr),
+            _number(figures.tpr_at_10fpr),
+            _number(figures.pixel_auroc),
+            _number(figures.pro),
+            str(figures.escapes),
+            _rate(figures.escape_rate, figures.escape_interval),
+        )
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _rate(rate: float | None, interval: tuple[float, float] | None) -> str:
+    return "-" if rate is None or interval is None else f"{rate:.1%} ({interval[0]:.1%}-{interval[1]:.1%})"
