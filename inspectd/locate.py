@@ -236,7 +236,7 @@ def _flatten(grey: Grey) -> Grey:
     x = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
     y = np.linspace(-0.5, 0.5, height, dtype=np.float32)[:, None]
     plane = (right - left) * x + (bottom - top) * y
-    return np.maximum(grey - (plane - plane.min()), 0).astype(np.uint8)
+    return np.asarray(np.maximum(grey - (plane - plane.min()), 0), np.uint8)
 
 
 def _threshold(grey: cv2.typing.MatLike) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ PART_WIDTH_PX = 110
 FRAME_PX_PER_PART_PX = 1.2
 BODY_INSET_PX = 0.6
 MARGIN_PX = 8
+KNEE = np.float32(240.0)
 TINT = np.array([1.0, 0.985, 0.95], np.float32)
 
 
@@ -73,6 +75,15 @@ class Scene:
     beyond: FloatMap
 
 
+class _Place(NamedTuple):
+    """Where each pixel of the window lies on the part, as in `Scene`."""
+
+    u: FloatMap
+    v: FloatMap
+    inside: FloatMap
+    beyond: FloatMap
+
+
 def draw_good(seeds: np.random.SeedSequence) -> Scene:
     """Draw one good part from its own seeds."""
     rng = np.random.Generator(np.random.SFC64(seeds))
@@ -87,8 +98,8 @@ def draw_good(seeds: np.random.SeedSequence) -> Scene:
     cover = np.clip(inside * FRAME_PX_PER_PART_PX + 0.5, 0, 1)
 
     grey = _background(rng, look)
-    body = _body(rng, look, u, v, inside, beyond)
-    electrode = _electrode(rng, look, inside, beyond)
+    place = _Place(u, v, inside, beyond)
+    body, electrode = _body(rng, look, place), _electrode(rng, look, place)
     part = body + (electrode - body) * on_electrode
     grey[rows, columns] += (part - grey[rows, columns]) * cover
     _add_dust(rng, grey, rows, columns)
@@ -98,14 +109,13 @@ def draw_good(seeds: np.random.SeedSequence) -> Scene:
         cv2.GaussianBlur(cv2.resize(grey, (60, 50)), (0, 0), 2.5), (FRAME_WIDTH_PX, FRAME_HEIGHT_PX)
     )
     grey += rng.standard_normal(grey.shape, np.float32) * np.sqrt(0.7 + 0.012 * grey)
-    knee = np.float32(238.0)
-    np.minimum(grey, knee + 0.45 * (grey - knee), out=grey)
+    np.minimum(grey, KNEE + 0.5 * (grey - KNEE), out=grey)
     return Scene(look, rows, columns, grey, u, v, cover, inside, beyond)
 
 
 def to_image(grey: FloatMap) -> Image:
     """Round (H, W) float32 grey levels to an (H, W, 3) uint8 RGB image with the line's slight warm tint."""
-    return cv2.convertScaleAbs(np.maximum(grey, 0)[..., None] * TINT)  # type: ignore[return-value]
+    return np.asarray(cv2.convertScaleAbs(np.maximum(grey, 0)[..., None] * TINT), np.uint8)
 
 
 def _choose_look(rng: np.random.Generator) -> Look:
@@ -121,7 +131,7 @@ def _choose_look(rng: np.random.Generator) -> Look:
         focus_sigma_px=rng.uniform(0.6, 1.05),
         background=rng.uniform(13, 19),
         body=rng.uniform(106, 120),
-        electrode=rng.uniform(234, 244),
+        electrode=rng.uniform(224, 236),
         electrode_width=(25 + 0.8 * rng.standard_normal(), 25 + 0.8 * rng.standard_normal()),
         bow=(rng.uniform(0.8, 3.0), rng.uniform(0.8, 3.0)),
         corner_radius=rng.uniform(3.5, 5.5),
@@ -147,7 +157,9 @@ def _part_coordinates(look: Look, rows: slice, columns: slice) -> tuple[FloatMap
         np.float32(math.cos(math.radians(look.angle_deg))),
         np.float32(math.sin(math.radians(look.angle_deg))),
     )
-    return (cosine * x + sine * y) / np.float32(look.scale_u), (cosine * y - sine * x) / np.float32(look.scale_v)
+    u = (cosine * x + sine * y) / np.float32(look.scale_u)
+    v = (cosine * y - sine * x) / np.float32(look.scale_v)
+    return np.asarray(u, np.float32), np.asarray(v, np.float32)
 
 
 def _inside_rounded_box(u: FloatMap, v: FloatMap, radius: float) -> FloatMap:
@@ -177,14 +189,13 @@ def _mottle(rng: np.random.Generator, shape: tuple[int, ...], cell_px: int) -> F
     """Smooth random pattern of about unit deviation with cells of `cell_px`."""
     height, width = shape
     coarse = rng.standard_normal((height // cell_px + 3, width // cell_px + 3), np.float32)
-    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)  # type: ignore[return-value]
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.float32)
 
 
 def _speckle(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatMap:
     """Fine grain of about unit deviation, with a few coarser grains standing out."""
-    fine = cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), 0.75)
-    fine *= 2.6
-    return 0.75 * fine + 0.12 * fine * fine * fine  # type: ignore[return-value]
+    fine = np.float32(2.6) * cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), 0.75)
+    return np.asarray(0.75 * fine + 0.12 * fine * fine * fine, np.float32)
 
 
 def _background(rng: np.random.Generator, look: Look) -> FloatMap:
@@ -192,31 +203,30 @@ def _background(rng: np.random.Generator, look: Look) -> FloatMap:
     return np.float32(look.background) + 1.6 * _mottle(rng, shape, 55) + 0.6 * _mottle(rng, shape, 7)
 
 
-def _body(
-    rng: np.random.Generator, look: Look, u: FloatMap, v: FloatMap, inside: FloatMap, beyond: FloatMap
-) -> FloatMap:
+def _body(rng: np.random.Generator, look: Look, place: _Place) -> FloatMap:
     slope_u, slope_v = rng.uniform(-0.05, 0.05, 2).astype(np.float32)
     half_u, half_v = np.float32(PART_WIDTH_PX / 2), np.float32(PART_HEIGHT_PX / 2)
-    across = v / half_v
-    shading = 1 + slope_u * (u / half_u) + slope_v * across - 0.07 * across * across
-    rim = 0.10 * np.exp(-np.square((inside - 2.2) / 1.1)) - 0.22 * np.exp(-np.maximum(inside, 0) / 0.9)
-    shadow = 0.10 * np.exp(np.minimum(beyond, 0) / 1.6)
-    grain = 5.2 * _speckle(rng, u.shape) + 2.0 * _mottle(rng, u.shape, 9)
-    return np.float32(look.body) * (shading + rim - shadow) + grain
+    across = place.v / half_v
+    shading = 1 + slope_u * (place.u / half_u) + slope_v * across - 0.07 * across * across
+    rim = 0.10 * np.exp(-np.square((place.inside - 2.2) / 1.1)) - 0.22 * np.exp(-np.maximum(place.inside, 0) / 0.9)
+    shadow = 0.10 * np.exp(np.minimum(place.beyond, 0) / 1.6)
+    grain = 5.2 * _speckle(rng, place.u.shape) + 2.0 * _mottle(rng, place.u.shape, 9)
+    return np.asarray(np.float32(look.body) * (shading + rim - shadow) + grain, np.float32)
 
 
-def _electrode(rng: np.random.Generator, look: Look, inside: FloatMap, beyond: FloatMap) -> FloatMap:
-    depth = np.maximum(inside, 0)
+def _electrode(rng: np.random.Generator, look: Look, place: _Place) -> FloatMap:
+    depth = np.maximum(place.inside, 0)
     roll_off = 0.38 * np.exp(-depth / 1.5) + 0.05 * np.exp(-depth / 7)
-    thin = 0.14 * np.exp(-np.maximum(beyond, 0) / 1.8)
-    grain = 4.5 * _speckle(rng, inside.shape) + 3.5 * _mottle(rng, inside.shape, 6)
-    return np.float32(look.electrode) * (1.03 - roll_off - thin) + grain
+    thin = 0.14 * np.exp(-np.maximum(place.beyond, 0) / 1.8)
+    grain = 8.5 * _speckle(rng, depth.shape) + 4.5 * _mottle(rng, depth.shape, 6)
+    return np.asarray(np.float32(look.electrode) * (1.02 - roll_off - thin) + grain, np.float32)
 
 
 def _light(look: Look) -> FloatMap:
     x = np.linspace(-1, 1, FRAME_WIDTH_PX, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, FRAME_HEIGHT_PX, dtype=np.float32)[:, None]
-    return np.float32(look.gain) * (1 + np.float32(look.light_slope[0]) * x + np.float32(look.light_slope[1]) * y)
+    slope_x, slope_y = look.light_slope
+    return np.asarray(look.gain * (1 + slope_x * x + slope_y * y), np.float32)
 
 
 def _add_dust(rng: np.random.Generator, grey: FloatMap, rows: slice, columns: slice) -> None:

@@ -17,6 +17,8 @@ from inspectd.cameras.capacitor import BODY_INSET_PX, PART_HEIGHT_PX, PART_WIDTH
 
 SMALLEST_PX = 3.0
 LARGEST_PX = 15.0
+MASK_LEVEL = 0.4
+BITE_DEPTH = 0.15
 
 
 class DefectType(StrEnum):
@@ -61,20 +63,23 @@ class DefectSpec:
 
 
 class _Draft(NamedTuple):
-    """A defect before contrast: strength 0..1 in the scene's window, brighter or darker, and on which material."""
+    """A defect before contrast: strength 0..1 in the scene's window, brighter or darker, and on which material.
+
+    extent: what the mask covers, where that is more than the strength itself (the whole swirl, not its arms alone).
+    """
 
     strength: FloatMap
     brighter: bool
     on_electrode: bool
+    extent: FloatMap | None = None
 
 
 def add_defect(scene: Scene, spec: DefectSpec, seeds: np.random.SeedSequence) -> tuple[FloatMap, NDArray[np.uint8]]:
-    """Return (grey, mask): the frame's (H, W) float32 grey levels with the defect, and its (H, W) uint8 mask, 0 or 255."""
+    """Return the frame's (H, W) float32 grey levels with the defect, and the defect's (H, W) uint8 mask, 0 or 255."""
     rng = np.random.Generator(np.random.SFC64(seeds))
     draft = _DRAW[spec.type](scene, spec.size_px, rng)
-    strength = cv2.GaussianBlur(draft.strength * scene.cover, (0, 0), scene.look.focus_sigma_px)
-    strength /= strength.max()
-    where = strength > 0.4
+    strength = _in_focus(scene, draft.strength)
+    where = (strength if draft.extent is None else _in_focus(scene, draft.extent)) > MASK_LEVEL
     window_mask = where.astype(np.uint8) * 255
     noise = surface_noise(scene, window_mask, draft.on_electrode)
     contrast = CONTRAST_TO_NOISE[spec.severity] * noise / float(strength[where].mean())
@@ -83,6 +88,12 @@ def add_defect(scene: Scene, spec: DefectSpec, seeds: np.random.SeedSequence) ->
     mask = np.zeros(grey.shape, np.uint8)
     mask[scene.rows, scene.columns] = window_mask
     return grey, mask
+
+
+def _in_focus(scene: Scene, strength: FloatMap) -> FloatMap:
+    """The strength as the lens shows it, on the part only, with a maximum of 1."""
+    blurred = cv2.GaussianBlur(strength * scene.cover, (0, 0), scene.look.focus_sigma_px)
+    return np.asarray(blurred / np.float32(blurred.max()), np.float32)
 
 
 def surface_noise(scene: Scene, window_mask: NDArray[np.uint8], on_electrode: bool) -> float:
@@ -109,7 +120,7 @@ def _line(scene: Scene, points: NDArray[np.float64], width: float) -> FloatMap:
         du, dv = scene.u - np.float32(start[0]), scene.v - np.float32(start[1])
         share = np.clip((du * along[0] + dv * along[1]) / length2, 0, 1)
         np.minimum(nearest, cv2.magnitude(du - share * along[0], dv - share * along[1]), out=nearest)
-    return np.clip(width / 2 - nearest + 0.5, 0, 1)
+    return np.asarray(np.clip(width / 2 - nearest + 0.5, 0, 1), np.float32)
 
 
 def _blob(
@@ -121,7 +132,7 @@ def _blob(
     radius = _irregular_radius(rng, rough)
     radius *= size / _extent(radius)
     reach = np.interp(around, _AROUND, radius, period=2 * math.pi).astype(np.float32)
-    return np.clip((reach - cv2.magnitude(du, dv)) / np.float32(soft) + 0.5, 0, 1)
+    return np.asarray(np.clip((reach - cv2.magnitude(du, dv)) / soft + 0.5, 0, 1), np.float32)
 
 
 _AROUND = np.linspace(-math.pi, math.pi, 64, endpoint=False)
@@ -185,14 +196,15 @@ def _scratch(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     )
     line = _line(scene, points, rng.uniform(0.6, 1.0))
     run = ((scene.u - np.float32(u)) * math.cos(turn) + (scene.v - np.float32(v)) * math.sin(turn)) / (size / 2)
-    return _Draft(line * (1 - 0.35 * np.minimum(np.square(run), 1)) * _on_body(scene), True, False)
+    fading = np.asarray(1 - 0.35 * np.minimum(np.square(run), 1), np.float32)
+    return _Draft(line * fading * _on_body(scene), True, False)
 
 
 def _body_chip(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     """A dark bite out of the body's long edge."""
     room = PART_WIDTH_PX / 2 - max(scene.look.electrode_width) - 3 - size / 2
-    centre = (rng.uniform(-room, room), _side(rng) * (PART_HEIGHT_PX / 2 - BODY_INSET_PX))
-    return _Draft(_blob(scene, centre, size, rng, rough=0.35, soft=1.0) * _on_body(scene), False, False)
+    centre = (rng.uniform(-room, room), _side(rng) * (PART_HEIGHT_PX / 2 - BODY_INSET_PX - BITE_DEPTH * size))
+    return _Draft(_blob(scene, centre, size, rng, rough=0.25, soft=1.0) * _on_body(scene), False, False)
 
 
 def _body_stain(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -204,49 +216,53 @@ def _body_stain(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
 def _delamination(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     """A bright swirl: the turns of a spiral over a lifted patch."""
     centre = _body_place(scene, size, rng)
-    patch = _blob(scene, centre, size, rng, rough=0.2, soft=1.5)
+    patch = _blob(scene, centre, size, rng, rough=0.2, soft=1.5) * _on_body(scene)
     du, dv = scene.u - np.float32(centre[0]), scene.v - np.float32(centre[1])
-    turns = cv2.magnitude(du, 1.25 * dv) / np.float32(max(1.6, size / 5))
+    turns = cv2.magnitude(du, 1.25 * dv) / np.float32(max(3.0, size / 3.2))
     phase = 2 * math.pi * turns + _side(rng) * np.arctan2(dv, du) + np.float32(rng.uniform(0, 2 * math.pi))
-    return _Draft(patch * (0.62 + 0.38 * np.cos(phase)) * _on_body(scene), True, False)
+    arms = np.asarray(0.5 + 0.5 * np.cos(phase), np.float32)
+    return _Draft(patch * (0.25 + 0.75 * arms), True, False, extent=patch)
 
 
 def _electrode_spread(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
-    """A bright tongue of electrode metal that reaches `size` over the body."""
+    """A bright tongue of electrode metal that runs over the body."""
     end = _side(rng)
     edge = PART_WIDTH_PX / 2 - scene.look.electrode_width[0 if end < 0 else 1]
     room = PART_HEIGHT_PX / 2 - 2 - size / 2
     v = rng.uniform(-room, room)
-    tongue = _blob(scene, (end * (edge - 0.2 * size), v), 1.6 * size, rng, rough=0.25, soft=1.0)
-    near = np.clip(1 - np.abs(-scene.beyond) + size, 0, 1) * (np.sign(scene.u) == end)
-    return _Draft(tongue * near * _on_body(scene), True, False)
+    nearest = np.argmin(np.square(scene.u - np.float32(end * edge)) + np.square(scene.v - np.float32(v)))
+    edge -= float(scene.beyond.flat[nearest])  # the inner edge is no straight line: where it is at this v
+    tongue = _blob(scene, (end * (edge - 0.2 * size), v), 1.3 * size, rng, rough=0.25, soft=1.0)
+    return _Draft(tongue * _on_body(scene), True, False)
 
 
 def _electrode_edge_chip(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     """A dark bite out of an electrode's outer edge."""
     end = _side(rng)
     width = scene.look.electrode_width[0 if end < 0 else 1]
+    inward = BITE_DEPTH * size
     if rng.random() < 0.5:
         room = PART_HEIGHT_PX / 2 - 5 - size / 2
-        centre = (end * PART_WIDTH_PX / 2, rng.uniform(-room, room))
+        centre = (end * (PART_WIDTH_PX / 2 - inward), rng.uniform(-room, room))
     else:
         room = max(0.0, width / 2 - 4 - size / 2)
         centre = (
             end * (PART_WIDTH_PX / 2 - width / 2 + rng.uniform(-room, room)),
-            _side(rng) * PART_HEIGHT_PX / 2,
+            _side(rng) * (PART_HEIGHT_PX / 2 - inward),
         )
-    return _Draft(_blob(scene, centre, size, rng, rough=0.35, soft=1.0) * _on_electrode(scene), False, True)
+    return _Draft(_blob(scene, centre, size, rng, rough=0.25, soft=1.0) * _on_electrode(scene), False, True)
 
 
 def _electrode_corner_missing(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
-    """A corner broken off along a slanted, uneven line; `size` is its longer leg."""
-    to_end = PART_WIDTH_PX / 2 - _side(rng) * scene.u
-    to_side = PART_HEIGHT_PX / 2 - _side(rng) * scene.v
-    legs = (size, size * rng.uniform(0.6, 1.0))
-    leg_u, leg_v = legs if rng.random() < 0.5 else legs[::-1]
+    """A corner broken off along a slanted, uneven line of length `size`."""
+    rounding = 0.2 * scene.look.corner_radius
+    to_end = PART_WIDTH_PX / 2 - rounding - _side(rng) * scene.u
+    to_side = PART_HEIGHT_PX / 2 - rounding - _side(rng) * scene.v
+    slant = math.radians(rng.uniform(32, 58))
+    leg_u, leg_v = size * math.cos(slant), size * math.sin(slant)
     along = np.linspace(0, 1, 7)
-    uneven = np.interp(np.clip(to_end / leg_u, 0, 1), along, rng.normal(0, 0.07, along.size)).astype(np.float32)
-    depth = (1 - to_end / leg_u - to_side / leg_v + uneven) * (leg_u * leg_v / math.hypot(leg_u, leg_v))
+    uneven = np.interp(np.clip(to_end / leg_u, 0, 1), along, rng.normal(0, 0.06, along.size))
+    depth = (1 - to_end / leg_u - to_side / leg_v + uneven) * (leg_u * leg_v / size)
     return _Draft(np.clip(depth + 0.5, 0, 1).astype(np.float32) * _on_electrode(scene), False, True)
 
 
