@@ -48,7 +48,8 @@ Progress = Callable[[str, int, int], None]
 class CompiledEngine:
     """What compilation made: its files by role (graph, model, weights), and the table that the choice rests on.
 
-    The bundle keeps the files' names: OpenVINO finds the weights by the model's. network_error: largest relative difference between the f32 engine's scores and the trained network's.
+    The bundle keeps the files' names: OpenVINO finds the weights by the model's.
+    network_error: largest relative difference between the f32 engine's scores and the trained network's.
     """
 
     runtime: str

@@ -10,6 +10,7 @@ import onnx
 import torch
 from torch import nn
 
+from engines.compilation.rewrite import TRANSLATIONS, faster_equivalent
 from engines.runtimes.openvino import INPUT_NAME, OUTPUT_NAMES
 from engines.settings import CanvasSettings
 
@@ -29,8 +30,9 @@ def export_graph(module: nn.Module, canvas: CanvasSettings, regions: int, path: 
     with torch.no_grad():
         names = OUTPUT_NAMES[: len(module(part))]
         program = torch.onnx.export(
-            module,
+            faster_equivalent(module),
             (part,),
+            custom_translation_table=TRANSLATIONS,
             input_names=[INPUT_NAME],
             output_names=list(names),
             opset_version=OPSET,

@@ -87,7 +87,7 @@ def relative_error(scores: PartScores, reference: PartScores) -> float:
 
 
 def median_ms(runtimes: Mapping[Precision, Runtime], part: NDArray[np.uint8]) -> dict[Precision, float]:
-    """Median latency in ms of one part through each runtime; the rounds are interleaved, so that all see one machine."""
+    """Median latency in ms of one part through each runtime; rounds are interleaved, so that all see one machine."""
     samples: dict[Precision, list[float]] = {name: [] for name in runtimes}
     for _ in range(TIMED_ROUNDS):
         for name, runtime in runtimes.items():

@@ -92,13 +92,20 @@ def load_runtime(bundle: Bundle, engine: EngineSettings) -> Runtime:
     """
     made = bundle.manifest.engine
     runtime = made.runtime if engine.runtime == "auto" else engine.runtime
-    if runtime != "openvino" or "model" not in made.files:
+    role = {"openvino": "model", "torch": "network"}.get(runtime)
+    if role is None or role not in made.files:
         raise EngineUnavailable(f"{bundle.folder}: the bundle has no engine for runtime {runtime}: calibrate again")
-    if engine.precision not in {"auto", made.precision}:
+    precision = "f32" if runtime == "torch" else made.precision
+    if engine.precision not in {"auto", precision}:
         raise EngineUnavailable(
-            f"{bundle.folder}: the bundle's engine and thresholds are {made.precision}, the station asks for "
+            f"{bundle.folder}: the bundle's engine and thresholds are {precision}, the station asks for "
             f"{engine.precision}: calibrate again, or set engine.precision: auto"
         )
+    file = bundle.path(made.files[role])
+    if runtime == "torch":
+        from engines.runtimes.torch import TorchRuntime
+
+        return TorchRuntime(file, engine.threads)
     from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
 
-    return OpenVinoRuntime(bundle.path(made.files["model"]), parse_precision(made.precision), engine.threads)
+    return OpenVinoRuntime(file, parse_precision(precision), engine.threads)
