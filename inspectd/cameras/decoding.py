@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,7 +45,11 @@ def _to_uint8(native: NDArray[Any]) -> Image:
 
 @contextmanager
 def quiet_opencv() -> Iterator[None]:
-    """Keep OpenCV's native log off standard error: what fails is reported by our own one line."""
+    """Keep the native logs of OpenCV and FFmpeg off standard error: what fails is reported by our own one line.
+
+    FFmpeg's level can only be given through the environment, before its first use; one that is set there stays.
+    """
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     before = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:

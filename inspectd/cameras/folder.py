@@ -29,6 +29,7 @@ class FolderCamera:
         self._loop = settings.loop
         self._files = list_images(settings.path)
         self._next = 0
+        self._closed = False
 
     def grab(self, timeout_s: float) -> Shot:
         """Read and decode the next image; blocks for the disk only, whatever `timeout_s` says.
@@ -37,7 +38,9 @@ class FolderCamera:
         EndOfFootage after the last one.
         """
         if self._next >= len(self._files):
-            if not self._loop or not self._files:
+            if self._closed:
+                raise CameraError(f"{self._folder}: the camera is closed")
+            if not self._loop:
                 raise EndOfFootage(f"{self._folder}: no further image")
             self._next = 0
         file = self._files[self._next]
@@ -47,6 +50,7 @@ class FolderCamera:
     def close(self) -> None:
         """Forget the files; a second call does nothing."""
         self._files = []
+        self._closed = True
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -66,10 +70,13 @@ def read_image(file: Path) -> Image:
         data = np.fromfile(file, np.uint8)
     except OSError as error:
         raise CameraError(f"{file}: cannot be read: {error.strerror}") from error
-    with quiet_opencv():
-        native = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    try:
+        with quiet_opencv():
+            native = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+    except cv2.error as error:
+        raise CameraError(f"{file}: cannot be decoded: {error.err}") from error
     if native is None:
-        raise CameraError(f"{file}: is no image that can be decoded")
+        raise CameraError(f"{file}: is no image, or a damaged one")
     try:
         return to_rgb(native)
     except ValueError as error:

@@ -25,6 +25,8 @@ class VideoCamera:
 
     def grab(self, timeout_s: float) -> Shot:
         """Decode the next frame; blocks for the decoder only. Raises EndOfFootage after the last frame, CameraError."""
+        if not self._capture.isOpened():
+            raise CameraError(f"{self._path}: the camera is closed")
         native = self._read()
         if native is None:
             if not self._loop or self._frame == 0:

@@ -1,0 +1,78 @@
+"""Video cameras on real video files, written by OpenCV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from inspectd.cameras import open_camera
+from inspectd.config import OpenCvCameraSettings, VideoCameraSettings
+from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
+
+REDS = (40, 120, 200)
+
+
+@pytest.fixture(params=[("MJPG", "avi"), ("mp4v", "mp4"), ("FFV1", "mkv")], ids=lambda pair: pair[0])
+def video(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Three frames, 64x48, each of another red."""
+    codec, suffix = request.param
+    path = tmp_path / f"parts.{suffix}"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, (64, 48))
+    assert writer.isOpened()
+    for red in REDS:
+        writer.write(np.full((48, 64, 3), (10, 60, red), np.uint8))
+    writer.release()
+    return path
+
+
+def test_frames_come_in_order_as_rgb_and_then_the_footage_ends(video: Path) -> None:
+    """Each grab is one frame; its source names file and frame number; the end is EndOfFootage."""
+    camera = open_camera(VideoCameraSettings(kind="video", path=video))
+    shots = [camera.grab(1.0) for _ in REDS]
+    assert all(shot.image.shape == (48, 64, 3) and shot.image.dtype == np.uint8 for shot in shots)
+    colours = np.array([shot.image.reshape(-1, 3).mean(axis=0) for shot in shots])
+    assert np.abs(colours - [(red, 60, 10) for red in REDS]).max() < 8
+    assert [shot.source for shot in shots] == [f"{video}#{number}" for number in range(3)]
+    with pytest.raises(EndOfFootage, match="no further frame after 3"):
+        camera.grab(1.0)
+    camera.close()
+    with pytest.raises(CameraError, match="closed"):
+        camera.grab(1.0)
+
+
+def test_a_frame_once_handed_over_is_not_written_again(video: Path) -> None:
+    """The receiver owns the image: later grabs leave it alone."""
+    camera = open_camera(VideoCameraSettings(kind="video", path=video))
+    first = camera.grab(1.0).image
+    kept = first.copy()
+    camera.grab(1.0)
+    assert np.array_equal(first, kept)
+    camera.close()
+
+
+def test_with_loop_the_first_frame_follows_the_last(video: Path) -> None:
+    """`loop` opens the file again."""
+    camera = open_camera(VideoCameraSettings(kind="video", path=video, loop=True))
+    numbers = [camera.grab(1.0).source.rsplit("#", 1)[1] for _ in range(7)]
+    assert numbers == ["0", "1", "2", "0", "1", "2", "0"]
+    camera.close()
+
+
+def test_a_live_source_that_falls_silent_times_out_and_is_then_lost(video: Path) -> None:
+    """The stream camera gives RGB frames, then CameraTimeout while nothing comes, then CameraError."""
+    camera = open_camera(OpenCvCameraSettings(kind="opencv", source=str(video), exposure_us=250))
+    shots = [camera.grab(1.0) for _ in REDS]
+    assert abs(int(shots[2].image[5, 5, 0]) - REDS[2]) < 8
+    assert shots[0].exposure_us == 250
+    assert shots[0].source == f"opencv:{video}"
+    for _ in range(4):
+        with pytest.raises(CameraTimeout, match="no image came"):
+            camera.grab(0.1)
+    with pytest.raises(CameraError, match="lost, 5 images in a row") as error:
+        camera.grab(0.1)
+    assert not isinstance(error.value, CameraTimeout)
+    camera.close()
+    camera.close()
