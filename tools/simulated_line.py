@@ -64,7 +64,7 @@ def write_set(out: Path, seed: int, jobs: Iterable[Job]) -> None:
         _write(out / file, part.image)
         if job.defect is not None:
             mask = f"ground_truth/{part.label}/{job.name}_mask.png"
-            _write(out / mask, np.repeat(part.mask[..., None], 3, axis=2))
+            _write(out / mask, part.mask)
         rows.append((file, part.label, part.severity, f"{part.size_px:g}"))
     try:
         with (out / "metadata.csv").open("w", newline="", encoding="utf-8") as table:
@@ -105,12 +105,13 @@ def _captioned(strip: Image, name: str) -> Image:
 
 
 def _write(file: Path, image: Image) -> None:
-    encoded = cv2.imencode(".png", image[..., ::-1])[1]
+    """Write an RGB image or a mask as PNG."""
+    encoded = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])[1]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(encoded.tobytes())
     except OSError as error:
-        raise StorageError(f"{file}: cannot be written: {error.strerror}") from error
+        raise StorageError(f"{error.filename or file}: cannot be written: {error.strerror}") from error
 
 
 def _count(text: str) -> int:
@@ -160,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"simulated_line: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
-        print(f"simulated_line: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"simulated_line: {error.filename}: cannot be written: {error.strerror}", file=sys.stderr)
         return StorageError.exit_code
     except KeyboardInterrupt:
         print("simulated_line: interrupted; the set is incomplete, remove it", file=sys.stderr)
