@@ -23,6 +23,7 @@ RATE_POINTS = 15
 EXCEEDANCE_SHARE = 0.25
 MIN_EXCEEDANCES = 8
 MAX_EXCEEDANCES = 60
+BISECTIONS = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,23 @@ class Tail:
     rate: Floats
     weight: Floats
 
+    def limit(self, rate: float) -> float:
+        """The value that a new good part passes with probability `rate`, doubt included; falls as `rate` rises.
+
+        The posterior's mean rate above it equals `rate`, as with a counted limit; heavier tails that the few parts do
+        not rule out push it outwards.
+        """
+        distances = self.scale * _box_cox(np.maximum(self.rate / rate, 1.0), self.shape)
+        low, high = 0.0, float(distances.max())
+        # Bisection to a precision that no score resolves; the mean rate falls with the distance.
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            if self._mean_rate(middle) > rate:
+                low = middle
+            else:
+                high = middle
+        return self.start + high
+
     def upper_bound(self, rate: float, confidence: float) -> float:
         """The value that at most `rate` of good parts pass, with this (one-sided) confidence; falls as `rate` rises."""
         ratio = np.maximum(self.rate / rate, 1.0)
@@ -42,10 +60,16 @@ class Tail:
 
     def rate_above(self, value: float, confidence: float) -> tuple[float, float, float]:
         """Expected share of good parts above `value` >= start, and its central interval."""
-        distance = np.maximum(value - self.start, 0.0) / self.scale
-        rates = self.rate * _survival(distance, self.shape)
+        rates = self._rates(max(value - self.start, 0.0))
         ends = [_weighted_quantile(rates, self.weight, q) for q in ((1 - confidence) / 2, (1 + confidence) / 2)]
         return float((rates * self.weight).sum()), ends[0], ends[1]
+
+    def _mean_rate(self, distance: float) -> float:
+        return float((self._rates(distance) * self.weight).sum())
+
+    def _rates(self, distance: float) -> Floats:
+        """(G,) share of good parts further above `start` than `distance` >= 0."""
+        return self.rate * _survival(distance / self.scale, self.shape)
 
 
 def fit_tail(scores: NDArray[np.floating]) -> Tail:

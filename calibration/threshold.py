@@ -34,6 +34,16 @@ class _Rate:
 
 
 @dataclass(frozen=True, slots=True)
+class _Limits:
+    """Limits (D,), their upper confidence bounds (D,) where fitted, the rate of all together, and of each alone."""
+
+    values: Floats
+    bounds: Floats | None
+    joint: _Rate
+    alone: list[_Rate]
+
+
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """What the user asks for, and how many parts there are to answer it."""
 
@@ -68,22 +78,23 @@ def choose_thresholds(
     if (columns.min(axis=0) == columns.max(axis=0)).any():
         notes.append("all good parts have the same score: check the camera and the engine")
     if blocks >= min_blocks:
-        limits, joint, alone = _conformal(columns, blocks, asked)
+        limits = _conformal(columns, blocks, asked)
     else:
         notes.append(
             f"{len(scores)} good parts are too few to count a false-reject rate of {asked_rate:.3g}: the limits rest "
-            f"on a fitted tail, at its upper confidence bound; with {needed} held-out good parts they rest on counting"
+            f"on a fitted tail; with {needed} held-out good parts they rest on counting"
         )
-        limits, joint, alone = _from_tail(columns, min_blocks, asked)
+        limits = _from_tail(columns, min_blocks, asked)
     method = "conformal" if blocks >= min_blocks else "tail"
     entries = [
         Threshold(
-            value=float(limits[column]),
+            value=float(limits.values[column]),
+            upper_bound=None if limits.bounds is None else float(limits.bounds[column]),
             method=method,
             asked_rate=asked_rate,
-            expected_rate=alone[column].expected,
-            low=alone[column].low,
-            high=alone[column].high,
+            expected_rate=limits.alone[column].expected,
+            low=limits.alone[column].low,
+            high=limits.alone[column].high,
             confidence=confidence,
             parts=len(scores),
         )
@@ -94,9 +105,9 @@ def choose_thresholds(
         regions=dict(zip(regions, entries[1:], strict=True)),
         method=method,
         asked_rate=asked_rate,
-        expected_rate=joint.expected,
-        low=joint.low,
-        high=joint.high,
+        expected_rate=limits.joint.expected,
+        low=limits.joint.low,
+        high=limits.joint.high,
         confidence=confidence,
         parts=len(scores),
         needed_parts=needed,
@@ -164,18 +175,18 @@ def _beta(blocks: int, asked: _Asked, tied: bool) -> _Rate:
     return _Rate(blocks / (asked.parts + 1), 0.0 if tied else float(low), float(high))
 
 
-def _conformal(columns: Floats, blocks: int, asked: _Asked) -> tuple[Floats, _Rate, list[_Rate]]:
-    """Limits (D,), the rate of all together, and of each alone (counted as if it had been cut alone)."""
+def _conformal(columns: Floats, blocks: int, asked: _Asked) -> _Limits:
+    """Each column's own rate is counted as if it had been cut alone."""
     limits, tied = _peel(columns, blocks)
     alone = [
         _beta(min(int((column >= limit).sum()), asked.parts), asked, bool((column == limit).sum() > 1))
         for column, limit in zip(columns.T, limits, strict=True)
     ]
-    return limits, _beta(blocks, asked, tied), alone
+    return _Limits(limits, None, _beta(blocks, asked, tied), alone)
 
 
-def _from_tail(columns: Floats, min_blocks: int, asked: _Asked) -> tuple[Floats, _Rate, list[_Rate]]:
-    """As _conformal, from a tail fitted to the largest standardised score of each part.
+def _from_tail(columns: Floats, min_blocks: int, asked: _Asked) -> _Limits:
+    """From a tail fitted to the largest standardised score of each part.
 
     Each column is standardised by its median and upper spread, so that one number t limits all columns. The limits are
     never below those that counting gives at the lowest rate that it can serve: a lower rate never lowers a limit.
@@ -186,9 +197,10 @@ def _from_tail(columns: Floats, min_blocks: int, asked: _Asked) -> tuple[Floats,
     counted, _ = _peel(columns, min(min_blocks, asked.parts))
     floor = float(((counted - middle) / spread).max())
     joint = fit_tail(standard.max(axis=1))
-    limit = max(joint.upper_bound(asked.rate, asked.confidence), floor)
+    limit = max(joint.limit(asked.rate), floor)
+    bound = max(joint.upper_bound(asked.rate, asked.confidence), limit)
     alone = [_tail_rate(fit_tail(column), limit, asked) for column in standard.T]
-    return middle + spread * limit, _tail_rate(joint, limit, asked), alone
+    return _Limits(middle + spread * limit, middle + spread * bound, _tail_rate(joint, limit, asked), alone)
 
 
 def _tail_rate(tail: Tail, limit: float, asked: _Asked) -> _Rate:

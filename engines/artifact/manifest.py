@@ -29,6 +29,9 @@ class Threshold(Settings):
 
     value: FiniteFloat = Field(description="the limit, in units of the score")
     method: Literal["conformal", "tail"] = Field(description="counted parts, or a fitted generalised Pareto tail")
+    upper_bound: FiniteFloat | None = Field(
+        None, description="tail only: upper confidence bound of the score that the asked rate of good parts passes"
+    )
     asked_rate: Rate = Field(description="false-reject rate that the line tolerates, over all limits together")
     expected_rate: Rate = Field(description="share of good parts expected above this limit")
     low: Rate = Field(description="lower end of that share's interval")

@@ -1,0 +1,119 @@
+"""The calibration report: one HTML file without outside resources, for the person who answers for the station."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from calibration import plots
+from calibration.errors import CalibrationError
+from engines.artifact import ManifestContent, ThresholdSet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleMaps:
+    """One part as the engine sees it: (H, W, 3) uint8 RGB, (H, W) grey in [0, 1] or None, (H1, W1) map."""
+
+    name: str
+    part_image: NDArray[np.uint8]
+    reconstruction: NDArray[np.floating] | None
+    anomaly_map: NDArray[np.floating]
+    part_score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportData:
+    """What the report shows. Scores are those of good parts that were not trained on: (P,) and (P, R)."""
+
+    content: ManifestContent
+    part_scores: NDArray[np.floating]
+    region_scores: NDArray[np.floating]
+    samples: tuple[SampleMaps, ...] = ()
+    curves: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    took_s: float | None = None
+
+
+def write_report(path: Path, data: ReportData) -> None:
+    """Write the report as one self-contained HTML file. Raises CalibrationError for scores that do not fit, OSError."""
+    limits, names = data.content.thresholds, [region.name for region in data.content.settings.regions]
+    if data.region_scores.shape != (len(data.part_scores), len(names)):
+        raise CalibrationError(f"report: region scores of shape {data.region_scores.shape} for {len(names)} regions")
+    columns = [("whole part", data.part_scores, limits.part)]
+    for name, scores in zip(names, data.region_scores.T, strict=True):
+        # The only region of a texture has the part's own score: one picture says it all.
+        if len(names) > 1 or not np.array_equal(scores, data.part_scores):
+            columns.append((name, scores, limits.regions[name]))
+    lambdas = data.content.lambdas
+    pictures = {
+        "rate": _uri(plots.rate_bar(limits)),
+        "scores": _uri(plots.score_histograms(columns)),
+        "lambdas": _uri(plots.lambda_bars(lambdas)) if lambdas else "",
+        "curves": _uri(plots.training_curves(data.curves)) if data.curves else "",
+    }
+    environment = Environment(
+        loader=PackageLoader("calibration"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["percent"] = _percent
+    text = environment.get_template("report.html.j2").render(
+        content=data.content,
+        limits=limits,
+        limit_rows=[(name, threshold) for name, _, threshold in columns],
+        how=_how(limits),
+        pictures=pictures,
+        tiles=_tiles(data.samples),
+        warnings=(*limits.notes, *data.warnings),
+        settings=yaml.safe_dump(data.content.settings.model_dump(mode="json"), sort_keys=False),
+        written=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        took_s=data.took_s,
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def _how(limits: ThresholdSet) -> str:
+    """In words for a quality engineer, how the limits were found."""
+    confidence = f"{limits.confidence:.0%}"
+    if limits.method == "conformal":
+        return (
+            f"The limits were counted off on {limits.parts} good parts that the networks had not seen. Whatever the "
+            f"distribution of the scores, with {confidence} confidence between {_percent(limits.low)} and "
+            f"{_percent(limits.high)} of future good parts pass a limit, as long as they look like these."
+        )
+    return (
+        f"{limits.parts} good parts are too few to count off a rate of {_percent(limits.asked_rate)}, so a generalised "
+        f"Pareto tail was fitted to the highest scores and the limits set at its upper {confidence} confidence bound: "
+        f"cautious, so that few good parts are lost. With {limits.needed_parts} held-out good parts the limits would "
+        "rest on counting alone, and could be tighter."
+    )
+
+
+def _tiles(samples: tuple[SampleMaps, ...]) -> list[dict[str, str]]:
+    """Pictures of each sample; all maps share one colour scale, so that they can be compared."""
+    top = max((float(np.nanmax(sample.anomaly_map)) for sample in samples), default=1.0)
+    return [
+        {
+            "name": sample.name,
+            "score": f"{sample.part_score:.4g}",
+            "part": _uri(plots.image_tile(sample.part_image)),
+            "reconstruction": "" if sample.reconstruction is None else _uri(plots.grey_tile(sample.reconstruction)),
+            "map": _uri(plots.map_tile(sample.part_image, sample.anomaly_map, top)),
+        }
+        for sample in samples
+    ]
+
+
+def _percent(rate: float) -> str:
+    """Two significant digits at least: 1 %, 0.25 %, 0.012 %."""
+    return f"{100 * rate:.2g} %" if rate < 0.1 else f"{100 * rate:.1f} %"
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
