@@ -92,7 +92,7 @@ def draw_good(seeds: np.random.SeedSequence) -> Scene:
     u, v = _part_coordinates(look, rows, columns)
     beyond = _beyond_inner_edge(look, u, v, rng)
     on_electrode = np.clip(beyond / 1.1 + 0.5, 0, 1)
-    wobble = 0.25 * _mottle(rng, u.shape, 11)
+    wobble = 0.15 * _mottle(rng, u.shape, 11)
     inset = BODY_INSET_PX * (1 - on_electrode)
     inside = _inside_rounded_box(u, v, look.corner_radius) + wobble - inset
     cover = np.clip(inside * FRAME_PX_PER_PART_PX + 0.5, 0, 1)
@@ -126,15 +126,15 @@ def _choose_look(rng: np.random.Generator) -> Look:
         angle_deg=float(np.clip(3.0 * rng.standard_normal(), -9, 9)),
         scale_u=size * (1 + 0.006 * rng.standard_normal()),
         scale_v=size * (1 + 0.006 * rng.standard_normal()),
-        gain=float(np.clip(1 + 0.03 * rng.standard_normal(), 0.92, 1.08)),
+        gain=float(np.clip(1 + 0.02 * rng.standard_normal(), 0.94, 1.06)),
         light_slope=(rng.uniform(-0.05, 0.05), rng.uniform(-0.05, 0.05)),
         focus_sigma_px=rng.uniform(0.6, 1.05),
         background=rng.uniform(13, 19),
-        body=rng.uniform(106, 120),
-        electrode=rng.uniform(224, 236),
-        electrode_width=(25 + 0.8 * rng.standard_normal(), 25 + 0.8 * rng.standard_normal()),
-        bow=(rng.uniform(0.8, 3.0), rng.uniform(0.8, 3.0)),
-        corner_radius=rng.uniform(3.5, 5.5),
+        body=rng.uniform(108, 118),
+        electrode=rng.uniform(226, 235),
+        electrode_width=(25 + 0.5 * rng.standard_normal(), 25 + 0.5 * rng.standard_normal()),
+        bow=(rng.uniform(1.2, 2.6), rng.uniform(1.2, 2.6)),
+        corner_radius=rng.uniform(4.0, 5.0),
     )
 
 
@@ -178,7 +178,7 @@ def _beyond_inner_edge(look: Look, u: FloatMap, v: FloatMap, rng: np.random.Gene
         coarse = np.interp(at, at[::6], rng.standard_normal(at[::6].size))
         fine = np.interp(at, at[::2], rng.standard_normal(at[::2].size))
         arc = bow * ((at / (PART_HEIGHT_PX / 2)) ** 2 - 0.4)
-        lines.append((PART_WIDTH_PX / 2 - width - arc + 0.7 * coarse + 0.3 * fine).astype(np.float32))
+        lines.append((PART_WIDTH_PX / 2 - width - arc + 0.5 * coarse + 0.25 * fine).astype(np.float32))
     position = v - np.float32(at[0])
     row = np.zeros_like(position)
     left, right = (cv2.remap(line[None, :], position, row, cv2.INTER_LINEAR) for line in lines)
@@ -195,7 +195,7 @@ def _mottle(rng: np.random.Generator, shape: tuple[int, ...], cell_px: int) -> F
 def _speckle(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatMap:
     """Fine grain of about unit deviation, with a few coarser grains standing out."""
     fine = np.float32(2.6) * cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), 0.75)
-    return np.asarray(0.75 * fine + 0.12 * fine * fine * fine, np.float32)
+    return np.asarray(0.82 * fine + 0.09 * fine * fine * fine, np.float32)
 
 
 def _background(rng: np.random.Generator, look: Look) -> FloatMap:
