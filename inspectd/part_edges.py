@@ -141,13 +141,14 @@ class EdgeFitter:
     def _moved(self, box: OrientedBox, change: NDArray[np.float64]) -> OrientedBox:
         along, across = box.width / self._width, box.height / self._height
         turn = math.radians(box.angle_deg)
-        shift_u, shift_v = along * change[0], across * change[1]
-        angle = box.angle_deg + math.degrees(change[2])
+        move_u, move_v, twist, grow_u, grow_v = change.tolist()
+        shift_u, shift_v = along * move_u, across * move_v
+        angle = box.angle_deg + math.degrees(twist)
         return OrientedBox(
             box.x + shift_u * math.cos(turn) - shift_v * math.sin(turn),
             box.y + shift_u * math.sin(turn) + shift_v * math.cos(turn),
-            box.width + 2 * along * change[3],
-            box.height + 2 * across * change[4],
+            box.width + 2 * along * grow_u,
+            box.height + 2 * across * grow_v,
             90 - (90 - angle) % 180,
         )
 
