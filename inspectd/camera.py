@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from threading import Event, Semaphore
 from typing import Protocol
 
-from inspectd.messages import Image
+from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
+from inspectd.health.meters import Count, Meters, Stage
+from inspectd.messages import Fault, Frame, Image, Reason, Trigger
+from inspectd.triggers import Ask, TriggerSource
+from inspectd.wire.sockets import Socket, send
+
+NS_PER_MS = 1_000_000
+PATIENCE_S = 0.1
+ERRORS_BEFORE_PAUSE = 5
+LONGEST_PAUSE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shot:
-    """One image from a camera. `image` is (H, W, 3) uint8 RGB; the receiver owns it and the camera never writes to it again.
+    """One image from a camera.
 
-    captured_ns: monotonic clock when the exposure ended, as well as the driver knows. source: file name or video
-    position. label: the truth where the source knows it ("good", or a defect type), else empty.
+    image: (H, W, 3) uint8 RGB; the receiver owns it and the camera never writes to it again. captured_ns: monotonic
+    clock when the exposure ended, as well as the driver knows. source: file name or video position. label: the truth
+    where the source knows it ("good", or a defect type), else empty.
     """
 
     image: Image
@@ -31,3 +44,164 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Release the device; a second call does nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcquisitionPlan:
+    """How parts are taken: from which station, by when they must be judged, how long the camera may take, how many."""
+
+    station: str
+    deadline_ms: float
+    frame_timeout_ms: float
+    max_parts: int | None = None
+
+
+class Acquisition:
+    """Names and numbers each part once, tells the gate before it asks the camera, hands the frame on without copying.
+
+    triggers: None where each image that arrives is a part. room: taken for each part and given back with its verdict,
+    where footage must not be read faster than it is judged; None where the line sets the pace. gate, frames: sockets.
+    """
+
+    def __init__(
+        self,
+        plan: AcquisitionPlan,
+        *,
+        camera: Camera,
+        triggers: TriggerSource | None,
+        next_seq: Callable[[], int],
+        gate: Socket,
+        frames: Socket,
+        room: Semaphore | None,
+        meters: Meters,
+    ) -> None:
+        self._plan = plan
+        self._camera = camera
+        self._triggers = triggers
+        self._next_seq = next_seq
+        self._gate, self._frames = gate, frames
+        self._room = room
+        self._meters = meters
+        self._parts = 0
+        self._errors = 0
+
+    def run(self, stop: Event) -> None:
+        """Take parts until `stop` is set, the footage ends or the planned number is reached."""
+        while not stop.is_set() and self._parts != self._plan.max_parts:
+            self._meters.beat(Stage.ACQUIRE)
+            if self._room is not None and not self._room.acquire(timeout=PATIENCE_S):
+                continue
+            before = self._parts
+            goes_on = self._take_on_arrival(stop) if self._triggers is None else self._take_on_trigger(stop)
+            if self._room is not None and self._parts == before:
+                self._room.release()
+            if not goes_on:
+                return
+
+    def _take_on_trigger(self, stop: Event) -> bool:
+        """Wait for a trigger, then ask the camera; False at the end of the footage."""
+        ask = self._triggers.next(stop) if self._triggers is not None else None
+        if ask is None:
+            return True
+        trigger = self._register(ask)
+        if time.monotonic_ns() >= trigger.deadline_ns:
+            self._fault(trigger, Reason.NO_FRAME, "the camera was still busy with the parts before")
+            return True
+        try:
+            self._hand_over(trigger, self._fresh_shot(trigger))
+        except EndOfFootage as end:
+            self._fault(trigger, Reason.NO_FRAME, str(end))
+            return False
+        except _Stale:
+            self._fault(trigger, Reason.STALE_FRAME, "the camera gave only images that are older than the trigger")
+        except CameraTimeout as error:
+            self._fault(trigger, Reason.NO_FRAME, str(error))
+        except CameraError as error:
+            self._camera_error(trigger, error, stop)
+        return True
+
+    def _take_on_arrival(self, stop: Event) -> bool:
+        """Wait for an image: the part came when it was taken. False at the end of the footage."""
+        try:
+            shot = self._camera.grab(min(self._plan.frame_timeout_ms / 1e3, PATIENCE_S))
+        except EndOfFootage:
+            return False
+        except CameraTimeout:
+            return True
+        except CameraError as error:
+            self._camera_error(self._register(Ask(time.monotonic_ns())), error, stop)
+            return True
+        self._hand_over(self._register(Ask(shot.captured_ns)), shot)
+        return True
+
+    def _register(self, ask: Ask) -> Trigger:
+        """Give the part its number and name, and tell the gate. RuntimeError where the gate has stopped taking any."""
+        seq = self._next_seq()
+        age_ns = time.monotonic_ns() - ask.due_ns
+        trigger = Trigger(
+            station=self._plan.station,
+            seq=seq,
+            part_id=ask.part_id or f"{self._plan.station}-{seq}",
+            trigger_ns=ask.due_ns,
+            trigger_wall_ns=time.time_ns() - age_ns,
+            deadline_ns=ask.due_ns + round(self._plan.deadline_ms * NS_PER_MS),
+        )
+        if not send(self._gate, trigger):
+            raise RuntimeError("the gate's inbox is full: the gate has stopped")
+        self._parts += 1
+        self._meters.count(Count.TRIGGERS)
+        return trigger
+
+    def _fresh_shot(self, trigger: Trigger) -> Shot:
+        """The first image taken after the trigger; older ones, from a camera's own buffer, are thrown away."""
+        give_up_ns = time.monotonic_ns() + round(self._plan.frame_timeout_ms * NS_PER_MS)
+        while (left_ns := give_up_ns - time.monotonic_ns()) > 0:
+            shot = self._camera.grab(left_ns / 1e9)
+            if shot.captured_ns >= trigger.trigger_ns:
+                return shot
+        raise _Stale
+
+    def _hand_over(self, trigger: Trigger, shot: Shot) -> None:
+        self._errors = 0
+        frame = Frame(
+            seq=trigger.seq,
+            part_id=trigger.part_id,
+            trigger_ns=trigger.trigger_ns,
+            captured_ns=shot.captured_ns,
+            deadline_ns=trigger.deadline_ns,
+            image=shot.image,
+            exposure_us=shot.exposure_us,
+            source=shot.source,
+            label=shot.label,
+        )
+        if not send(self._frames, frame):
+            self._meters.count(Count.OVERLOAD)
+            self._fault(trigger, Reason.OVERLOAD, "the queue to the engine was full", shot)
+
+    def _camera_error(self, trigger: Trigger, error: CameraError, stop: Event) -> None:
+        """The part is INVALID; a camera that fails again and again is asked less often."""
+        self._meters.count(Count.CAMERA_FAULTS)
+        self._errors += 1
+        self._fault(trigger, Reason.BAD_IMAGE, str(error))
+        if self._errors > ERRORS_BEFORE_PAUSE and self._triggers is None:
+            stop.wait(min(LONGEST_PAUSE_S, 0.01 * 2.0 ** min(self._errors - ERRORS_BEFORE_PAUSE, 10)))
+
+    def _fault(self, trigger: Trigger, reason: Reason, detail: str, shot: Shot | None = None) -> None:
+        """Tell the gate; where even that queue is full, the gate answers at the deadline."""
+        fault = Fault(seq=trigger.seq, part_id=trigger.part_id, reason=reason, detail=detail[:1000])
+        if shot is not None:
+            fault = Fault(
+                seq=trigger.seq,
+                part_id=trigger.part_id,
+                reason=reason,
+                detail=detail,
+                captured_ns=shot.captured_ns,
+                label=shot.label,
+                source=shot.source,
+                image=shot.image,
+            )
+        send(self._gate, fault)
+
+
+class _Stale(Exception):  # noqa: N818 - never leaves this module
+    """Only images from before the trigger came in time."""

@@ -171,6 +171,19 @@ def station_folders() -> list[Path]:
     return [Path(override), *folders] if override else folders
 
 
+def notify_address() -> str | None:
+    """Where systemd wants to be told (a socket path, '@' for an abstract one), or None outside a notify unit."""
+    return os.environ.get("NOTIFY_SOCKET") or None
+
+
+def watchdog_period_s() -> float | None:
+    """How often systemd's watchdog expects a sign of life, or None where it is off or meant for another process."""
+    period_us, process = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
+    if not period_us.isdigit() or int(period_us) == 0 or (process and process != str(os.getpid())):
+        return None
+    return int(period_us) / 1e6
+
+
 def load_station(name_or_path: str) -> Station:
     """Read a station by name (`smdc`) or by path (`./my.yaml`). Raises SettingsError with one line."""
     path = _find(name_or_path)

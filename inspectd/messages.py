@@ -149,6 +149,7 @@ class Verdict:
     scored_ns: int
     verdict_ns: int
     deadline_ns: int
+    located_ns: int = 0
     label: str = ""
 
 
@@ -172,3 +173,12 @@ class LateScores:
     part_score: float
     region_scores: tuple[tuple[str, float], ...]
     scored_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredImage:
+    """The image of part `seq` is on disk: `path` is relative to the station's records folder."""
+
+    seq: int
+    path: str
+    size_bytes: int

@@ -1,0 +1,1 @@
+"""How the daemon is: meters of every stage, a heartbeat that proves advance, systemd's notifications, HTTP metrics."""

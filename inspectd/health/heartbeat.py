@@ -1,0 +1,103 @@
+"""Is the pipeline advancing? Judged from the stages' beats and counts; the health message says so once a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from enum import StrEnum
+
+from inspectd.health.meters import Count, Meters, Stage
+from inspectd.wire.public import Json, health_head
+
+FAULTS_IN_A_ROW = 10
+LOSS_WINDOW_S = 60.0
+
+
+class State(StrEnum):
+    """How the daemon is. DEGRADED: verdicts are given, but something needs a person. STALLED: it does not advance."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    DEGRADED = "degraded"
+    STALLED = "stalled"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+class Heartbeat:
+    """Reads the meters and says how the pipeline is; safe across threads.
+
+    patience_s: how long each stage's loop may take at most. A stage on the verdict path that is silent for longer
+    stalls the pipeline; the others only degrade it.
+    """
+
+    VITAL = (Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
+
+    def __init__(
+        self, meters: Meters, *, station: str, bundle_hash: str, engine: str, patience_s: Mapping[Stage, float]
+    ) -> None:
+        self._meters = meters
+        self._station, self._bundle_hash, self._engine = station, bundle_hash, engine
+        self._patience_s = dict(patience_s)
+        self._begun_s = time.monotonic()
+        self._phase = State.STARTING
+        self._losses = 0
+        self._lost_s = -LOSS_WINDOW_S
+
+    def set_phase(self, phase: State) -> None:
+        """STARTING, RUNNING, STOPPING or STOPPED, as the life cycle goes on."""
+        self._phase = phase
+
+    def advances(self) -> bool:
+        """True while every stage between trigger and verdict comes round in time: what the watchdog is told."""
+        return not self._silent(self.VITAL)
+
+    def state(self) -> tuple[State, list[str]]:
+        """The state, and one line for each thing that is not as it should be."""
+        if self._phase is not State.RUNNING:
+            return self._phase, []
+        stalled = [f"{stage.value} has not come round for too long" for stage in self._silent(self.VITAL)]
+        others = [stage for stage in self._patience_s if stage not in self.VITAL]
+        worries = [f"{stage.value} has not come round for too long" for stage in self._silent(others)]
+        worries += self._meters.storage_faults()
+        if self._meters.engine_faults_in_a_row >= FAULTS_IN_A_ROW:
+            worries.append(f"the engine failed {self._meters.engine_faults_in_a_row} times in a row")
+        worries += self._lost()
+        if stalled:
+            return State.STALLED, stalled + worries
+        return (State.DEGRADED, worries) if worries else (State.RUNNING, [])
+
+    def message(self) -> Json:
+        """The content of health.<station>."""
+        state, why = self.state()
+        now_ns = time.time_ns()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns // 1_000_000_000))
+        return {
+            **health_head(),
+            "station": self._station,
+            "state": state.value,
+            "why": why,
+            "at": f"{stamp}.{now_ns // 1000 % 1_000_000:06d}Z",
+            "uptime_s": round(time.monotonic() - self._begun_s, 1),
+            "bundle_hash": self._bundle_hash,
+            "engine": self._engine,
+            "last_seq": self._meters.last_seq,
+            "verdicts": self._meters.outcomes(),
+            "latency_ms": self._meters.latencies_ms(),
+            "counts": self._meters.counts(),
+        }
+
+    def _silent(self, stages: tuple[Stage, ...] | list[Stage]) -> list[Stage]:
+        return [stage for stage in stages if self._meters.beat_age_s(stage) > self._patience_s.get(stage, float("inf"))]
+
+    def _lost(self) -> list[str]:
+        """Rows or images that were lost within the last minute."""
+        counts = self._meters.counts()
+        losses = counts[Count.ROWS_LOST.value] + counts[Count.IMAGES_DROPPED.value]
+        if losses > self._losses:
+            self._losses, self._lost_s = losses, time.monotonic()
+        if time.monotonic() - self._lost_s < LOSS_WINDOW_S:
+            return [
+                f"{counts[Count.ROWS_LOST.value]} records and {counts[Count.IMAGES_DROPPED.value]} images lost so far"
+            ]
+        return []

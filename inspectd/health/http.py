@@ -1,0 +1,63 @@
+"""HTTP on the loopback: /metrics for Prometheus, /ready for whoever starts things."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+from inspectd.errors import EndpointError
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+SLOWEST_CLIENT_S = 5.0
+
+
+class MetricsServer:
+    """Serves on 127.0.0.1:`port` from its own thread until closed. Raises EndpointError where the port is in use."""
+
+    def __init__(self, port: int, *, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(metrics, ready))
+        except OSError as error:
+            raise EndpointError(f"127.0.0.1:{port}: {error.strerror}; change outputs.metrics_port") from error
+        self._server.daemon_threads = True
+        self.port = int(self._server.server_address[1])
+        self._thread = Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="http", daemon=True
+        )
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop serving; blocks for a fraction of a second."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def _handler(metrics: Callable[[], bytes], ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        """Two fixed pages."""
+
+        timeout = SLOWEST_CLIENT_S
+
+        def do_GET(self) -> None:
+            """Answer /metrics and /ready; anything else is 404."""
+            if self.path == "/metrics":
+                self._reply(200, metrics(), METRICS_TYPE)
+            elif self.path == "/ready":
+                is_ready = ready()
+                self._reply(200 if is_ready else 503, b"ready\n" if is_ready else b"not ready\n", "text/plain")
+            else:
+                self._reply(404, b"/metrics or /ready\n", "text/plain")
+
+        def log_message(self, *_: object) -> None:
+            """Requests are no news."""
+
+        def _reply(self, status: int, body: bytes, content_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+    return Handler

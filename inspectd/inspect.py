@@ -1,0 +1,227 @@
+"""The stage Frame -> Scores, through one runtime of engines/: choose the next part, locate, infer, or say why not."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Event
+from typing import Protocol
+
+from engines.errors import EngineFault
+from engines.runtimes import Outputs, Runtime
+from inspectd.health.meters import Count, Meters, Stage, Step
+from inspectd.messages import Fault, Frame, Image, Pose, Reason, Scores
+from inspectd.wire.errors import WireError
+from inspectd.wire.sockets import Socket, receive, send
+
+ENGINE_GRACE_S = 1.0
+IDLE_MS = 50
+NS_PER_MS = 1_000_000
+
+
+class PartFault(Exception):  # noqa: N818 - it becomes a `Fault`, not a crash
+    """The part cannot be located: the reason for its verdict, and one line for people."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class LocatePart(Protocol):
+    """Writes the part of an (H, W, 3) uint8 RGB frame, in canonical pose, into `out`."""
+
+    def __call__(self, image: Image, out: Image) -> Pose:
+        """Return where the part lay. Raises PartFault."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """How long a part takes: running mean plus four mean deviations (as in RFC 6298), in nanoseconds.
+
+    `doubt` lowers the estimate whenever a part is dropped because of it, so that one long stall cannot make the stage
+    drop every part after it for good.
+    """
+
+    mean_ns: float = 0.0
+    deviation_ns: float = 0.0
+
+    @property
+    def estimate_ns(self) -> int:
+        """What a part is expected to take at most."""
+        return round(self.mean_ns + 4 * self.deviation_ns)
+
+    def learn(self, duration_ns: int) -> None:
+        """Take a measured duration into account."""
+        if self.mean_ns == 0.0:
+            self.mean_ns, self.deviation_ns = float(duration_ns), duration_ns / 4
+            return
+        self.deviation_ns += (abs(duration_ns - self.mean_ns) - self.deviation_ns) / 4
+        self.mean_ns += (duration_ns - self.mean_ns) / 8
+
+    def doubt(self) -> None:
+        """Lower the estimate by a tenth."""
+        self.mean_ns *= 0.9
+        self.deviation_ns *= 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which of the waiting frames is next, which stay, and which cannot be answered in time any more."""
+
+    next: Frame | None
+    stay: list[Frame]
+    drop: list[Frame]
+
+
+def choose(waiting: Sequence[Frame], now_ns: int, cost_ns: int) -> Choice:
+    """Drop what cannot meet its deadline; then the oldest first, or the newest where not all can be met in turn.
+
+    waiting: oldest first. cost_ns: expected time of one part.
+    """
+    possible = [frame for frame in waiting if now_ns + cost_ns < frame.deadline_ns]
+    drop = [frame for frame in waiting if now_ns + cost_ns >= frame.deadline_ns]
+    if not possible:
+        return Choice(None, [], drop)
+    all_can = all(now_ns + (turn + 1) * cost_ns < frame.deadline_ns for turn, frame in enumerate(possible))
+    index = 0 if all_can else len(possible) - 1
+    return Choice(possible[index], possible[:index] + possible[index + 1 :], drop)
+
+
+class Inspection:
+    """Frames -> scores or faults; one thread. The part image is written straight into the engine's input buffer.
+
+    regions: names, in the order of the engine's region scores. bound: frames held here beside those in the queue.
+    margin_ns: how long before its deadline the gate gives a part up.
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: Runtime,
+        locate: LocatePart,
+        regions: tuple[str, ...],
+        frames: Socket,
+        gate: Socket,
+        bound: int,
+        margin_ns: int,
+        meters: Meters,
+    ) -> None:
+        self._slot = runtime.slots[0]
+        self._locate = locate
+        self._regions = regions
+        self._frames, self._gate = frames, gate
+        self._bound = bound
+        self._margin_ns = margin_ns
+        self._meters = meters
+        self._waiting: list[Frame] = []
+        self._cost = Cost()
+
+    def run(self, stop: Event) -> None:
+        """Inspect until `stop` is set and no frame waits."""
+        while not (stop.is_set() and not self._waiting and not self._frames.poll(0)):
+            self._meters.beat(Stage.INSPECT)
+            if not self._waiting:
+                self._frames.poll(IDLE_MS)
+            self._take_in()
+            self.step()
+
+    def step(self) -> None:
+        """Refuse the frames that cannot be answered in time, and inspect the one that is next."""
+        if not self._waiting:
+            return
+        now_ns = time.monotonic_ns()
+        choice = choose(self._waiting, now_ns, self._cost.estimate_ns + self._margin_ns)
+        self._waiting = choice.stay
+        self._meters.set_waiting(len(choice.stay))
+        for frame in choice.drop:
+            if now_ns + self._margin_ns < frame.deadline_ns:
+                self._cost.doubt()
+            self._meters.count(Count.OVERLOAD)
+            self._send(_fault(frame, Reason.OVERLOAD, "no time was left to inspect the part before its deadline"))
+        if choice.next is not None:
+            self._send(self.inspect(choice.next))
+
+    def inspect(self, frame: Frame) -> Scores | Fault:
+        """Locate and infer one part; blocks for the engine, at most a second beyond the part's deadline.
+
+        The scores of a part whose deadline passes meanwhile are still returned: they are recorded as late.
+        """
+        taken_ns = time.monotonic_ns()
+        self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
+        try:
+            pose = self._locate(frame.image, self._slot.input)
+            located_ns = time.monotonic_ns()
+            self._slot.start()
+            outputs = self._slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + ENGINE_GRACE_S)
+            scored_ns = time.monotonic_ns()
+        except PartFault as fault:
+            self._meters.observe(Step.LOCATE, time.monotonic_ns() - taken_ns)
+            return _fault(frame, fault.reason, fault.detail)
+        except EngineFault as error:
+            self._meters.count(Count.ENGINE_FAULTS)
+            self._meters.engine_faults_in_a_row += 1
+            return _fault(frame, Reason.ENGINE_FAULT, str(error))
+        except Exception as error:  # the stage loop: no part may take the stage down
+            self._meters.count(Count.STAGE_ERRORS)
+            return _fault(frame, Reason.ENGINE_FAULT, f"{type(error).__name__}: {error}")
+        self._meters.engine_faults_in_a_row = 0
+        self._meters.observe(Step.LOCATE, located_ns - taken_ns)
+        self._meters.observe(Step.ENGINE, scored_ns - located_ns)
+        self._cost.learn(scored_ns - taken_ns)
+        return self._judgeable(frame, pose, outputs, located_ns, scored_ns)
+
+    def _judgeable(self, frame: Frame, pose: Pose, outputs: Outputs, located_ns: int, scored_ns: int) -> Scores | Fault:
+        """The engine's answer as Scores, or the Fault that it is."""
+        scores = (outputs.part_score, *(float(score) for score in outputs.region_scores))
+        if len(scores) != len(self._regions) + 1:
+            return _fault(frame, Reason.ENGINE_FAULT, f"the engine gave {len(scores) - 1} region scores")
+        if not all(math.isfinite(score) for score in scores):
+            return _fault(frame, Reason.NOT_A_NUMBER, "the engine gave a score that is not a finite number")
+        return Scores(
+            seq=frame.seq,
+            part_id=frame.part_id,
+            part_score=scores[0],
+            region_scores=tuple(zip(self._regions, scores[1:], strict=True)),
+            captured_ns=frame.captured_ns,
+            located_ns=located_ns,
+            scored_ns=scored_ns,
+            pose=pose,
+            label=frame.label,
+            source=frame.source,
+            image=frame.image,
+            anomaly_map=outputs.anomaly_map.copy(),  # the slot's buffer is written again with the next part
+        )
+
+    def _take_in(self) -> None:
+        """Take waiting frames off the queue, up to the bound."""
+        while len(self._waiting) < self._bound:
+            try:
+                message = receive(self._frames)
+            except WireError:
+                self._meters.count(Count.STAGE_ERRORS)  # its trigger is answered at the deadline
+                continue
+            if message is None:
+                return
+            if isinstance(message, Frame):
+                self._waiting.append(message)
+
+    def _send(self, message: Scores | Fault) -> None:
+        """Hand over to the gate; where its queue is full, the gate answers at the deadline and the loss is counted."""
+        if not send(self._gate, message):
+            self._meters.count(Count.STAGE_ERRORS)
+
+
+def _fault(frame: Frame, reason: Reason, detail: str) -> Fault:
+    return Fault(
+        seq=frame.seq,
+        part_id=frame.part_id,
+        reason=reason,
+        detail=detail[:1000],
+        captured_ns=frame.captured_ns,
+        label=frame.label,
+        source=frame.source,
+        image=frame.image,
+    )

@@ -1,0 +1,122 @@
+"""The output that answers: missed results from the records, status, anomaly maps of recent parts; one ROUTER socket."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from threading import Event, Lock
+
+import numpy as np
+import structlog
+import zmq
+from numpy.typing import NDArray
+
+from inspectd.errors import StorageError
+from inspectd.health.meters import Count, Meters, Stage
+from inspectd.messages import Verdict
+from inspectd.wire.errors import WireError
+from inspectd.wire.public import (
+    AskMap,
+    AskResults,
+    AskStatus,
+    Json,
+    Question,
+    answer_error,
+    answer_map,
+    answer_results,
+    answer_status,
+    parse_question,
+    result,
+    to_bytes,
+)
+from inspectd.wire.sockets import Socket
+
+RESULTS_PER_ANSWER = 500
+REMEMBERED_MAPS = 64
+IDLE_MS = 100
+MAX_ENVELOPE = 4
+log = structlog.get_logger(__name__)
+
+
+class RecentMaps:
+    """The anomaly maps of the newest parts; safe across threads."""
+
+    def __init__(self, count: int = REMEMBERED_MAPS) -> None:
+        self._count = count
+        self._maps: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+        self._lock = Lock()
+
+    def keep(self, seq: int, anomaly_map: NDArray[np.float32]) -> None:
+        """Remember one map, and forget the oldest where there are too many."""
+        with self._lock:
+            self._maps[seq] = anomaly_map
+            if len(self._maps) > self._count:
+                self._maps.popitem(last=False)
+
+    def get(self, seq: int) -> NDArray[np.float32] | None:
+        """The map of part `seq`, None where it is not among the newest."""
+        with self._lock:
+            return self._maps.get(seq)
+
+
+class Queries:
+    """Answers questions; a malformed one gets a clear answer too. One thread.
+
+    results(first, last, limit): verdicts from the records by rising seq, raises StorageError. status: the heartbeat.
+    """
+
+    def __init__(
+        self,
+        socket: Socket,
+        *,
+        results: Callable[[int, int, int], list[Verdict]],
+        status: Callable[[], Json],
+        maps: RecentMaps,
+        meters: Meters,
+    ) -> None:
+        self._socket = socket
+        self._results, self._status, self._maps = results, status, maps
+        self._meters = meters
+
+    def run(self, stop: Event) -> None:
+        """Answer until `stop` is set."""
+        while not stop.is_set():
+            self._meters.beat(Stage.QUERY)
+            if self._socket.poll(IDLE_MS):
+                self.step()
+
+    def step(self) -> None:
+        """Answer one question; the envelope (REQ's empty frame, or DEALER's none) goes back as it came."""
+        *envelope, body = self._socket.recv_multipart()
+        if not 1 <= len(envelope) <= MAX_ENVELOPE:
+            self._meters.count(Count.QUERIES_REFUSED)
+            return
+        try:
+            answer = self._answer(parse_question(body))
+        except (WireError, StorageError) as error:
+            self._meters.count(Count.QUERIES_REFUSED)
+            answer = [to_bytes(answer_error(str(error)))]
+        except Exception as error:  # the stage loop: no question may take the stage down
+            self._meters.count(Count.STAGE_ERRORS)
+            log.exception("a question could not be answered")
+            answer = [to_bytes(answer_error(f"internal error: {type(error).__name__}"))]
+        try:
+            self._socket.send_multipart([*envelope, *answer], flags=zmq.DONTWAIT)
+        except zmq.ZMQError:
+            self._meters.count(Count.QUERIES_REFUSED)  # the asker went away, or does not read its answers
+
+    def _answer(self, question: Question) -> list[bytes]:
+        if isinstance(question, AskStatus):
+            return [to_bytes(answer_status(self._status()))]
+        if isinstance(question, AskMap):
+            anomaly_map = self._maps.get(question.seq)
+            if anomaly_map is None:
+                raise WireError(f"no anomaly map of part {question.seq}: only the newest {REMEMBERED_MAPS} are kept")
+            return [to_bytes(answer_map(question.seq, anomaly_map)), anomaly_map.astype("<f4").tobytes()]
+        return [to_bytes(self._recorded(question))]
+
+    def _recorded(self, question: AskResults) -> Json:
+        verdicts = self._results(question.from_seq, question.to_seq, RESULTS_PER_ANSWER)
+        full = len(verdicts) == RESULTS_PER_ANSWER
+        complete_to = verdicts[-1].seq if full else question.to_seq
+        return answer_results([result(verdict) for verdict in verdicts], question, complete_to=complete_to)

@@ -1,0 +1,337 @@
+"""The whole machine as one table, and its life cycle: start, run, stop. The only module that knows the stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event, Semaphore
+
+import structlog
+import zmq
+
+from engines.runtimes import Runtime
+from inspectd.camera import Acquisition, AcquisitionPlan, Camera
+from inspectd.config import Station
+from inspectd.gate import Gate, GateLoop, margin_ns
+from inspectd.health.heartbeat import Heartbeat, State
+from inspectd.health.meters import Meters, Stage, Step
+from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
+from inspectd.locate import LocateFault, Locator
+from inspectd.messages import Image, Pose, Thresholds, Verdict
+from inspectd.outputs.queries import Queries, RecentMaps
+from inspectd.outputs.topics import PUBLISHED_BOUND, Topics
+from inspectd.records.database import last_seq, open_for_writing
+from inspectd.records.images import ImageKeeper, ImagePolicy
+from inspectd.records.reading import RecordReader
+from inspectd.records.recorder import Recorder
+from inspectd.records.retention import Retention
+from inspectd.records.sequence import Sequence
+from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
+from inspectd.wire.sockets import Context, bind, pull, push
+from inspectd.worker import Worker
+
+FRAMES, GATE, ROWS, IMAGES = "inproc://frames", "inproc://gate", "inproc://rows", "inproc://images"
+RESULTS, QUERIES, TRIGGERS = "outputs.results", "outputs.queries", "trigger.endpoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stage, which is one thread: where its messages come from, how many may wait there, and where its own go.
+
+    patience_s: longest time between two rounds of its loop, beside what the station's settings allow (`_patience`).
+    """
+
+    stage: Stage
+    reads: str
+    bound: int
+    writes: tuple[str, ...]
+    patience_s: float
+
+
+TABLE = (
+    #   stage          reads      bound   writes                  patience_s
+    Row(Stage.ACQUIRE, TRIGGERS, 1_000, (FRAMES, GATE), 2.0),  # . names and numbers each part; camera -> frame
+    Row(Stage.INSPECT, FRAMES, 4, (GATE,), 2.0),  # .............. frame -> locate -> engine -> scores
+    Row(Stage.GATE, GATE, 10_000, (RESULTS, ROWS, IMAGES), 2.0),  # one verdict per trigger, by its deadline
+    Row(Stage.RECORD, ROWS, 10_000, (), 10.0),  # ................ records.db
+    Row(Stage.IMAGES, IMAGES, 8, (ROWS,), 10.0),  # .............. images/
+    Row(Stage.QUERY, QUERIES, 100, (QUERIES,), 10.0),  # ......... answers from the records
+)
+BOUNDS = {row.reads: row.bound for row in TABLE}
+FOOTAGE = ("folder", "video")
+CAMERA_OPENS_S = 60.0
+STAGE_STARTS_S = 10.0
+STAGE_ENDS_S = 5.0
+HEARTBEAT_S = 1.0
+POLL_S = 0.1
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What judges: a loaded runtime, its regions in the order of its scores, their limits, and the bundle of both."""
+
+    runtime: Runtime
+    regions: tuple[str, ...]
+    thresholds: Thresholds
+    bundle_hash: str
+
+
+def locate_part(locator: Locator) -> LocatePart:
+    """A locator as the inspect stage takes it."""
+
+    def locate(image: Image, out: Image) -> Pose:
+        try:
+            return locator.locate(image, out).pose
+        except LocateFault as fault:
+            raise PartFault(fault.reason, fault.detail) from fault
+
+    return locate
+
+
+class Pipeline:
+    """One station's stages and what they share. `start`, then `run`, then `stop`, each once, from one thread.
+
+    Making it opens the records and refuses a second daemon on them (StorageError). camera: called in the thread that
+    uses it. max_parts: the run ends after so many.
+    """
+
+    def __init__(
+        self,
+        station: Station,
+        *,
+        engine: Engine,
+        locate: LocatePart,
+        camera: Callable[[], Camera],
+        max_parts: int | None = None,
+    ) -> None:
+        self._station, self._engine, self._locate, self._camera = station, engine, locate, camera
+        self._max_parts = max_parts
+        self._margin_ns = margin_ns(station.line.deadline_ms)
+        self._folder: Path = station.records.folder / station.station
+        self._records = open_for_writing(self._folder)
+        try:
+            self._sequence = Sequence(self._folder, at_least=last_seq(self._records) + 1)
+        except BaseException:
+            self._records.close()
+            raise
+        self.meters = Meters()
+        info = engine.runtime.info
+        self.heartbeat = Heartbeat(
+            self.meters,
+            station=station.station,
+            bundle_hash=engine.bundle_hash,
+            engine=f"{info.runtime} {info.version} {info.precision} {info.device}",
+            patience_s={row.stage: row.patience_s + _patience(station, row.stage) for row in TABLE},
+        )
+        self._maps = RecentMaps()
+        paced = station.trigger.source == "camera" and station.camera.kind in FOOTAGE
+        self._room = Semaphore(1) if paced else None
+        self._context: Context = zmq.Context()
+        self._go = Event()
+        self._something_ended = Event()
+        bodies = {
+            Stage.ACQUIRE: self._acquire,
+            Stage.INSPECT: self._inspect,
+            Stage.GATE: self._judge,
+            Stage.RECORD: self._record,
+            Stage.IMAGES: self._keep_images,
+            Stage.QUERY: self._answer,
+        }
+        self._workers = {
+            row.stage: Worker(row.stage.value, bodies[row.stage], self._something_ended.set) for row in TABLE
+        }
+
+    def start(self) -> None:
+        """Start every stage, receivers before senders; no part is taken yet. Raises what a stage could not do."""
+        try:
+            for row in reversed(TABLE):
+                self._workers[row.stage].start(CAMERA_OPENS_S if row.stage is Stage.ACQUIRE else STAGE_STARTS_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def run(self, stop: Event, each_turn: Callable[[], None]) -> None:
+        """Take parts until `stop` is set, the footage ends or a stage fails (RuntimeError); `each_turn` each 0.1 s."""
+        self.heartbeat.set_phase(State.RUNNING)
+        self._go.set()
+        while not stop.is_set() and not self._something_ended.is_set():
+            each_turn()
+            stop.wait(POLL_S)
+        for worker in self._workers.values():
+            if worker.error is not None:
+                raise RuntimeError(f"stage {worker.name} failed: {worker.error}") from worker.error
+
+    def stop(self) -> bool:
+        """No more triggers, drain, flush the records, say goodbye. Blocks for seconds at most; True for a clean end."""
+        self.heartbeat.set_phase(State.STOPPING)
+        self._go.set()
+        clean = True
+        for row in TABLE:  # each stage ends when those that write to it have ended and its queue is empty
+            ends_s = STAGE_ENDS_S + _patience(self._station, row.stage)
+            if row.stage is Stage.RECORD:  # its writers are the gate and the images stage
+                clean = self._workers[Stage.IMAGES].stop(STAGE_ENDS_S) and clean
+            if not self._workers[row.stage].stop(ends_s):
+                log.error("stage did not end", stage=row.stage.value)
+                clean = False
+        self.heartbeat.set_phase(State.STOPPED)
+        try:
+            self._sequence.close()
+        except OSError as error:
+            log.error("sequence numbers not given back: a gap follows", why=str(error))
+        if clean:  # a stage that hangs still holds its sockets and the database: the process's end frees them
+            self._records.close()
+            self._context.term()
+        return clean
+
+    def _acquire(self, stop: Event, ready: Callable[[], None]) -> None:
+        with ExitStack() as stack:
+            gate = stack.enter_context(closing(push(self._context, GATE, BOUNDS[GATE])))
+            frames = stack.enter_context(closing(push(self._context, FRAMES, BOUNDS[FRAMES])))
+            triggers = self._triggers()
+            if triggers is not None:
+                stack.callback(triggers.close)
+            camera = stack.enter_context(closing(self._camera()))
+            plan = AcquisitionPlan(
+                station=self._station.station,
+                deadline_ms=self._station.line.deadline_ms,
+                frame_timeout_ms=self._station.trigger.frame_timeout_ms,
+                max_parts=self._max_parts,
+            )
+            acquisition = Acquisition(
+                plan,
+                camera=camera,
+                triggers=triggers,
+                next_seq=self._sequence.next,
+                gate=gate,
+                frames=frames,
+                room=self._room,
+                meters=self.meters,
+            )
+            self.meters.beat(Stage.ACQUIRE)
+            ready()
+            self._go.wait()
+            acquisition.run(stop)
+
+    def _triggers(self) -> TriggerSource | None:
+        settings = self._station.trigger
+        if settings.source == "timer":
+            return TimerTriggers(settings.period_ms)
+        if settings.source == "zmq" and settings.endpoint is not None:
+            return MessageTriggers(bind(self._context, zmq.PULL, settings.endpoint, BOUNDS[TRIGGERS]), self.meters)
+        return None
+
+    def _inspect(self, stop: Event, ready: Callable[[], None]) -> None:
+        with (
+            closing(pull(self._context, FRAMES)) as frames,
+            closing(push(self._context, GATE, BOUNDS[GATE])) as gate,
+        ):
+            inspection = Inspection(
+                runtime=self._engine.runtime,
+                locate=self._locate,
+                regions=self._engine.regions,
+                frames=frames,
+                gate=gate,
+                bound=BOUNDS[FRAMES],
+                margin_ns=self._margin_ns,
+                meters=self.meters,
+            )
+            ready()
+            inspection.run(stop)
+
+    def _judge(self, stop: Event, ready: Callable[[], None]) -> None:
+        with ExitStack() as stack:
+            inbox = stack.enter_context(closing(pull(self._context, GATE)))
+            rows = stack.enter_context(closing(push(self._context, ROWS, BOUNDS[ROWS])))
+            images = stack.enter_context(closing(push(self._context, IMAGES, BOUNDS[IMAGES])))
+            socket = bind(self._context, zmq.PUB, self._station.outputs.results, PUBLISHED_BOUND)
+            topics = Topics(socket, self._station.station)
+            stack.callback(self._say_goodbye, topics)
+            gate = Gate(
+                thresholds=self._engine.thresholds,
+                bundle_hash=self._engine.bundle_hash,
+                invalid_action=self._station.line.invalid_action,
+            )
+            loop = GateLoop(
+                gate,
+                inbox=inbox,
+                rows=rows,
+                images=images,
+                announce=partial(self._announce, topics),
+                keep_image=ImagePolicy(self._station.records.passed_image_every),
+                keep_map=self._maps.keep,
+                margin_ns=self._margin_ns,
+                meters=self.meters,
+            )
+            ready()
+            loop.run(stop, _every(HEARTBEAT_S, lambda: topics.heartbeat(self.heartbeat.message())))
+
+    def _announce(self, topics: Topics, verdict: Verdict) -> None:
+        begun_ns = time.monotonic_ns()
+        topics.announce(verdict)
+        self.meters.observe(Step.PUBLISH, time.monotonic_ns() - begun_ns)
+        self.meters.verdict(verdict)
+        if self._room is not None:
+            self._room.release()
+
+    def _say_goodbye(self, topics: Topics) -> None:
+        self.heartbeat.set_phase(State.STOPPED)
+        topics.close(self.heartbeat.message())
+
+    def _record(self, stop: Event, ready: Callable[[], None]) -> None:
+        keep = self._station.records
+        retention = Retention(self._records, self._folder, keep_days=keep.keep_days, keep_bytes=keep.keep_bytes)
+        with closing(pull(self._context, ROWS)) as inbox:
+            recorder = Recorder(
+                self._records, inbox=inbox, retention=retention, reserve=self._sequence.reserve, meters=self.meters
+            )
+            ready()
+            recorder.run(stop)
+
+    def _keep_images(self, stop: Event, ready: Callable[[], None]) -> None:
+        with (
+            closing(pull(self._context, IMAGES)) as inbox,
+            closing(push(self._context, ROWS, BOUNDS[ROWS])) as rows,
+        ):
+            keeper = ImageKeeper(self._folder, inbox=inbox, rows=rows, meters=self.meters)
+            ready()
+            keeper.run(stop)
+
+    def _answer(self, stop: Event, ready: Callable[[], None]) -> None:
+        with (
+            RecordReader(self._folder) as reader,
+            closing(bind(self._context, zmq.ROUTER, self._station.outputs.queries, BOUNDS[QUERIES])) as socket,
+        ):
+            queries = Queries(
+                socket,
+                results=lambda first, last, limit: [part.verdict for part in reader.between(first, last, limit)],
+                status=self.heartbeat.message,
+                maps=self._maps,
+                meters=self.meters,
+            )
+            ready()
+            queries.run(stop)
+
+
+def _patience(station: Station, stage: Stage) -> float:
+    """How much longer than its own time a stage may take: the camera's timeout, the engine's."""
+    if stage is Stage.ACQUIRE:
+        return station.trigger.frame_timeout_ms / 1e3
+    return station.line.deadline_ms / 1e3 + ENGINE_GRACE_S if stage is Stage.INSPECT else 0.0
+
+
+def _every(period_s: float, action: Callable[[], None]) -> Callable[[], None]:
+    """A function that does the action when `period_s` has passed since it last did."""
+    next_s = 0.0
+
+    def maybe() -> None:
+        nonlocal next_s
+        if time.monotonic() >= next_s:
+            next_s = time.monotonic() + period_s
+            action()
+
+    return maybe

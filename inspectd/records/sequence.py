@@ -1,0 +1,91 @@
+"""Sequence numbers that go on after a restart and never come twice, not even after SIGKILL, a power cut or a full disk.
+
+A small file holds the number below which all are spoken for. It is moved on in blocks, before a number of the block is
+used, in place (no new disk space) and synced. A clean stop gives the unused rest back; after a crash it stays a gap.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import zlib
+from pathlib import Path
+from threading import Lock
+
+from inspectd.errors import StorageError
+
+BLOCK = 256
+_SLOT = struct.Struct("<QQI")  # generation, limit, CRC-32 of both
+_SLOTS = 2  # written in turn: a torn write leaves the other one
+
+
+class Sequence:
+    """The next number, for one running daemon: a second one on the same folder is refused with StorageError."""
+
+    def __init__(self, folder: Path, *, at_least: int = 1) -> None:
+        """Open or create `folder`/sequence; numbers begin at `at_least` or where the file says, whichever is larger."""
+        self._path = folder / "sequence"
+        self._lock = Lock()
+        try:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StorageError(f"{self._path}: cannot be opened: {error.strerror}") from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._generation, stored = _read(os.pread(self._file, _SLOTS * _SLOT.size, 0), self._path)
+            self._next = self._limit = max(stored, at_least)
+            self.reserve()
+        except OSError as error:
+            os.close(self._file)
+            taken = isinstance(error, BlockingIOError)
+            what = "another inspectd runs this station" if taken else f"cannot be written: {error.strerror}"
+            raise StorageError(f"{self._path}: {what}") from error
+        except StorageError:
+            os.close(self._file)
+            raise
+
+    def next(self) -> int:
+        """The next number; blocks for the disk only where nobody called `reserve` in time. Raises OSError."""
+        with self._lock:
+            if self._next >= self._limit:
+                self._store(self._limit + BLOCK)
+            self._next += 1
+            return self._next - 1
+
+    def reserve(self) -> None:
+        """Move the limit on where less than half a block is left; blocks for the disk. Raises OSError."""
+        with self._lock:
+            if self._limit - self._next < BLOCK // 2:
+                self._store(self._next + BLOCK)
+
+    def close(self) -> None:
+        """Give unused numbers back and unlock; a second call does nothing. Raises OSError."""
+        with self._lock:
+            if self._file < 0:
+                return
+            try:
+                self._store(self._next)
+            finally:
+                os.close(self._file)
+                self._file = -1
+
+    def _store(self, limit: int) -> None:
+        generation = self._generation + 1
+        body = struct.pack("<QQ", generation, limit)
+        slot = body + struct.pack("<I", zlib.crc32(body))
+        os.pwrite(self._file, slot, (generation % _SLOTS) * _SLOT.size)
+        os.fdatasync(self._file)
+        self._generation, self._limit = generation, limit
+
+
+def _read(data: bytes, path: Path) -> tuple[int, int]:
+    """(generation, limit) of the newer valid slot; (0, 0) for a new file. Raises StorageError where none is valid."""
+    valid = []
+    for start in range(0, len(data) - _SLOT.size + 1, _SLOT.size):
+        generation, limit, checksum = _SLOT.unpack_from(data, start)
+        if zlib.crc32(data[start : start + _SLOT.size - 4]) == checksum and generation:
+            valid.append((generation, limit))
+    if data and not valid:
+        raise StorageError(f"{path}: is damaged; move it away (numbers then go on after the last record)")
+    return max(valid, default=(0, 0))

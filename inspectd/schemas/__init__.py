@@ -1,0 +1,1 @@
+"""The published JSON Schemas (package data): result, reject, health, question, answer."""

@@ -1,0 +1,242 @@
+"""What those outside read: results, rejects, health, questions and answers. JSON, each with a schema beside it.
+
+Every message says {"schema": name, "version": 1}; the schemas are inspectd/schemas/<name>.json. Numbers that are not
+finite travel as null. Times are UTC; durations come from the monotonic clock and are null where a step did not happen.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inspectd.messages import Verdict
+from inspectd.wire.errors import WireError
+
+VERSION = 1
+MAX_QUESTION_BYTES = 4096
+MAX_MESSAGE_BYTES = 1 << 22
+MAX_SEQ = 1 << 62
+SCHEMAS = ("result", "reject", "health", "question", "answer")
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class AskResults:
+    """Which results are wanted: from_seq <= seq <= to_seq."""
+
+    from_seq: int
+    to_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskStatus:
+    """How is the daemon?"""
+
+
+@dataclass(frozen=True, slots=True)
+class AskMap:
+    """The anomaly map of one recent part."""
+
+    seq: int
+
+
+Question = AskResults | AskStatus | AskMap
+
+
+def schema(name: str) -> Json:
+    """The published JSON Schema of a message: one of SCHEMAS."""
+    text = resources.files("inspectd.schemas").joinpath(f"{name}.json").read_text(encoding="utf-8")
+    found: Json = json.loads(text)
+    return found
+
+
+def result_topic(station: str) -> bytes:
+    """Topic of the results."""
+    return f"result.{station}".encode()
+
+
+def reject_topic(station: str) -> bytes:
+    """Topic of the parts that the line must not accept."""
+    return f"reject.{station}".encode()
+
+
+def health_topic(station: str) -> bytes:
+    """Topic of the heartbeat, once a second."""
+    return f"health.{station}".encode()
+
+
+def result(verdict: Verdict) -> Json:
+    """The message on result.<station>, and the same again from the records."""
+    after_trigger_ns = {
+        "captured": verdict.captured_ns - verdict.trigger_ns if verdict.captured_ns else None,
+        "scored": verdict.scored_ns - verdict.trigger_ns if verdict.scored_ns else None,
+        "decided": verdict.verdict_ns - verdict.trigger_ns,
+        "due": verdict.deadline_ns - verdict.trigger_ns,
+    }
+    return {
+        **_head("inspectd.result"),
+        "station": verdict.station,
+        "seq": verdict.seq,
+        "part_id": verdict.part_id,
+        "verdict": verdict.outcome.value,
+        "reason": verdict.reason.value,
+        "detail": verdict.detail,
+        "action": verdict.action.value,
+        "part_score": _number(verdict.part_score),
+        "region_scores": {name: _number(score) for name, score in verdict.region_scores},
+        "thresholds": {
+            "part": _number(verdict.thresholds.part),
+            "regions": {name: _number(limit) for name, limit in verdict.thresholds.regions},
+        },
+        "bundle_hash": verdict.bundle_hash,
+        "triggered_at": _time(verdict.trigger_wall_ns, 0),
+        "captured_at": _time(verdict.trigger_wall_ns, after_trigger_ns["captured"]),
+        "scored_at": _time(verdict.trigger_wall_ns, after_trigger_ns["scored"]),
+        "decided_at": _time(verdict.trigger_wall_ns, after_trigger_ns["decided"]),
+        "due_at": _time(verdict.trigger_wall_ns, after_trigger_ns["due"]),
+        "capture_ms": _ms(verdict.trigger_ns, verdict.captured_ns),
+        "locate_ms": _ms(verdict.captured_ns, verdict.located_ns),
+        "engine_ms": _ms(verdict.located_ns, verdict.scored_ns),
+        "latency_ms": _ms(verdict.trigger_ns, verdict.verdict_ns),
+        "label": verdict.label,
+    }
+
+
+def reject(verdict: Verdict) -> Json:
+    """The message on reject.<station>: short, for whoever moves the gate."""
+    return {
+        **_head("inspectd.reject"),
+        "station": verdict.station,
+        "seq": verdict.seq,
+        "part_id": verdict.part_id,
+        "action": verdict.action.value,
+        "verdict": verdict.outcome.value,
+        "reason": verdict.reason.value,
+        "triggered_at": _time(verdict.trigger_wall_ns, 0),
+        "due_at": _time(verdict.trigger_wall_ns, verdict.deadline_ns - verdict.trigger_ns),
+    }
+
+
+def answer_results(results: Sequence[Json], question: AskResults, *, complete_to: int) -> Json:
+    """Results from the records. `complete_to`: the last number that was looked at; ask on from the one after it."""
+    found = {message["seq"] for message in results}
+    gaps: list[list[int]] = []
+    expected = question.from_seq
+    for seq in [*sorted(found), complete_to + 1]:
+        if seq > expected:
+            gaps.append([expected, seq - 1])
+        expected = seq + 1
+    return {
+        **_head("inspectd.answer"),
+        "answer": "results",
+        "results": list(results),
+        "missing": gaps,
+        "complete_to": complete_to,
+        "more": complete_to < question.to_seq,
+    }
+
+
+def answer_status(health: Json) -> Json:
+    """The heartbeat's content, on request."""
+    return {**_head("inspectd.answer"), "answer": "status", "status": health}
+
+
+def answer_map(seq: int, anomaly_map: NDArray[np.float32]) -> Json:
+    """Goes before the map's own memory: row-major, little-endian float32."""
+    return {**_head("inspectd.answer"), "answer": "map", "seq": seq, "shape": list(anomaly_map.shape), "dtype": "<f4"}
+
+
+def answer_error(error: str) -> Json:
+    """Why a question was not answered."""
+    return {**_head("inspectd.answer"), "answer": "error", "error": error}
+
+
+def health_head() -> Json:
+    """Schema and version of a health message."""
+    return _head("inspectd.health")
+
+
+def to_bytes(message: Mapping[str, Any]) -> bytes:
+    """Compact JSON. Raises ValueError for a number that is not finite: such are null by then."""
+    return json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
+
+
+def from_bytes(data: bytes, schema_name: str) -> Json:
+    """Read a message of a known schema and version, as a client does. Raises WireError."""
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise WireError(f"message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are read")
+    message = _object(data)
+    if message.get("schema") != schema_name or message.get("version") != VERSION:
+        found = f"{message.get('schema')!r} version {message.get('version')!r}"
+        raise WireError(f"expected {schema_name} version {VERSION}, got {found}")
+    return message
+
+
+def parse_question(data: bytes) -> Question:
+    """Read {"ask": "results", "from_seq", "to_seq"}, {"ask": "status"} or {"ask": "map", "seq"}. Raises WireError."""
+    if len(data) > MAX_QUESTION_BYTES:
+        raise WireError(f"a question has at most {MAX_QUESTION_BYTES} bytes, this one {len(data)}")
+    asked = _object(data)
+    if asked.pop("version", VERSION) != VERSION:
+        raise WireError(f"this daemon answers version {VERSION}")
+    kind = asked.pop("ask", None)
+    fields = {"results": ("from_seq", "to_seq"), "status": (), "map": ("seq",)}.get(
+        kind if isinstance(kind, str) else ""
+    )
+    if fields is None:
+        raise WireError('"ask" must be "results", "status" or "map"')
+    if asked.keys() != set(fields):
+        raise WireError(f'"{kind}" takes {" and ".join(fields) or "no further field"}')
+    numbers = [asked[name] for name in fields]
+    if any(type(number) is not int or not 0 <= number <= MAX_SEQ for number in numbers):
+        raise WireError(f"{' and '.join(fields)} must be sequence numbers")
+    if kind == "status":
+        return AskStatus()
+    if kind == "map":
+        return AskMap(numbers[0])
+    if numbers[1] < numbers[0]:
+        raise WireError("to_seq is less than from_seq")
+    return AskResults(numbers[0], numbers[1])
+
+
+def _object(data: bytes) -> Json:
+    try:
+        message = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise WireError("not JSON") from error
+    if not isinstance(message, dict):
+        raise WireError("not a JSON object")
+    return message
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _head(name: str) -> Json:
+    return {"schema": name, "version": VERSION}
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _ms(start_ns: int, end_ns: int) -> float | None:
+    return round((end_ns - start_ns) / 1e6, 3) if start_ns and end_ns else None
+
+
+def _time(trigger_wall_ns: int, after_ns: int | None) -> str | None:
+    """ISO 8601 in UTC with microseconds; the wall clock is read once per part, at the trigger."""
+    if after_ns is None:
+        return None
+    seconds, rest_ns = divmod(trigger_wall_ns + after_ns, 1_000_000_000)
+    moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{rest_ns // 1000:06d}Z"

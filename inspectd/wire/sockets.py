@@ -1,0 +1,69 @@
+"""Sockets as the pipeline uses them: bounded, never blocking on send, made and closed in the thread that uses them."""
+
+from __future__ import annotations
+
+import zmq
+
+from inspectd.errors import EndpointError
+from inspectd.wire.stages import Message, decode, encode
+
+ZERO_COPY_FROM_BYTES = 4096
+MAX_FOREIGN_BYTES = 1 << 16
+GOODBYE_MS = 500
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Socket = zmq.Socket[bytes]
+
+
+def push(context: Context, endpoint: str, bound: int) -> Socket:
+    """Connect the sending end of a queue that holds at most `bound` messages (both ends count: see `pull`)."""
+    socket = context.socket(zmq.PUSH)
+    socket.set_hwm(max(1, bound - 1))
+    socket.linger = 0
+    socket.copy_threshold = ZERO_COPY_FROM_BYTES
+    socket.connect(endpoint)
+    return socket
+
+
+def pull(context: Context, endpoint: str) -> Socket:
+    """Bind the receiving end. An inproc queue holds the sum of both ends' marks: one here, the rest at the sender."""
+    socket = context.socket(zmq.PULL)
+    socket.set_hwm(1)
+    socket.linger = 0
+    socket.bind(endpoint)
+    return socket
+
+
+def bind(context: Context, kind: int, endpoint: str, bound: int) -> Socket:
+    """Bind a socket that others reach from outside. Raises EndpointError with one line."""
+    socket = context.socket(kind)
+    socket.set_hwm(bound)
+    socket.linger = GOODBYE_MS
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FOREIGN_BYTES)
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        raise EndpointError(f"{endpoint}: {error.strerror}; is another daemon running? change `outputs`") from error
+    return socket
+
+
+def send(socket: Socket, message: Message) -> bool:
+    """Hand a message on without blocking or copying its arrays; False where the queue is full."""
+    parts = encode(message)
+    try:
+        socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        if not socket.poll(0, zmq.POLLOUT):  # asking makes libzmq look again for room that was made
+            return False
+        socket.send_multipart(parts, flags=zmq.DONTWAIT, copy=False)
+    return True
+
+
+def receive(socket: Socket) -> Message | None:
+    """Take the next message without blocking; None where there is none. Raises WireError."""
+    try:
+        parts = socket.recv_multipart(flags=zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return None
+    return decode([part.buffer for part in parts])
