@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from engines.artifact import Lambda, Threshold, ThresholdSet
@@ -44,11 +44,10 @@ def rate_bar(thresholds: ThresholdSet) -> bytes:
     asked = 100 * thresholds.asked_rate
     axes.axvline(asked, color=RED, linewidth=1.5)
     _at_line(axes, "asked", asked, RED, to_the_left=False)
-    axes.annotate("expected", (expected, 0.25), ha="center", va="bottom", fontsize=8, color=BLUE)
     axes.set_xlim(0, 1.15 * max(high, asked))
     axes.set_ylim(-0.6, 1)
     axes.set_yticks([])
-    axes.set_xlabel("good parts rejected, %", color=INK)
+    axes.set_xlabel(f"good parts rejected, % (dot: expected, bar: {thresholds.confidence:.0%} interval)", color=INK)
     _tidy(axes)
     axes.spines["left"].set_visible(False)
     return _png(figure)
@@ -79,6 +78,9 @@ def training_curves(curves: Mapping[str, NDArray[np.floating]]) -> bytes:
         axes.plot(step, loss, color=BLUE, linewidth=1.2)
         if (loss > 0).all():
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter(FormatStrFormatter("%g"))
+            axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_title(name, fontsize=9, color=INK, loc="left")
         axes.set_xlabel("step", color=INK)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))

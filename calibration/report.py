@@ -89,9 +89,10 @@ def _how(limits: ThresholdSet) -> str:
         )
     return (
         f"{limits.parts} good parts are too few to count off a rate of {_percent(limits.asked_rate)}, so a generalised "
-        f"Pareto tail was fitted to the highest scores and the limits set at its upper {confidence} confidence bound: "
-        f"cautious, so that few good parts are lost. With {limits.needed_parts} held-out good parts the limits would "
-        "rest on counting alone, and could be tighter."
+        f"Pareto tail was fitted to the highest scores, and the limits set where it expects "
+        f"{_percent(limits.expected_rate)} of good parts, its doubt included. With {confidence} confidence no more than "
+        f"{_percent(limits.high)} of future good parts pass a limit. With {limits.needed_parts} held-out good parts the "
+        "limits would rest on counting alone, and this interval would be narrower."
     )
 
 
@@ -111,8 +112,10 @@ def _tiles(samples: tuple[SampleMaps, ...]) -> list[dict[str, str]]:
 
 
 def _percent(rate: float) -> str:
-    """Two significant digits at least: 1 %, 0.25 %, 0.012 %."""
-    return f"{100 * rate:.2g} %" if rate < 0.1 else f"{100 * rate:.1f} %"
+    """Two significant digits down to hundredths: 12.5 %, 1.3 %, 0.25 %, 0.01 %."""
+    if 0 < rate < 0.0001:
+        return "< 0.01 %"
+    return f"{100 * rate:.1f} %" if rate >= 0.1 else f"{float(f'{100 * rate:.2g}'):g} %"
 
 
 def _uri(png: bytes) -> str:

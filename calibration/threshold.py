@@ -81,7 +81,7 @@ def choose_thresholds(
         limits = _conformal(columns, blocks, asked)
     else:
         notes.append(
-            f"{len(scores)} good parts are too few to count a false-reject rate of {asked_rate:.3g}: the limits rest "
+            f"{len(scores)} good parts are too few to count a false-reject rate of {100 * asked_rate:.3g} %: the limits rest "
             f"on a fitted tail; with {needed} held-out good parts they rest on counting"
         )
         limits = _from_tail(columns, min_blocks, asked)
@@ -204,8 +204,9 @@ def _from_tail(columns: Floats, min_blocks: int, asked: _Asked) -> _Limits:
 
 
 def _tail_rate(tail: Tail, limit: float, asked: _Asked) -> _Rate:
-    expected, low, high = tail.rate_above(limit, asked.confidence)
-    return _Rate(expected, low, high)
+    """The lower end is 0: no number of parts rules out that scores end below the limit."""
+    expected, high = tail.rate_above(limit, asked.confidence)
+    return _Rate(expected, 0.0, max(expected, high))
 
 
 def _upper_spread(columns: Floats, middle: Floats) -> Floats:
