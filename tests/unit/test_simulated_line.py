@@ -112,6 +112,18 @@ def test_defects_lie_on_the_part_and_on_their_material(kind: DefectType) -> None
         assert (u.min() > 24) if kind in ON_ELECTRODE else (u.max() < 36)
 
 
+@pytest.mark.parametrize("kind", DefectType)
+def test_no_two_parts_have_their_defect_in_the_same_place(kind: DefectType) -> None:
+    """Place and shape are drawn anew for each part."""
+    masks = []
+    for index in range(8):
+        part = render_part(12, index, DefectSpec(kind, Severity.PLAIN, 8))
+        u, v = (axis[part.mask > 0] for axis in part_coordinates(part))
+        masks.append((round(u.mean(), 1), round(v.mean(), 1), u.size))
+    assert len(set(masks)) == 8
+    assert np.ptp([place[0] for place in masks]) > 5
+
+
 @pytest.mark.parametrize("size_px", [2.9, 15.1, float("nan")])
 def test_a_size_outside_3_to_15_px_is_refused(size_px: float) -> None:
     """Sizes that the line does not make are an error, not a surprise."""
