@@ -112,6 +112,9 @@ class OutputSettings(Settings):
 
     results: Endpoint = Field("tcp://127.0.0.1:5560", description="PUB: topics result, reject, health")
     queries: Endpoint = Field("tcp://127.0.0.1:5561", description="ROUTER: missed results, maps, status")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_535, description="HTTP /metrics and /ready on 127.0.0.1 at this port; none: no HTTP"
+    )
 
 
 class RecordSettings(Settings):

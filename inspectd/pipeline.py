@@ -16,6 +16,7 @@ import zmq
 from engines.runtimes import Runtime
 from inspectd.camera import Acquisition, AcquisitionPlan, Camera
 from inspectd.config import Station
+from inspectd.errors import InspectdError
 from inspectd.gate import Gate, GateLoop, margin_ns
 from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Meters, Stage, Step
@@ -79,6 +80,14 @@ class Engine:
     regions: tuple[str, ...]
     thresholds: Thresholds
     bundle_hash: str
+
+
+class StageFailed(InspectdError):  # noqa: N818 - named as what happened, like the others in errors
+    """A stage ended with an error, and the pipeline with it; the exit code is that of the error."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        super().__init__(f"stage {stage} failed: {error}")
+        self.exit_code = getattr(error, "exit_code", InspectdError.exit_code)
 
 
 def locate_part(locator: Locator) -> LocatePart:
@@ -155,16 +164,15 @@ class Pipeline:
             self.stop()
             raise
 
-    def run(self, stop: Event, each_turn: Callable[[], None]) -> None:
-        """Take parts until `stop` is set, the footage ends or a stage fails (RuntimeError); `each_turn` each 0.1 s."""
+    def run(self, should_stop: Callable[[], bool], each_turn: Callable[[], None]) -> None:
+        """Take parts until told to stop, the footage ends, or a stage fails (StageFailed). Turns every 0.1 s."""
         self.heartbeat.set_phase(State.RUNNING)
         self._go.set()
-        while not stop.is_set() and not self._something_ended.is_set():
+        while not should_stop() and not self._something_ended.wait(POLL_S):
             each_turn()
-            stop.wait(POLL_S)
         for worker in self._workers.values():
             if worker.error is not None:
-                raise RuntimeError(f"stage {worker.name} failed: {worker.error}") from worker.error
+                raise StageFailed(worker.name, worker.error) from worker.error
 
     def stop(self) -> bool:
         """No more triggers, drain, flush the records, say goodbye. Blocks for seconds at most; True for a clean end."""

@@ -1,0 +1,156 @@
+"""`inspectd run`: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, closing, nullcontext
+from pathlib import Path
+from types import FrameType
+
+import cv2
+import structlog
+
+from inspectd.cameras import open_camera
+from inspectd.config import Station, load_station, notify_address, watchdog_period_s
+from inspectd.health.heartbeat import Heartbeat
+from inspectd.health.http import MetricsServer
+from inspectd.health.meters import Meters
+from inspectd.health.systemd import Notifier
+from inspectd.loading import find_bundle, load_engine
+from inspectd.locate import Locator
+from inspectd.logs import set_up_logging
+from inspectd.pipeline import Engine, Pipeline, locate_part
+
+SUMMARY_S = 60.0
+STATUS_S = 5.0
+THREAD_SWITCH_S = 0.0005
+GC_THRESHOLDS = (50_000, 50, 100)
+log = structlog.get_logger(__name__)
+
+EPILOG = """\
+examples:
+  inspectd run --station smdc                      until SIGTERM or Ctrl-C
+  inspectd run --station smdc --max-parts 1000     a thousand parts, then a summary
+  inspectd run --station smdc --bundle /tmp/trial  with another bundle than the active one
+"""
+
+
+class Stopper:
+    """Set by SIGTERM and SIGINT, asked by the main loop; the handlers do nothing else."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "run",
+        help="inspect: the daemon, in the foreground",
+        description="Inspect parts until SIGTERM, Ctrl-C or the end of the footage.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
+    parser.add_argument("--max-parts", type=_count, metavar="N", help="stop after N parts")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Inspect; returns 0 after a clean end. Raises the errors of inspectd and engines with one line each."""
+    set_up_logging()
+    stopper = Stopper()
+    with Notifier(notify_address()) as notifier:
+        notifier.tell(STATUS="loading")
+        station = load_station(args.station)
+        engine = load_engine(station, find_bundle(station, args.bundle))
+        return serve(station, engine, notifier, lambda: stopper.asked, args.max_parts)
+
+
+def serve(
+    station: Station, engine: Engine, notifier: Notifier, should_stop: Callable[[], bool], max_parts: int | None
+) -> int:
+    """Run one pipeline from READY to STOPPING, then free the engine; returns 0, or 1 where a stage did not end."""
+    cv2.setNumThreads(1)
+    sys.setswitchinterval(THREAD_SWITCH_S)
+    pipeline = Pipeline(
+        station,
+        engine=engine,
+        locate=locate_part(Locator(station.locate, station.canvas)),
+        camera=lambda: open_camera(station.camera),
+        max_parts=max_parts,
+    )
+    pipeline.start()
+    clean = False
+    try:
+        with _metrics(station, pipeline):
+            _quiet_garbage_collector()
+            bundle, info = engine.bundle_hash[:16], engine.runtime.info
+            notifier.tell(READY="1", STATUS=f"inspecting, bundle {bundle}")
+            log.info("ready", station=station.station, bundle=bundle, engine=f"{info.runtime} {info.precision}")
+            pipeline.run(should_stop, _housekeeping(pipeline.heartbeat, pipeline.meters, notifier))
+    finally:
+        notifier.tell(STOPPING="1", STATUS="stopping")
+        clean = pipeline.stop()
+        log.info("stopped", **_summary(pipeline.meters))
+        if clean:  # a stage that hangs may still use the engine
+            engine.runtime.close()
+    return 0 if clean else 1
+
+
+def _metrics(station: Station, pipeline: Pipeline) -> AbstractContextManager[object]:
+    """The HTTP server where the station wants one."""
+    port = station.outputs.metrics_port
+    if port is None:
+        return nullcontext()
+    return closing(MetricsServer(port, metrics=pipeline.meters.prometheus, ready=pipeline.heartbeat.advances))
+
+
+def _housekeeping(heartbeat: Heartbeat, meters: Meters, notifier: Notifier) -> Callable[[], None]:
+    """What the main thread does ten times a second: the watchdog while the pipeline advances, status, a summary."""
+    period_s = watchdog_period_s()
+    next_s = {"watchdog": 0.0, "status": 0.0, "summary": time.monotonic() + SUMMARY_S}
+
+    def turn() -> None:
+        now_s = time.monotonic()
+        if period_s is not None and now_s >= next_s["watchdog"] and heartbeat.advances():
+            next_s["watchdog"] = now_s + period_s / 3
+            notifier.tell(WATCHDOG="1")
+        if now_s >= next_s["status"]:
+            next_s["status"] = now_s + STATUS_S
+            state, why = heartbeat.state()
+            notifier.tell(STATUS="; ".join([state.value, *why, str(meters.outcomes())]))
+        if now_s >= next_s["summary"]:
+            next_s["summary"] = now_s + SUMMARY_S
+            log.info("summary", **_summary(meters))
+
+    return turn
+
+
+def _summary(meters: Meters) -> dict[str, object]:
+    happened = {name: total for name, total in meters.counts().items() if total}
+    return {"verdicts": meters.outcomes(), "latency_ms": meters.latencies_ms(), "counts": happened}
+
+
+def _quiet_garbage_collector() -> None:
+    """What lives now lives on: look only at what comes later, and seldom, so that no verdict waits for a collection."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value

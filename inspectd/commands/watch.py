@@ -1,0 +1,176 @@
+"""`inspectd watch`: the verdicts of a running daemon, live in a terminal."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import zmq
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from inspectd.config import Station, load_station
+from inspectd.errors import EndpointError
+from inspectd.wire.errors import WireError
+from inspectd.wire.public import Json, from_bytes, health_topic, result_topic
+from inspectd.wire.sockets import Context, Socket
+
+SHOWN = 12
+REMEMBERED = 1000
+REFRESHES_PER_S = 8
+SILENT_S = 3.0
+COLOURS = {"PASS": "green", "REJECT": "red", "INVALID": "yellow"}
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "watch",
+        help="follow the verdicts in a terminal",
+        description="Follow the verdicts of a running daemon; Ctrl-C ends it. Without a terminal: one line per part.",
+    )
+    parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    parser.add_argument("--max-parts", type=int, metavar="N", help="end after N verdicts")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Follow until Ctrl-C or N verdicts; returns 0. Raises EndpointError, SettingsError."""
+    station = load_station(args.station)
+    context: Context = zmq.Context()
+    socket = _subscribe(context, station)
+    try:
+        follow(socket, View(station.station, station.outputs.results), args.max_parts)
+    except KeyboardInterrupt:
+        return 0  # the ordinary way to end it
+    finally:
+        socket.close(linger=0)
+        context.term()
+    return 0
+
+
+@dataclass
+class View:
+    """What is on the screen: counts and the newest verdicts."""
+
+    station: str
+    endpoint: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+    newest: deque[Json] = field(default_factory=lambda: deque(maxlen=SHOWN))
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    arrivals_s: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    health: Json = field(default_factory=dict)
+    heard_s: float = 0.0
+    missed: int = 0
+
+    def take(self, message: Json) -> None:
+        """Take in a result or a health message."""
+        self.heard_s = time.monotonic()
+        if message["schema"] == "inspectd.health":
+            self.health = message
+            return
+        if self.newest:
+            self.missed += max(0, message["seq"] - self.newest[-1]["seq"] - 1)
+        self.outcomes[message["verdict"]] += 1
+        self.newest.append(message)
+        self.latencies_ms.append(message["latency_ms"])
+        self.arrivals_s.append(self.heard_s)
+
+    def draw(self) -> Panel:
+        """The whole picture."""
+        return Panel(Group(self._summary(), Text(), self._table()), title=f"inspectd {self.station}")
+
+    def _summary(self) -> Text:
+        if not self.heard_s:
+            return Text(f"waiting for {self.endpoint} (is the daemon running?)", style="yellow")
+        text = Text()
+        for outcome, colour in COLOURS.items():
+            text.append(f"{outcome} {self.outcomes[outcome]}   ", style=colour)
+        if len(self.arrivals_s) > 1:
+            span_s = max(1e-3, self.arrivals_s[-1] - self.arrivals_s[0])
+            text.append(f"{(len(self.arrivals_s) - 1) / span_s:.1f} parts/s   ")
+            p50, p99 = np.percentile(list(self.latencies_ms), (50, 99))
+            text.append(f"trigger to verdict p50 {p50:.2f} p99 {p99:.2f} max {max(self.latencies_ms):.2f} ms   ")
+        if self.missed:
+            text.append(f"missed {self.missed}   ", style="yellow")
+        if time.monotonic() - self.heard_s > SILENT_S:
+            text.append("SILENT: no heartbeat", style="bold red")
+        elif self.health:
+            state = self.health["state"]
+            text.append("; ".join([state, *self.health["why"]]), style="green" if state == "running" else "bold red")
+        return text
+
+    def _table(self) -> Table:
+        table = Table(box=None, expand=True)
+        for heading in ("seq", "part", "verdict", "score", "limit", "ms", "detail"):
+            table.add_column(heading, no_wrap=True, ratio=1 if heading == "detail" else None)
+        for message in reversed(self.newest):
+            table.add_row(*_cells(message), style=COLOURS[message["verdict"]])
+        return table
+
+
+def follow(socket: Socket, view: View, max_parts: int | None) -> None:
+    """Show what the socket brings until `max_parts` verdicts have come."""
+    seen = 0
+    console = Console()
+    live = Live(view.draw(), console=console, refresh_per_second=REFRESHES_PER_S) if console.is_terminal else None
+    if live is not None:
+        live.start()
+    try:
+        while max_parts is None or seen < max_parts:
+            if socket.poll(1000 // REFRESHES_PER_S):
+                message = _read(socket, view.station)
+                if message is None:
+                    continue
+                view.take(message)
+                is_result = message["schema"] == "inspectd.result"
+                seen += is_result
+                if is_result and live is None:
+                    sys.stdout.write("  ".join(_cells(message)) + "\n")
+                    sys.stdout.flush()
+            if live is not None:
+                live.update(view.draw())
+    finally:
+        if live is not None:
+            live.stop()
+
+
+def _subscribe(context: Context, station: Station) -> Socket:
+    socket = context.socket(zmq.SUB)
+    for topic in (result_topic(station.station), health_topic(station.station)):
+        socket.subscribe(topic)
+    try:
+        socket.connect(station.outputs.results)
+    except zmq.ZMQError as error:
+        socket.close(linger=0)
+        raise EndpointError(f"{station.outputs.results}: {error.strerror}") from error
+    return socket
+
+
+def _read(socket: Socket, station: str) -> Json | None:
+    """One message; None for one of another version, or of another station whose name begins alike."""
+    topic, body = socket.recv_multipart()
+    try:
+        message = from_bytes(body, f"inspectd.{topic.partition(b'.')[0].decode()}")
+    except (WireError, UnicodeDecodeError):
+        return None
+    return message if message.get("station") == station else None
+
+
+def _cells(message: Json) -> tuple[str, ...]:
+    score, limit = message["part_score"], message["thresholds"]["part"]
+    return (
+        str(message["seq"]),
+        message["part_id"],
+        message["verdict"],
+        "" if score is None else f"{score:.4g}",
+        "" if limit is None else f"{limit:.4g}",
+        f"{message['latency_ms']:.2f}",
+        "" if message["verdict"] == "PASS" else message["detail"],
+    )
