@@ -1,0 +1,285 @@
+"""Good part images -> bundle: learn, weigh, compile, choose limits on held-out parts, report, seal."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from calibration.errors import DataError, TooFewParts
+from calibration.learn import Learnt, learn
+from calibration.report import ReportData, SampleMaps, write_report
+from calibration.threshold import choose_thresholds
+from engines.artifact import (
+    Bundle,
+    BundleWriter,
+    EngineInfo,
+    GoldenImage,
+    ManifestContent,
+    SettingsSnapshot,
+    Statistic,
+    TeacherInfo,
+    fingerprint,
+)
+from engines.compilation.parity import score_parts
+from engines.compile import CompiledEngine, compile_engine
+from engines.golden import write_golden
+from engines.networks.fused import FusedEngine, save_fused
+from engines.runtimes import Runtime, infer
+from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
+from engines.settings import TrainingSettings
+
+Images = NDArray[np.uint8]
+Progress = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)."""
+
+LEAST_PARTS = 16
+GOLDEN_PARTS = 8
+REPORT_SAMPLES = 6
+PARITY_PARTS = 64
+NETWORK = "network.safetensors"
+PACKAGES = ("numpy", "opencv-python-headless", "openvino", "torch", "timm", "nncf", "onnx")
+# How far a score may move on the station's machine: rounding of another build, not another answer.
+TOLERANCE = {"f32": 0.01, "bf16": 0.05, "int8": 0.05}
+
+
+@dataclass(frozen=True, slots=True)
+class GoodParts:
+    """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses."""
+
+    images: Images
+    part_ids: tuple[str, ...]
+    poses: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What is asked for. `asked_rate`: the false-reject rate that the line tolerates; `confidence`: of intervals."""
+
+    station: str
+    snapshot: SettingsSnapshot
+    preset: Literal["quick", "full"]
+    asked_rate: float
+    confidence: float
+    held_out_share: float
+    seed: int
+
+    @property
+    def training(self) -> TrainingSettings:
+        """The preset's schedule."""
+        model = self.snapshot.model
+        return model.quick if self.preset == "quick" else model.full
+
+
+@dataclass(frozen=True, slots=True)
+class _HeldOut:
+    """Good parts that training did not see, and the scores of the engine that will run (or of the folds)."""
+
+    images: Images
+    part_scores: NDArray[np.float64]
+    region_scores: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What the steps after compilation share."""
+
+    parts: GoodParts
+    request: Request
+    learnt: Learnt
+    compiled: CompiledEngine
+    runtime: Runtime
+    held_out: _HeldOut
+    folder: Path
+
+
+def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progress: Progress) -> Bundle:
+    """Learn from good parts and write a bundle under root/<station>/; blocks for minutes, resumes from `work`.
+
+    Raises TooFewParts, DataError for part images that are all alike, WeightsError, EngineUnavailable, ParityError,
+    BundleError. Activation is the caller's step.
+    """
+    started = time.monotonic()
+    _check(parts)
+    snapshot = request.snapshot
+    learnt = learn(
+        parts.images,
+        parts.part_ids,
+        snapshot,
+        request.training,
+        held_out_share=request.held_out_share,
+        confidence=request.confidence,
+        seed=request.seed,
+        work=work,
+        progress=progress,
+    )
+    fused = FusedEngine(learnt.network, snapshot.model, snapshot.canvas, snapshot.regions, learnt.constants)
+    with BundleWriter(root, request.station) as writer:
+        compiled = _compile(fused, parts.images, learnt, request, writer.folder, progress)
+        save_fused(fused, writer.folder / NETWORK)
+        runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
+        try:
+            held_out = _score_held_out(runtime, parts.images, learnt, progress)
+            made = _Made(parts, request, learnt, compiled, runtime, held_out, writer.folder)
+            content = _content(made)
+            _report(made, content, time.monotonic() - started)
+        finally:
+            runtime.close()
+        return writer.write(content)
+
+
+def _check(parts: GoodParts) -> None:
+    count = len(set(parts.part_ids))
+    if count < LEAST_PARTS:
+        raise TooFewParts(
+            f"{count} good parts: calibration needs at least {LEAST_PARTS}, and 200 or more for tight limits; "
+            "save more with `inspectd record`"
+        )
+    if np.all(parts.images == parts.images[0]):
+        raise DataError("all good parts are the same image: is the camera frozen?")
+
+
+def _compile(
+    fused: FusedEngine, images: Images, learnt: Learnt, request: Request, folder: Path, progress: Progress
+) -> CompiledEngine:
+    """Compile into `folder`; parity is judged on held-out parts, by limits chosen on each engine's own scores."""
+    names = [region.name for region in request.snapshot.regions]
+
+    def verdicts(part: NDArray[np.float64], regions: NDArray[np.float64]) -> NDArray[np.bool_]:
+        limits = choose_thresholds(part, regions, names, asked_rate=request.asked_rate, confidence=request.confidence)
+        limit = np.array([limits.regions[name].value for name in names])
+        rejected: NDArray[np.bool_] = (part > limits.part.value) | (regions > limit).any(axis=1)
+        return rejected
+
+    return compile_engine(
+        fused,
+        canvas=request.snapshot.canvas,
+        regions=len(names),
+        out=folder,
+        engine=request.snapshot.engine,
+        calibration_images=images,
+        parity_images=images[learnt.held_out][:PARITY_PARTS],
+        verdicts=verdicts,
+        progress=progress,
+    )
+
+
+def _score_held_out(runtime: Runtime, images: Images, learnt: Learnt, progress: Progress) -> _HeldOut:
+    """Scores that limits may be chosen on: of the engine that will run, on parts it has not seen; else of the folds."""
+    chosen = images[learnt.held_out]
+    if learnt.crossed is not None:
+        return _HeldOut(chosen, *learnt.crossed)
+    scores = score_parts(runtime, chosen, lambda done: progress("score parts", done, len(chosen)))
+    return _HeldOut(chosen, scores.part, scores.regions)
+
+
+def _content(made: _Made) -> ManifestContent:
+    request, learnt, held_out = made.request, made.learnt, made.held_out
+    limits = choose_thresholds(
+        held_out.part_scores,
+        held_out.region_scores,
+        [region.name for region in request.snapshot.regions],
+        asked_rate=request.asked_rate,
+        confidence=request.confidence,
+    )
+    return ManifestContent(
+        station=request.station,
+        product_version=version("inspectd"),
+        packages=_packages(),
+        settings=request.snapshot,
+        seeds={"calibration": request.seed},
+        preset=request.preset,
+        data=fingerprint(hashlib.sha256(image.tobytes()).hexdigest() for image in made.parts.images),
+        teachers=tuple(
+            TeacherInfo(name=weights.name, sha256=weights.sha256, licence=weights.licence) for weights in learnt.weights
+        ),
+        lambdas=learnt.lambdas,
+        thresholds=limits,
+        engine=EngineInfo(
+            runtime=made.compiled.runtime,
+            precision=made.compiled.precision,
+            files={role: path.name for role, path in made.compiled.files.items()} | {"network": NETWORK},
+            parity=made.compiled.parity,
+        ),
+        golden=_write_golden(made),
+        reference=_reference(made),
+    )
+
+
+def _spread(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Indices of `count` parts from the lowest score to the highest."""
+    order = np.argsort(scores, kind="stable")
+    return order[np.unique(np.linspace(0, len(order) - 1, count).round().astype(np.int64))]
+
+
+def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
+    """Held-out parts, with what the engine that will run says of each."""
+    golden = []
+    for number, index in enumerate(_spread(made.held_out.part_scores, GOLDEN_PARTS)):
+        name = f"golden/{number:02d}.png"
+        write_golden(made.folder / name, made.held_out.images[index])
+        outputs = infer(made.runtime, made.held_out.images[index])
+        golden.append(
+            GoldenImage(
+                file=name,
+                part_score=outputs.part_score,
+                region_scores=tuple(float(score) for score in outputs.region_scores),
+                tolerance=TOLERANCE[made.compiled.precision],
+            )
+        )
+    return tuple(golden)
+
+
+def _reference(made: _Made) -> dict[str, Statistic]:
+    """How good parts look and score, for whoever watches drift."""
+    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in made.parts.images]
+    values: dict[str, NDArray[np.float64]] = {
+        "part_score": made.held_out.part_scores,
+        "brightness": np.array([image.mean() for image in grey]),
+        "sharpness": np.array([cv2.Laplacian(image, cv2.CV_32F).var() for image in grey]),
+        **made.parts.poses,
+    }
+    return {name: Statistic.of(quantity) for name, quantity in values.items()}
+
+
+def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
+    scores = made.held_out.part_scores
+    samples = []
+    for index in _spread(scores, REPORT_SAMPLES):
+        outputs = infer(made.runtime, made.held_out.images[index])
+        samples.append(
+            SampleMaps(
+                name=f"good part, rank {int((scores < scores[index]).sum()) + 1} of {len(scores)}",
+                part_image=made.held_out.images[index],
+                reconstruction=None if outputs.reconstruction is None else outputs.reconstruction.copy(),
+                anomaly_map=outputs.anomaly_map.copy(),
+                part_score=outputs.part_score,
+            )
+        )
+    data = ReportData(
+        content=content,
+        part_scores=scores,
+        region_scores=made.held_out.region_scores,
+        samples=tuple(samples),
+        curves=made.learnt.curves,
+        took_s=took_s,
+    )
+    write_report(made.folder / "report.html", data)
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # another build of it, such as opencv-python
+            found[name] = "not installed under this name"
+    return found
