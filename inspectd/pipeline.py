@@ -316,13 +316,19 @@ class Pipeline:
         ):
             queries = Queries(
                 socket,
-                results=lambda first, last, limit: [part.verdict for part in reader.between(first, last, limit)],
+                results=partial(_recorded, reader),
                 status=self.heartbeat.message,
                 maps=self._maps,
                 meters=self.meters,
             )
             ready()
             queries.run(stop)
+
+
+def _recorded(reader: RecordReader, first: int, last: int, limit: int) -> tuple[list[Verdict], int]:
+    """What the query stage answers from: verdicts of the records, and the newest number there, which is read first."""
+    newest = reader.newest()
+    return [part.verdict for part in reader.between(first, min(last, newest), limit)], newest
 
 
 def _patience(station: Station, stage: Stage) -> float:

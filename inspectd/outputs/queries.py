@@ -62,14 +62,15 @@ class RecentMaps:
 class Queries:
     """Answers questions; a malformed one gets a clear answer too. One thread.
 
-    results(first, last, limit): verdicts from the records by rising seq, raises StorageError. status: the heartbeat.
+    results(first, last, limit): verdicts from the records by rising seq, and the newest recorded seq; raises StorageError.
+    status: the heartbeat's message.
     """
 
     def __init__(
         self,
         socket: Socket,
         *,
-        results: Callable[[int, int, int], list[Verdict]],
+        results: Callable[[int, int, int], tuple[list[Verdict], int]],
         status: Callable[[], Json],
         maps: RecentMaps,
         meters: Meters,
@@ -116,7 +117,7 @@ class Queries:
         return [to_bytes(self._recorded(question))]
 
     def _recorded(self, question: AskResults) -> Json:
-        verdicts = self._results(question.from_seq, question.to_seq, RESULTS_PER_ANSWER)
+        verdicts, newest = self._results(question.from_seq, question.to_seq, RESULTS_PER_ANSWER)
         full = len(verdicts) == RESULTS_PER_ANSWER
-        complete_to = verdicts[-1].seq if full else question.to_seq
+        complete_to = verdicts[-1].seq if full else max(question.from_seq - 1, min(question.to_seq, newest))
         return answer_results([result(verdict) for verdict in verdicts], question, complete_to=complete_to)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from inspectd.errors import StorageError
-from inspectd.records.database import COLUMNS, LATE_COLUMNS, StoredPart, from_row, open_for_reading
+from inspectd.records.database import COLUMNS, LATE_COLUMNS, StoredPart, from_row, last_seq, open_for_reading
 
 _SELECT = (
     "SELECT "  # noqa: S608 - column names of our own
@@ -42,6 +42,13 @@ class RecordReader:
     def last(self, count: int) -> list[StoredPart]:
         """The newest `count` parts, by rising seq. Raises StorageError."""
         return self._select(" ORDER BY parts.seq DESC LIMIT ?", (count,))[::-1]
+
+    def newest(self) -> int:
+        """The largest recorded sequence number, 0 where there is none. Raises StorageError."""
+        try:
+            return last_seq(self._connection)
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path}: cannot be read: {error}") from error
 
     def all(self, chunk: int = 1000) -> Iterator[StoredPart]:
         """Every part by rising seq, read in chunks, so that a writer is never held up. Raises StorageError."""
