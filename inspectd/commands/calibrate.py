@@ -19,6 +19,7 @@ from engines.artifact import Bundle, SettingsSnapshot, activate
 from inspectd.config import Station, load_station
 from inspectd.errors import SettingsError
 from inspectd.locate import LocateFault, Locator
+from inspectd.messages import Image
 
 if TYPE_CHECKING:
     from calibration.calibrate import GoodParts
@@ -71,9 +72,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def calibrate_station(
-    station: Station, data: Path, root: Path, preset: str, progress: Callable[[str, int, int], None]
+    station: Station,
+    data: Path,
+    root: Path,
+    preset: str,
+    progress: Callable[[str, int, int], None],
+    *,
+    work: Path = WORK,
 ) -> Bundle:
     """Learn the station from the good parts in `data` and write a bundle below `root`; does not activate it.
+
+    `work` keeps what an interrupted training resumes from.
 
     Raises DataError, TooFewParts, WeightsError, EngineUnavailable, ParityError, BundleError, SettingsError.
     """
@@ -92,7 +101,7 @@ def calibrate_station(
         seed=station.calibration.seed,
     )
     return calibrate(
-        parts, request, root, WORK / station.station / _work_name(request.snapshot, parts, preset), progress
+        parts, request, root, work / station.station / _work_name(request.snapshot, parts, preset), progress
     )
 
 
@@ -117,13 +126,23 @@ def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, 
     if not samples:
         raise DataError(f"{data}: holds no good parts")
     locator = Locator(station.locate, station.canvas)
-    images, ids, poses, unfit = [], [], [], []
+    images: list[Image] = []
+    ids: list[str] = []
+    poses: list[tuple[float, float, float, float]] = []
+    unfit: list[str] = []
+    seen: set[bytes] = set()
+    repeated = 0
     for done, sample in enumerate(samples, start=1):
         try:
             located = locator.locate(load_image(sample.path))
         except LocateFault as fault:
             unfit.append(f"{sample.path.name} ({fault.reason.value})")
         else:
+            print_of_it = hashlib.sha256(located.part_image.tobytes()).digest()
+            if print_of_it in seen:  # the same picture on both sides of a split would flatter the limits
+                repeated += 1
+                continue
+            seen.add(print_of_it)
             images.append(located.part_image)
             ids.append(sample.part_id)
             poses.append((located.pose.x_px, located.pose.y_px, located.pose.angle_deg, located.pose.scale))
@@ -135,6 +154,8 @@ def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, 
         )
     for name in unfit:
         print(f"inspectd: left out {name}", file=sys.stderr)
+    if repeated:
+        print(f"inspectd: left out {repeated} images that repeat another one exactly", file=sys.stderr)
     columns = np.asarray(poses, dtype=np.float64).T
     names = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
     return GoodParts(np.stack(images), tuple(ids), dict(zip(names, columns, strict=True)))
