@@ -62,7 +62,7 @@ class RecentMaps:
 class Queries:
     """Answers questions; a malformed one gets a clear answer too. One thread.
 
-    results(first, last, limit): verdicts from the records by rising seq, and the newest recorded seq; raises StorageError.
+    results(first, last, limit): recorded verdicts by rising seq, and the newest recorded seq; raises StorageError.
     status: the heartbeat's message.
     """
 

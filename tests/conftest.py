@@ -1,0 +1,22 @@
+"""Shared fixtures; beside it lie plain helpers that tests import: fake_runtime, stations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Thread
+
+import pytest
+import zmq
+
+TERMINATES_WITHIN_S = 5.0
+
+
+@pytest.fixture
+def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
+    """A context whose sockets must all be closed by the end of the test: one that cannot terminate fails it."""
+    made: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    yield made
+    ending = Thread(target=made.term, daemon=True)
+    ending.start()
+    ending.join(TERMINATES_WITHIN_S)
+    assert not ending.is_alive(), "the context does not terminate: a socket was left open"
