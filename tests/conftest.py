@@ -1,4 +1,4 @@
-"""Shared fixtures; beside it lie plain helpers that tests import: fake_runtime, stations."""
+"""Shared fixtures; beside it lie plain helpers that tests import: fake_runtime, line_values."""
 
 from __future__ import annotations
 

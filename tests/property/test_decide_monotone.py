@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from stations import REGIONS, scores
+from line_values import REGIONS, scores
 
 from inspectd.decide import decide
 from inspectd.messages import Outcome, Thresholds

@@ -6,7 +6,7 @@ from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
-from stations import BUNDLE_HASH, LIMITS, MS, fault, scores, trigger
+from line_values import BUNDLE_HASH, LIMITS, MS, fault, scores, trigger
 
 from inspectd.gate import Gate
 from inspectd.messages import LateScores, Outcome, Reason, Verdict

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from stations import frame, verdict
+from line_values import frame, verdict
 
 from inspectd.messages import (
     Action,

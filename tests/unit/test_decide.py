@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from stations import LIMITS, scores
+from line_values import LIMITS, scores
 
 from inspectd.decide import decide
 from inspectd.messages import Outcome, Reason, Thresholds

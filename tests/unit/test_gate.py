@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from stations import BUNDLE_HASH, LIMITS, MS, fault, scores, trigger
+from line_values import BUNDLE_HASH, LIMITS, MS, fault, scores, trigger
 
 from inspectd.gate import Gate, margin_ns
 from inspectd.messages import Action, LateScores, Outcome, Reason, Verdict
@@ -28,7 +28,12 @@ def test_scores_in_time_give_their_verdict() -> None:
     assert rule.on_trigger(trigger(7), 0) == []
     verdict = only(rule.on_scores(scores(7), 6 * MS))
     assert (verdict.seq, verdict.part_id, verdict.outcome, verdict.action) == (7, "p7", Outcome.PASS, Action.ACCEPT)
-    assert (verdict.captured_ns, verdict.located_ns, verdict.scored_ns, verdict.verdict_ns) == (MS, 2 * MS, 5 * MS, 6 * MS)
+    assert (verdict.captured_ns, verdict.located_ns, verdict.scored_ns, verdict.verdict_ns) == (
+        MS,
+        2 * MS,
+        5 * MS,
+        6 * MS,
+    )
     assert verdict.thresholds == LIMITS
     assert verdict.bundle_hash == BUNDLE_HASH
     assert rule.pending == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stations import MS, frame
+from line_values import MS, frame
 
 from inspectd.inspect import Cost, choose
 
@@ -17,7 +17,7 @@ def test_the_oldest_goes_first_where_all_can_be_met() -> None:
 
 
 def test_the_newest_goes_first_under_overload() -> None:
-    """Where not all can be met in turn, the newest that can still be met is next, and the others stay while they can."""
+    """Where not all can be met in turn, the newest that can be is next; the others stay while they can."""
     waiting = [frame(1, deadline_ms=15), frame(2, deadline_ms=18), frame(3, deadline_ms=21)]
     choice = choose(waiting, now_ns=0, cost_ns=10 * MS)
     assert choice.next is waiting[2]

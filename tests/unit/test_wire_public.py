@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
+from line_values import verdict
 from referencing import Registry, Resource
-from stations import verdict
 
 from inspectd.messages import Outcome
 from inspectd.wire.errors import WireError

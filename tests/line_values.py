@@ -32,9 +32,23 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "trigger": {"source": "timer", "period_ms": 5},
         "camera": {"kind": "simulated", "seed": 1, "pool": 4},
         "regions": [
-            {"name": "electrode-left", "top_px": 39, "left_px": 9, "height_px": 50, "width_px": 25, "patches": [[4, 1]]},
+            {
+                "name": "electrode-left",
+                "top_px": 39,
+                "left_px": 9,
+                "height_px": 50,
+                "width_px": 25,
+                "patches": [[4, 1]],
+            },
             {"name": "body", "top_px": 39, "left_px": 34, "height_px": 50, "width_px": 60, "patches": [[4, 4]]},
-            {"name": "electrode-right", "top_px": 39, "left_px": 94, "height_px": 50, "width_px": 25, "patches": [[4, 1]]},
+            {
+                "name": "electrode-right",
+                "top_px": 39,
+                "left_px": 94,
+                "height_px": 50,
+                "width_px": 25,
+                "patches": [[4, 1]],
+            },
         ],
         "outputs": {
             "results": f"tcp://127.0.0.1:{free_port()}",

@@ -1,0 +1,166 @@
+"""Health: systemd's datagrams, the heartbeat's judgement, HTTP."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from jsonschema import Draft202012Validator
+from line_values import free_port, verdict
+
+from inspectd.errors import EndpointError
+from inspectd.health import meters as meters_module
+from inspectd.health.heartbeat import FAULTS_IN_A_ROW, Heartbeat, State
+from inspectd.health.http import MetricsServer
+from inspectd.health.meters import Count, Meters, Stage, Step
+from inspectd.health.systemd import Notifier
+from inspectd.messages import Outcome
+from inspectd.wire.public import schema, to_bytes
+
+PATIENCE = {Stage.ACQUIRE: 2.0, Stage.INSPECT: 2.0, Stage.GATE: 2.0, Stage.RECORD: 10.0}
+
+
+@pytest.mark.parametrize("abstract", [False, True])
+def test_systemd_is_told_over_its_socket(tmp_path: Path, abstract: bool) -> None:
+    """READY, STATUS and WATCHDOG arrive as datagrams, on a path or an abstract socket; a line break cannot forge a field."""
+    address = f"@inspectd-test-{free_port()}" if abstract else str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + address[1:] if abstract else address)
+        systemd.settimeout(5)
+        with Notifier(address) as notifier:
+            notifier.tell(READY="1", STATUS="fine\nWATCHDOG=1")
+        assert systemd.recv(200) == b"READY=1\nSTATUS=fine WATCHDOG=1"
+
+
+def test_without_systemd_nothing_is_told() -> None:
+    """No address: telling does nothing. A bad one: one line."""
+    with Notifier(None) as notifier:
+        notifier.tell(READY="1")
+    with pytest.raises(EndpointError, match="NOTIFY_SOCKET"):
+        Notifier("nonsense")
+    with pytest.raises(EndpointError, match="NOTIFY_SOCKET"):
+        Notifier("/nowhere/at/all")
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """A clock for the beats; call it to let seconds pass."""
+
+    class Clock:
+        now_ns = 1
+
+        def monotonic_ns(self) -> int:
+            return self.now_ns
+
+    made = Clock()
+    monkeypatch.setattr(meters_module, "time", made)
+
+    def let_pass(seconds: float) -> None:
+        made.now_ns += round(seconds * 1e9)
+
+    return let_pass
+
+
+def beating() -> tuple[Meters, Heartbeat]:
+    """A running pipeline whose stages have all just come round."""
+    meters = Meters()
+    heartbeat = Heartbeat(meters, station="test", bundle_hash="ab", engine="fake", patience_s=PATIENCE)
+    for stage in PATIENCE:
+        meters.beat(stage)
+    heartbeat.set_phase(State.RUNNING)
+    return meters, heartbeat
+
+
+@pytest.mark.parametrize("silent", [Stage.ACQUIRE, Stage.INSPECT, Stage.GATE])
+def test_a_silent_stage_on_the_way_stalls_the_pipeline(clock: Callable[[float], None], silent: Stage) -> None:
+    """The watchdog is not fed once any stage between trigger and verdict stops coming round, though the process lives."""
+    meters, heartbeat = beating()
+    assert heartbeat.advances()
+    clock(2.5)
+    for stage in PATIENCE:
+        if stage is not silent:
+            meters.beat(stage)
+    assert not heartbeat.advances()
+    state, why = heartbeat.state()
+    assert state is State.STALLED
+    assert silent.value in why[0]
+
+
+def test_a_silent_recorder_degrades_and_does_not_stall(clock: Callable[[float], None]) -> None:
+    """Verdicts go on without records: a person is needed, a restart is not."""
+    meters, heartbeat = beating()
+    clock(11)
+    for stage in (Stage.ACQUIRE, Stage.INSPECT, Stage.GATE):
+        meters.beat(stage)
+    assert heartbeat.advances()
+    assert heartbeat.state()[0] is State.DEGRADED
+
+
+def test_faults_degrade_until_they_are_over() -> None:
+    """A refusing disk, an engine that fails again and again: degraded, with a line each; running again afterwards."""
+    meters, heartbeat = beating()
+    meters.set_storage_fault(Stage.RECORD, "records cannot be written: disk full")
+    meters.engine_faults_in_a_row = FAULTS_IN_A_ROW
+    state, why = heartbeat.state()
+    assert state is State.DEGRADED
+    assert len(why) == 2
+    meters.set_storage_fault(Stage.RECORD, "")
+    meters.engine_faults_in_a_row = 0
+    assert heartbeat.state() == (State.RUNNING, [])
+
+
+def test_the_health_message_follows_its_schema() -> None:
+    """Before the first part and after some, in every phase."""
+    meters, heartbeat = beating()
+    validator = Draft202012Validator(schema("health"))
+    validator.validate(json.loads(to_bytes(heartbeat.message())))
+    for outcome in Outcome:
+        meters.verdict(verdict(7, outcome))
+    for phase in State:
+        heartbeat.set_phase(phase)
+        validator.validate(json.loads(to_bytes(heartbeat.message())))
+    message = heartbeat.message()
+    assert message["last_seq"] == 7
+    assert message["verdicts"] == {"PASS": 1, "REJECT": 1, "INVALID": 1}
+    assert message["latency_ms"]["p50"] == 6.0
+
+
+def test_meters_are_served_over_http() -> None:
+    """/metrics has verdicts by outcome and reason and the time of each step; /ready says yes or no; the rest is 404."""
+    meters = Meters()
+    meters.verdict(verdict(1, Outcome.REJECT))
+    meters.observe(Step.ENGINE, 3_000_000)
+    meters.count(Count.OVERLOAD, 2)
+    ready = [True]
+    with closing(MetricsServer(free_port(), metrics=meters.prometheus, ready=lambda: ready[0])) as server:
+        address = f"http://127.0.0.1:{server.port}"
+        with urllib.request.urlopen(f"{address}/metrics", timeout=5) as reply:
+            text = reply.read().decode()
+        assert 'inspectd_verdicts_total{outcome="REJECT",reason="over_threshold"} 1.0' in text
+        assert 'inspectd_step_seconds_count{step="engine"} 1.0' in text
+        assert 'inspectd_events{event="overload"} 2.0' in text
+        with urllib.request.urlopen(f"{address}/ready", timeout=5) as reply:
+            assert reply.status == 200
+        ready[0] = False
+        for path, status in (("/ready", 503), ("/secrets", 404)):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"{address}{path}", timeout=5)
+            with closing(caught.value):
+                assert caught.value.code == status
+
+
+def test_a_port_in_use_is_one_clear_line() -> None:
+    """The metrics port of another program is named in the error."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(EndpointError, match=rf"127\.0\.0\.1:{port}") as caught:
+            MetricsServer(port, metrics=lambda: b"", ready=lambda: True)
+        assert caught.value.exit_code == 7
