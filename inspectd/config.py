@@ -30,7 +30,7 @@ SECONDS_PER_DAY = 86_400
 class SimulatedCameraSettings(Settings):
     """The simulated capacitor line."""
 
-    kind: Literal["simulated"]
+    kind: Literal["simulated"] = Field(description="renders parts; needs no device")
     seed: int = Field(1, ge=0, description="same seed, same parts")
     defect_share: float = Field(0.0, ge=0, le=1, description="share of defective parts in the stream")
     pool: int = Field(256, ge=1, le=10_000, description="parts rendered ahead; the stream repeats after so many")
@@ -39,7 +39,7 @@ class SimulatedCameraSettings(Settings):
 class FolderCameraSettings(Settings):
     """Images of a folder in name order."""
 
-    kind: Literal["folder"]
+    kind: Literal["folder"] = Field(description="images on disk")
     path: Path = Field(description="folder with images (png, jpg, bmp, tif, webp)")
     loop: bool = Field(False, description="start over at the end")
 
@@ -47,7 +47,7 @@ class FolderCameraSettings(Settings):
 class VideoCameraSettings(Settings):
     """Frames of a video file."""
 
-    kind: Literal["video"]
+    kind: Literal["video"] = Field(description="a recorded video")
     path: Path = Field(description="video file that OpenCV reads")
     loop: bool = Field(False, description="start over at the end")
 
@@ -55,7 +55,7 @@ class VideoCameraSettings(Settings):
 class OpenCvCameraSettings(Settings):
     """A V4L2 device or an RTSP stream through OpenCV."""
 
-    kind: Literal["opencv"]
+    kind: Literal["opencv"] = Field(description="a live camera")
     source: str = Field(description="device number, /dev/videoN, or rtsp:// address")
     width_px: int | None = Field(None, ge=16, description="requested frame width")
     height_px: int | None = Field(None, ge=16, description="requested frame height")
@@ -98,6 +98,12 @@ class LocateSettings(Settings):
     max_angle_deg: float = Field(180.0, ge=0, le=180, description="largest rotation that is still this part")
     min_scale: float = Field(0.7, gt=0, description="smallest ratio of frame to part-image pixels that is this part")
     max_scale: float = Field(1.6, gt=0, description="largest such ratio")
+
+    @model_validator(mode="after")
+    def _scales_in_order(self) -> Self:
+        if self.min_scale > self.max_scale:
+            raise ValueError(f"min_scale {self.min_scale:g} is above max_scale {self.max_scale:g}")
+        return self
 
 
 class LineSettings(Settings):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,7 @@ def test_each_setting_is_described() -> None:
         ({"regions": []}, "regions"),
         ({"trigger": {"source": "zmq"}}, "trigger.endpoint"),
         ({"locate": {"part_height_px": 200}}, "larger than the canvas"),
+        ({"locate": {"min_scale": 2.0}}, "above max_scale"),
         ({"outputs": {"results": "localhost"}}, "outputs.results"),
     ],
 )
@@ -104,3 +107,10 @@ def test_an_unknown_station_lists_the_known_ones(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("INSPECTD_STATIONS", str(tmp_path))
     with pytest.raises(SettingsError, match=r"known: .*smdc"):
         load_station("smcd")
+
+
+def test_the_settings_page_is_what_the_code_says() -> None:
+    """docs/settings.md was written from the settings as they are now."""
+    page = Path(__file__).parents[2] / "tools" / "settings_page.py"
+    done = subprocess.run([sys.executable, str(page), "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
