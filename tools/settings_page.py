@@ -20,8 +20,8 @@ INTRODUCTION = """\
 # Settings of a station
 
 One YAML file per station, looked for in `$INSPECTD_STATIONS`, `./stations`, `/etc/inspectd/stations`, then among the
-shipped ones. Unknown settings are refused, all are checked before anything starts, and nothing changes while the daemon runs.
-Written by `tools/settings_page.py` from the code.
+shipped ones. Unknown settings are refused, all are checked before anything starts, and nothing changes while the daemon
+runs. Written by `tools/settings_page.py` from the code.
 """
 
 
