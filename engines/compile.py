@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,7 +31,7 @@ from engines.compilation.parity import (
     relative_error,
     score_parts,
 )
-from engines.compilation.precision import build_model
+from engines.compilation.precision import Variant, build_model, variants_of
 from engines.errors import EngineUnavailable, ParityError
 from engines.runtimes.openvino import OpenVinoRuntime, Precision
 from engines.settings import CanvasSettings, EngineSettings
@@ -88,19 +88,21 @@ def compile_engine(
     export_graph(module, canvas, regions, out / GRAPH)
     progress("export", 1, 1)
     with tempfile.TemporaryDirectory(dir=out, prefix=".candidates-") as folder:
-        runtimes = _build(out / GRAPH, Path(folder), engine, calibration_images, progress)
+        built = _build(out / GRAPH, Path(folder), engine, calibration_images, progress)
+        runtimes = {variant.name: runtime for variant, runtime in built.items()}
         scores = {name: _scores(name, runtime, parity_images, progress) for name, runtime in runtimes.items()}
         network_error = _check_network(module, parity_images, scores["f32"], progress)
         latencies = median_ms(runtimes, parity_images[0])
-        table = tuple(judge(name, scores[name], scores["f32"], verdicts, latencies[name]) for name in runtimes)
+        table = [judge(each, scores[each.name], scores["f32"], verdicts, latencies[each.name]) for each in built]
         chosen = _choose(table, engine)
         for runtime in runtimes.values():
             runtime.close()
+        model = _model_path(Path(folder), table.index(chosen))
         for suffix in (".xml", ".bin"):
-            shutil.move(Path(folder) / f"{chosen}{suffix}", (out / MODEL).with_suffix(suffix))
+            shutil.move(model.with_suffix(suffix), (out / MODEL).with_suffix(suffix))
     return CompiledEngine(
         runtime="openvino",
-        precision=chosen,
+        precision=chosen.precision,
         files={"graph": out / GRAPH, "model": out / MODEL, "weights": out / WEIGHTS},
         parity=parity_rows(table, chosen),
         network_error=network_error,
@@ -109,25 +111,25 @@ def compile_engine(
 
 def _build(
     graph: Path, folder: Path, engine: EngineSettings, calibration_images: NDArray[np.uint8], progress: Progress
-) -> dict[Precision, OpenVinoRuntime]:
-    """The f32 engine and the candidates beside it; `auto` leaves out what this machine cannot build or run."""
-    wanted: list[Precision] = ["f32"]
-    if engine.precision == "auto":
-        wanted += ["bf16", "int8"]
-    elif engine.precision != "f32":
-        wanted.append(engine.precision)
-    runtimes: dict[Precision, OpenVinoRuntime] = {}
-    for done, precision in enumerate(wanted):
+) -> dict[Variant, OpenVinoRuntime]:
+    """The f32 engine and the variants beside it; `auto` leaves out what this machine cannot build or run."""
+    runtimes: dict[Variant, OpenVinoRuntime] = {}
+    wanted = variants_of(graph, engine.precision)
+    for done, variant in enumerate(wanted):
         progress("compile", done, len(wanted))
-        model = folder / f"{precision}.xml"
+        model = _model_path(folder, len(runtimes))
         try:
-            build_model(graph, precision, calibration_images, model)
-            runtimes[precision] = OpenVinoRuntime(model, precision, engine.threads)
+            build_model(graph, variant, calibration_images, model)
+            runtimes[variant] = OpenVinoRuntime(model, variant.precision, engine.threads)
         except EngineUnavailable:
-            if engine.precision != "auto" or precision == "f32":
+            if engine.precision != "auto" or variant.precision == "f32":
                 raise
     progress("compile", len(wanted), len(wanted))
     return runtimes
+
+
+def _model_path(folder: Path, index: int) -> Path:
+    return folder / f"variant-{index}.xml"
 
 
 def _scores(name: str, runtime: OpenVinoRuntime, parts: NDArray[np.uint8], progress: Progress) -> PartScores:
@@ -154,13 +156,16 @@ def _check_network(module: nn.Module, parts: NDArray[np.uint8], engine: PartScor
     return error
 
 
-def _choose(table: tuple[Candidate, ...], engine: EngineSettings) -> Precision:
-    """The fastest that keeps parity, or the one asked for by name. Raises ParityError where that changes a verdict."""
+def _choose(table: Sequence[Candidate], engine: EngineSettings) -> Candidate:
+    """The fastest that keeps parity, or of the precision asked for by name the best. Raises ParityError.
+
+    A precision by name may lose some rank correlation, never a verdict.
+    """
     if engine.precision == "auto":
-        return fastest(table).precision
-    asked = next(candidate for candidate in table if candidate.precision == engine.precision)
-    if asked.verdict_changes:
-        raise ParityError(
-            f"engine.precision {engine.precision} is refused: {'; '.join(asked.faults)}; set it to auto, or to f32"
-        )
-    return asked.precision
+        return fastest(table)
+    asked = [candidate for candidate in table if candidate.precision == engine.precision]
+    allowed = [candidate for candidate in asked if not candidate.verdict_changes]
+    if not allowed:
+        faults = "; ".join(asked[0].faults)
+        raise ParityError(f"engine.precision {engine.precision} is refused: {faults}; set it to auto, or to f32")
+    return min(allowed, key=lambda candidate: (bool(candidate.faults), candidate.median_ms))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from engines.artifact import ParityRow
+from engines.compilation.precision import Variant
 from engines.runtimes import Runtime, infer
 from engines.runtimes.openvino import Precision
 
@@ -39,8 +40,9 @@ class PartScores:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One precision, its speed, its distance from f32, and its faults: empty where it keeps parity."""
+    """One variant, its speed, its distance from f32, and its faults: empty where it keeps parity."""
 
+    name: str
     precision: Precision
     median_ms: float
     rank_correlation: float
@@ -86,9 +88,9 @@ def relative_error(scores: PartScores, reference: PartScores) -> float:
     return worst
 
 
-def median_ms(runtimes: Mapping[Precision, Runtime], part: NDArray[np.uint8]) -> dict[Precision, float]:
+def median_ms(runtimes: Mapping[str, Runtime], part: NDArray[np.uint8]) -> dict[str, float]:
     """Median latency in ms of one part through each runtime; rounds are interleaved, so that all see one machine."""
-    samples: dict[Precision, list[float]] = {name: [] for name in runtimes}
+    samples: dict[str, list[float]] = {name: [] for name in runtimes}
     for _ in range(TIMED_ROUNDS):
         for name, runtime in runtimes.items():
             infer(runtime, part)  # caches hold the engine that ran before
@@ -100,7 +102,7 @@ def median_ms(runtimes: Mapping[Precision, Runtime], part: NDArray[np.uint8]) ->
 
 
 def judge(
-    precision: Precision, scores: PartScores, reference: PartScores, verdicts: Verdicts, latency_ms: float
+    variant: Variant, scores: PartScores, reference: PartScores, verdicts: Verdicts, latency_ms: float
 ) -> Candidate:
     """Compare one candidate's scores and verdicts with f32's, and name what is wrong with it."""
     if not scores.finite():
@@ -116,7 +118,8 @@ def judge(
         if changes:
             faults.append(f"{changes} of {len(changed)} verdicts change")
     return Candidate(
-        precision=precision,
+        name=variant.name,
+        precision=variant.precision,
         median_ms=latency_ms,
         rank_correlation=rank,
         max_abs_error=_largest_finite(np.abs(scores.part - reference.part)),
@@ -137,20 +140,20 @@ def fastest(candidates: Sequence[Candidate]) -> Candidate:
     return min(faster, key=lambda candidate: candidate.median_ms, default=f32)
 
 
-def parity_rows(candidates: Sequence[Candidate], chosen: Precision) -> tuple[ParityRow, ...]:
+def parity_rows(candidates: Sequence[Candidate], chosen: Candidate) -> tuple[ParityRow, ...]:
     """The table for the manifest and the report; `kept` marks the engine that goes into the bundle."""
     rows = []
     for candidate in candidates:
-        good = "the reference" if candidate.precision == "f32" else "keeps parity with f32"
+        good = "the reference" if candidate is candidates[0] else "keeps parity with f32"
         rows.append(
             ParityRow(
-                precision=candidate.precision,
+                precision=candidate.name,
                 median_ms=candidate.median_ms,
                 rank_correlation=candidate.rank_correlation,
                 max_abs_error=candidate.max_abs_error,
                 max_rel_error=candidate.max_rel_error,
                 verdict_changes=candidate.verdict_changes,
-                kept=candidate.precision == chosen,
+                kept=candidate is chosen,
                 why="; ".join(candidate.faults) or good,
             )
         )

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from engines.compilation.graph import in_tail
@@ -23,26 +27,85 @@ if TYPE_CHECKING:
 CALIBRATION_PARTS: Final = 100
 """Good parts that int8 ranges are taken from; more than this moves the ranges by less than the bin width."""
 
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to run the graph: a precision, and which nodes (a pattern on their names) stay in f32 beside the tail."""
+
+    name: str
+    precision: Precision
+    exact: str = ""
+
+
+VARIANTS: Final = (
+    Variant("f32", "f32"),
+    Variant("bf16", "bf16"),
+    Variant("bf16, first teacher level f32", "bf16", r"network\.teachers\.\d+\.stages\.0[./]"),
+    Variant("int8", "int8"),
+    Variant("int8, first teacher level f32", "int8", r"network\.teachers\.\d+\.stages\.0[./]"),
+)
+"""What `auto` chooses from, the reference first. The first teacher level rounds most (docs/engine.md)."""
+
 _NOT_COMPUTED: Final = frozenset({"Constant", "Parameter", "Result"})
 
 
-def build_model(graph: Path, precision: Precision, good_parts: NDArray[np.uint8], model: Path) -> None:
-    """Write `model` (.xml, and .bin beside it): `graph` as OpenVINO runs it in `precision`; int8 blocks for seconds.
+def variants_of(graph: Path, precision: str) -> list[Variant]:
+    """The variants worth building of `graph` for a setting (`auto` or a precision by name): f32, then those."""
+    names = [node.name for node in onnx.load(graph).graph.node]
+    return [
+        variant
+        for variant in VARIANTS
+        if variant.precision in {"f32", precision} | ({"bf16", "int8"} if precision == "auto" else set())
+        if not variant.exact or any(re.match(variant.exact, name) for name in names)
+    ]
+
+
+def build_model(graph: Path, variant: Variant, good_parts: NDArray[np.uint8], model: Path) -> None:
+    """Write `model` (.xml, and .bin beside it): `graph` as OpenVINO runs that variant; int8 blocks for seconds.
 
     good_parts: (P, H, W, 3) uint8 RGB, from which int8 takes its activation ranges; other precisions ignore it.
     Raises EngineUnavailable where int8 is asked for and NNCF is not installed.
     """
     ov = import_openvino()
     built: Model = ov.convert_model(graph)
-    tail = _tail(built)
-    if precision == "int8":
-        built = _quantise(built, tail, good_parts)
+    _settle_interpolations(ov, built)
+    exact = _exact(built, variant.exact)
+    if variant.precision == "int8":
+        built = _quantise(built, exact, good_parts)
     ov.save_model(built, model, compress_to_fp16=False)
-    _keep_precise(model, frozenset(tail))
+    _keep_precise(model, frozenset(exact))
 
 
-def _tail(model: Model) -> list[str]:
-    """Names of the operations of the submodule `tail`, and of all that is computed from them."""
+def _settle_interpolations(ov: ModuleType, model: Model) -> None:
+    """Replace Interpolate-11 by Interpolate-4, which is what the CPU runs.
+
+    OpenVINO does the same when it compiles, but forgets the mark of `_keep_precise` on the way.
+    """
+    for old in model.get_ordered_ops():
+        if old.get_type_name() != "Interpolate" or old.get_type_info().version_id != "opset11":
+            continue
+        wanted = old.get_attributes()
+        if wanted["shape_calculation_mode"] != "sizes":
+            raise ValueError(f"{old.get_friendly_name()}: the exporter gave scales; expected sizes")
+        image, sizes, *given = old.input_values()
+        axes = np.arange(len(image.get_shape())) if not given else given[0].get_node().get_data()
+        new = ov.opset10.interpolate(
+            image,
+            sizes,
+            np.ones(len(axes), dtype=np.float32),
+            wanted["mode"],
+            "sizes",
+            axes=axes.astype(np.int64),
+            coordinate_transformation_mode=wanted["coordinate_transformation_mode"],
+            nearest_mode=wanted["nearest_mode"],
+        )
+        new.set_friendly_name(old.get_friendly_name())
+        ov.utils.replace_node(old, new)
+    model.validate_nodes_and_infer_types()
+
+
+def _exact(model: Model, pattern: str) -> list[str]:
+    """Names of the operations of the submodule `tail`, of all that is computed from them, and of those that match."""
     names: list[str] = []
     inside: set[str] = set()
     for operation in model.get_ordered_ops():
@@ -53,11 +116,13 @@ def _tail(model: Model) -> list[str]:
         if in_tail(name) or sources & inside:
             inside.add(name)
             names.append(name)
+        elif pattern and re.match(pattern, name):
+            names.append(name)
     return names
 
 
-def _quantise(model: Model, tail: list[str], good_parts: NDArray[np.uint8]) -> Model:
-    """NNCF's post-training quantisation of everything before the tail, symmetric weights and asymmetric activations."""
+def _quantise(model: Model, exact: list[str], good_parts: NDArray[np.uint8]) -> Model:
+    """NNCF's post-training quantisation of all but `exact`, symmetric weights and asymmetric activations."""
     if len(good_parts) == 0:
         raise ValueError("int8 needs good parts to take its ranges from")
     try:
@@ -75,7 +140,7 @@ def _quantise(model: Model, tail: list[str], good_parts: NDArray[np.uint8]) -> M
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(chosen),
             fast_bias_correction=True,
-            ignored_scope=nncf.IgnoredScope(names=tail),
+            ignored_scope=nncf.IgnoredScope(names=exact),
         )
     return quantised
 
@@ -95,14 +160,14 @@ def _without_chatter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _keep_precise(model: Path, tail: frozenset[str]) -> None:
-    """Mark the tail's layers `precise`, so that a bf16 engine computes them in f32.
+def _keep_precise(model: Path, exact: frozenset[str]) -> None:
+    """Mark these layers `precise`, so that a bf16 engine computes them in f32.
 
     The attribute is OpenVINO's own (`DisableFP16Compression`); its Python API cannot set it, its IR reader can.
     """
     tree = ET.parse(model)  # noqa: S314 - our own file, written a moment ago
     for layer in tree.iterfind("./layers/layer"):
-        if layer.get("name") not in tail or layer.get("type") in {"Const", "Result"}:
+        if layer.get("name") not in exact or layer.get("type") in {"Const", "Result"}:
             continue
         info = layer.find("rt_info")
         if info is None:
