@@ -98,6 +98,10 @@ class Gate:
             return self.on_scores(early, now_ns)
         return [] if early is None else self.on_fault(early, now_ns)
 
+    def early(self, seq: int) -> Scores | Fault | None:
+        """What has come of part `seq` before its trigger."""
+        return self._early.get(seq)
+
     def on_scores(self, scores: Scores, now_ns: int) -> list[Answer]:
         """Decide a pending part. Past the deadline: INVALID (late), if not yet said, and the scores as LateScores."""
         trigger = self._pending.get(scores.seq)
@@ -245,7 +249,8 @@ class GateLoop:
             elif isinstance(message, Fault):
                 self._tell(self._gate.on_fault(message, now_ns), message)
             elif isinstance(message, Trigger):
-                self._tell(self._gate.on_trigger(message, now_ns), None)
+                early = self._gate.early(message.seq)
+                self._tell(self._gate.on_trigger(message, now_ns), early)
             self._tell(self._gate.expire(time.monotonic_ns(), self._margin_ns), None)
         self._tell(self._gate.expire(time.monotonic_ns(), self._margin_ns), None)
         self._meters.set_count(Count.REFUSED, self._gate.refused)

@@ -99,7 +99,9 @@ def test_scores_past_the_deadline_are_late_even_where_nobody_said_so_yet() -> No
 def test_scores_that_overtake_their_trigger_wait_for_it() -> None:
     """The order in which trigger and scores are read does not matter."""
     rule = gate()
-    assert rule.on_scores(scores(3), MS) == []
+    overtaking = scores(3)
+    assert rule.on_scores(overtaking, MS) == []
+    assert rule.early(3) is overtaking
     assert only(rule.on_trigger(trigger(3), 2 * MS)).outcome is Outcome.PASS
     assert rule.on_fault(fault(4), MS) == []
     assert only(rule.on_trigger(trigger(4), 2 * MS)).reason is Reason.NO_PART
