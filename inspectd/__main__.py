@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import importlib.metadata
 import sys
-import traceback
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol, cast
 
-EXIT_INTERNAL = 1
-EXIT_STORAGE = 8
-EXIT_INTERRUPTED = 130
+from inspectd.exits import run_program
 
 EPILOG = """\
 a first tour, without a camera:
@@ -65,21 +61,7 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one sub-command and return its exit code; errors become one line on standard error."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
-    if debug:
-        arguments.remove("--debug")
-    try:
-        return _dispatch(arguments)
-    except KeyboardInterrupt:
-        print("inspectd: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: nothing is left to tell it
-        return EXIT_INTERNAL
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        return _explain(error)
+    return run_program("inspectd", arguments, _dispatch)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -104,25 +86,6 @@ def _dispatch(arguments: list[str]) -> int:
     if module is None:
         parser.error("name a command")
     return module.run(args)
-
-
-def _explain(error: Exception) -> int:
-    """Print one line that says what is wrong, and return the exit code that goes with it."""
-    exit_code = getattr(error, "exit_code", None)
-    if isinstance(exit_code, int):
-        print(f"inspectd: {error}", file=sys.stderr)
-        return exit_code
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
-        print(
-            f"inspectd: {error.filename or 'storage'}: {error.strerror}; free space or choose another folder",
-            file=sys.stderr,
-        )
-        return EXIT_STORAGE
-    print(
-        f"inspectd: internal error: {type(error).__name__}: {error} (run again with --debug to see where)",
-        file=sys.stderr,
-    )
-    return EXIT_INTERNAL
 
 
 if __name__ == "__main__":

@@ -90,8 +90,72 @@ def choose(waiting: Sequence[Frame], now_ns: int, cost_ns: int) -> Choice:
     return Choice(possible[index], possible[:index] + possible[index + 1 :], drop)
 
 
+class Inspector:
+    """Frame -> scores, one part at a time: the step that the daemon and a replay share.
+
+    The part image is written straight into the engine's input buffer.
+    regions: names, in the order of the engine's region scores.
+    """
+
+    def __init__(self, *, runtime: Runtime, locate: LocatePart, regions: tuple[str, ...], meters: Meters) -> None:
+        self._slot = runtime.slots[0]
+        self._locate = locate
+        self._regions = regions
+        self._meters = meters
+
+    def inspect(self, frame: Frame) -> Scores | Fault:
+        """Locate and infer one part; blocks for the engine, at most a second beyond the part's deadline.
+
+        The scores of a part whose deadline passes meanwhile are still returned: they are recorded as late.
+        """
+        taken_ns = time.monotonic_ns()
+        self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
+        try:
+            pose = self._locate(frame.image, self._slot.input)
+            located_ns = time.monotonic_ns()
+            self._slot.start()
+            outputs = self._slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + ENGINE_GRACE_S)
+            scored_ns = time.monotonic_ns()
+        except PartFault as fault:
+            self._meters.observe(Step.LOCATE, time.monotonic_ns() - taken_ns)
+            return _fault(frame, fault.reason, fault.detail)
+        except EngineFault as error:
+            self._meters.count(Count.ENGINE_FAULTS)
+            self._meters.engine_faults_in_a_row += 1
+            return _fault(frame, Reason.ENGINE_FAULT, str(error))
+        except Exception as error:  # the stage loop: no part may take the stage down
+            self._meters.count(Count.STAGE_ERRORS)
+            return _fault(frame, Reason.ENGINE_FAULT, f"{type(error).__name__}: {error}")
+        self._meters.engine_faults_in_a_row = 0
+        self._meters.observe(Step.LOCATE, located_ns - taken_ns)
+        self._meters.observe(Step.ENGINE, scored_ns - located_ns)
+        return self._judgeable(frame, pose, outputs, located_ns, scored_ns)
+
+    def _judgeable(self, frame: Frame, pose: Pose, outputs: Outputs, located_ns: int, scored_ns: int) -> Scores | Fault:
+        """The engine's answer as Scores, or the Fault that it is."""
+        scores = (outputs.part_score, *(float(score) for score in outputs.region_scores))
+        if len(scores) != len(self._regions) + 1:
+            return _fault(frame, Reason.ENGINE_FAULT, f"the engine gave {len(scores) - 1} region scores")
+        if not all(math.isfinite(score) for score in scores):
+            return _fault(frame, Reason.NOT_A_NUMBER, "the engine gave a score that is not a finite number")
+        return Scores(
+            seq=frame.seq,
+            part_id=frame.part_id,
+            part_score=scores[0],
+            region_scores=tuple(zip(self._regions, scores[1:], strict=True)),
+            captured_ns=frame.captured_ns,
+            located_ns=located_ns,
+            scored_ns=scored_ns,
+            pose=pose,
+            label=frame.label,
+            source=frame.source,
+            image=frame.image,
+            anomaly_map=outputs.anomaly_map.copy(),  # the slot's buffer is written again with the next part
+        )
+
+
 class Inspection:
-    """Frames -> scores or faults; one thread. The part image is written straight into the engine's input buffer.
+    """Frames -> scores or faults; one thread.
 
     regions: names, in the order of the engine's region scores. bound: frames held here beside those in the queue.
     margin_ns: how long before its deadline the gate gives a part up.
@@ -109,9 +173,7 @@ class Inspection:
         margin_ns: int,
         meters: Meters,
     ) -> None:
-        self._slot = runtime.slots[0]
-        self._locate = locate
-        self._regions = regions
+        self._inspector = Inspector(runtime=runtime, locate=locate, regions=regions, meters=meters)
         self._frames, self._gate = frames, gate
         self._bound = bound
         self._margin_ns = margin_ns
@@ -145,55 +207,12 @@ class Inspection:
             self._send(self.inspect(choice.next))
 
     def inspect(self, frame: Frame) -> Scores | Fault:
-        """Locate and infer one part; blocks for the engine, at most a second beyond the part's deadline.
-
-        The scores of a part whose deadline passes meanwhile are still returned: they are recorded as late.
-        """
+        """As `Inspector.inspect`; learns from it how long a part takes."""
         taken_ns = time.monotonic_ns()
-        self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
-        try:
-            pose = self._locate(frame.image, self._slot.input)
-            located_ns = time.monotonic_ns()
-            self._slot.start()
-            outputs = self._slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + ENGINE_GRACE_S)
-            scored_ns = time.monotonic_ns()
-        except PartFault as fault:
-            self._meters.observe(Step.LOCATE, time.monotonic_ns() - taken_ns)
-            return _fault(frame, fault.reason, fault.detail)
-        except EngineFault as error:
-            self._meters.count(Count.ENGINE_FAULTS)
-            self._meters.engine_faults_in_a_row += 1
-            return _fault(frame, Reason.ENGINE_FAULT, str(error))
-        except Exception as error:  # the stage loop: no part may take the stage down
-            self._meters.count(Count.STAGE_ERRORS)
-            return _fault(frame, Reason.ENGINE_FAULT, f"{type(error).__name__}: {error}")
-        self._meters.engine_faults_in_a_row = 0
-        self._meters.observe(Step.LOCATE, located_ns - taken_ns)
-        self._meters.observe(Step.ENGINE, scored_ns - located_ns)
-        self._cost.learn(scored_ns - taken_ns)
-        return self._judgeable(frame, pose, outputs, located_ns, scored_ns)
-
-    def _judgeable(self, frame: Frame, pose: Pose, outputs: Outputs, located_ns: int, scored_ns: int) -> Scores | Fault:
-        """The engine's answer as Scores, or the Fault that it is."""
-        scores = (outputs.part_score, *(float(score) for score in outputs.region_scores))
-        if len(scores) != len(self._regions) + 1:
-            return _fault(frame, Reason.ENGINE_FAULT, f"the engine gave {len(scores) - 1} region scores")
-        if not all(math.isfinite(score) for score in scores):
-            return _fault(frame, Reason.NOT_A_NUMBER, "the engine gave a score that is not a finite number")
-        return Scores(
-            seq=frame.seq,
-            part_id=frame.part_id,
-            part_score=scores[0],
-            region_scores=tuple(zip(self._regions, scores[1:], strict=True)),
-            captured_ns=frame.captured_ns,
-            located_ns=located_ns,
-            scored_ns=scored_ns,
-            pose=pose,
-            label=frame.label,
-            source=frame.source,
-            image=frame.image,
-            anomaly_map=outputs.anomaly_map.copy(),  # the slot's buffer is written again with the next part
-        )
+        answer = self._inspector.inspect(frame)
+        if isinstance(answer, Scores):
+            self._cost.learn(answer.scored_ns - taken_ns)
+        return answer
 
     def _take_in(self) -> None:
         """Take waiting frames off the queue, up to the bound."""

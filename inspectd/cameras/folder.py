@@ -61,7 +61,7 @@ def list_images(folder: Path) -> list[Path]:
         raise CameraError(f"{folder}: cannot be read as an image folder: {error.strerror}") from error
     if not files:
         raise CameraError(f"{folder}: holds no image (png, jpg, bmp, tif or webp)")
-    return sorted(files, key=_natural)
+    return sorted(files, key=natural_key)
 
 
 def read_image(file: Path) -> Image:
@@ -83,6 +83,6 @@ def read_image(file: Path) -> Image:
         raise CameraError(f"{file}: {error}") from error
 
 
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key in which runs of digits compare as numbers."""
+def natural_key(file: Path) -> list[tuple[int, str]]:
+    """Sort key of a file's name in which runs of digits compare as numbers."""
     return [(int(run), "") if run.isdigit() else (-1, run.lower()) for run in re.split(r"(\d+)", file.name)]

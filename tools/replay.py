@@ -1,0 +1,142 @@
+#!/usr/bin/env python3
+"""Recorded footage through a station's line again: what the verdicts are now, and which of them changed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from inspectd.config import Station, load_station
+from inspectd.exits import EXIT_CHANGED, run_program
+from inspectd.loading import find_bundle, load_engine
+from inspectd.locate import Locator
+from inspectd.pipeline import locate_part
+from inspectd.records.reading import RecordReader
+from inspectd.replay.compare import Comparison, against_records, between
+from inspectd.replay.footage import Footage
+from inspectd.replay.line import ReplayLine, replay
+from inspectd.replay.report import Run, comparison_json, print_comparison, print_run, run_json, write_csv
+
+EPILOG = """\
+FOOTAGE is a folder of images, a labelled set in MVTec layout, a video, a folder of `inspectd record`, or the records
+of a daemon (records/<station>; parts whose image was kept).
+
+examples:
+  tools/replay.py footage/smdc --station smdc                        what the active bundle says of these parts
+  tools/replay.py records/smdc --station smdc --against records/smdc/records.db
+                                                                     does it still say what it said on the line?
+  tools/replay.py parts.avi --station smdc --bundle out --json       with another bundle, as one JSON document
+  tools/replay.py sets/smdc --station smdc --bundle bundles/smdc/4ada5c9ba694e0d5 --bundle bundles/smdc/91c0ffee12345678
+
+exit codes: those of inspectd (docs/exit_codes.md), and 11 where verdicts changed.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return run_program("replay", list(sys.argv[1:] if argv is None else argv), _run)
+
+
+def _run(arguments: list[str]) -> int:
+    args = _parse(arguments)
+    station = load_station(args.station)
+    cv2.setNumThreads(1)  # as the daemon runs, so that nothing differs
+    footage = Footage(args.footage)
+    runs = _replay(station, footage, args.bundle or [None], args.max_parts)
+    recorded = None
+    if args.against is not None:
+        with RecordReader(args.against) as reader:
+            recorded = against_records(runs[0].parts, reader.all())
+    versus = between(runs[0].parts, runs[1].parts) if len(runs) == 2 else None
+    if args.csv is not None:
+        write_csv(args.csv, runs)
+    if args.json:
+        document = {
+            "station": station.station,
+            "footage": str(footage.path),
+            "without_image": footage.left_out,
+            "runs": [run_json(run) for run in runs],
+            "against": recorded and comparison_json(recorded),
+            "between": versus and comparison_json(versus),
+        }
+        print(json.dumps(document, indent=1, allow_nan=False))
+    else:
+        _print(footage, runs, recorded, versus)
+    differs = any(comparison is not None and comparison.changed for comparison in (recorded, versus))
+    return EXIT_CHANGED if differs else 0
+
+
+def _print(footage: Footage, runs: Sequence[Run], recorded: Comparison | None, versus: Comparison | None) -> None:
+    console = Console(soft_wrap=not sys.stdout.isatty())
+    if footage.left_out:
+        console.print(f"{footage.left_out} recorded parts are left out: no image of them was kept")
+    for run in runs:
+        print_run(console, run, f"{footage.about} {footage.path}")
+    if recorded is not None:
+        print_comparison(console, recorded, "the records", "this replay")
+    if versus is not None:
+        print_comparison(console, versus, runs[0].bundle_hash[:16], runs[1].bundle_hash[:16])
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="replay", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("footage", type=Path, metavar="FOOTAGE", help="folder, video, labelled set or records")
+    parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    parser.add_argument(
+        "--bundle", type=Path, action="append", help="a bundle's folder (default: the active one); twice: compare"
+    )
+    parser.add_argument("--against", type=Path, metavar="DB", help="records.db to compare with: which verdicts changed")
+    parser.add_argument("--max-parts", type=_count, metavar="N", help="only the first N parts")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each part (and bundle)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(arguments)
+    if args.bundle is not None and len(args.bundle) > 2:
+        parser.error("--bundle: at most two can be compared")
+    if args.bundle is not None and len(args.bundle) == 2 and args.against is not None:
+        parser.error("--against compares one bundle with the records: give one --bundle")
+    return args
+
+
+def _replay(station: Station, footage: Footage, bundles: Sequence[Path | None], max_parts: int | None) -> list[Run]:
+    """Load each bundle as the daemon does, golden check included, and run the footage through all of them."""
+    with ExitStack() as stack:
+        lines = []
+        for path in bundles:
+            engine = load_engine(station, find_bundle(station, path))
+            stack.callback(engine.runtime.close)
+            locate = locate_part(Locator(station.locate, station.canvas))
+            lines.append(
+                ReplayLine(station.station, engine=engine, locate=locate, invalid_action=station.line.invalid_action)
+            )
+        bar = stack.enter_context(_progress())
+        total = footage.parts if footage.parts is None or max_parts is None else min(footage.parts, max_parts)
+        task = bar.add_task("inspecting", total=total)
+        results = replay(footage, lines, max_parts=max_parts, progress=lambda done: bar.update(task, completed=done))
+    return [Run(line.bundle_hash, line.engine, parts) for line, parts in zip(lines, results, strict=True)]
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
