@@ -44,10 +44,10 @@ def load_mask(path: Path) -> NDArray[np.bool_]:
 def _open(path: Path) -> Image.Image:
     """The decoded picture, every byte of it read."""
     try:
-        with warnings.catch_warnings():
+        with path.open("rb") as file, warnings.catch_warnings():
             # Pillow warns of sizes between its bound and twice that; the check below speaks for itself.
             warnings.simplefilter("ignore")
-            picture = Image.open(path)
+            picture = Image.open(file)
             width, height = picture.size
             if width * height > MAX_PIXELS:
                 raise DataError(f"{path}: {width}x{height} pixels; the most is {MAX_PIXELS // 1_000_000} megapixels")

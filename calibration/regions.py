@@ -30,11 +30,11 @@ def calibrate_lambdas(
         raise TooFewParts(f"{len(pg)} held-out good parts: the region weights need at least {MIN_PARTS}")
     if not np.isfinite(pg).all() or (pg < 0).any():
         raise CalibrationError("Patch_GMSD of good parts is negative or not a number; train again")
-    means = pg.mean(axis=0)
+    # Sorted, so that nothing depends on the order of the parts.
+    ordered = pg[np.lexsort(pg.T[::-1])]
+    means = ordered.mean(axis=0)
     if (means <= 0).any():
         raise CalibrationError(f"region {regions[int(np.argmin(means))]}: Patch_GMSD is 0 on every good part")
-    # Sorted first, so that the interval does not depend on the order of the parts.
-    ordered = pg[np.lexsort(pg.T[::-1])]
     draws = np.random.default_rng(seed).integers(0, len(pg), size=(RESAMPLES, len(pg)))
     resampled = np.maximum(
         ordered[draws].mean(axis=1), np.finfo(np.float64).tiny

@@ -90,9 +90,9 @@ def _how(limits: ThresholdSet) -> str:
     return (
         f"{limits.parts} good parts are too few to count off a rate of {_percent(limits.asked_rate)}, so a generalised "
         f"Pareto tail was fitted to the highest scores, and the limits set where it expects "
-        f"{_percent(limits.expected_rate)} of good parts, its doubt included. With {confidence} confidence no more than "
-        f"{_percent(limits.high)} of future good parts pass a limit. With {limits.needed_parts} held-out good parts the "
-        "limits would rest on counting alone, and this interval would be narrower."
+        f"{_percent(limits.expected_rate)} of good parts, its doubt included. With {confidence} confidence no more "
+        f"than {_percent(limits.high)} of future good parts pass a limit. With {limits.needed_parts} held-out good "
+        "parts the limits would rest on counting alone, and this interval would be narrower."
     )
 
 

@@ -81,8 +81,8 @@ def choose_thresholds(
         limits = _conformal(columns, blocks, asked)
     else:
         notes.append(
-            f"{len(scores)} good parts are too few to count a false-reject rate of {100 * asked_rate:.3g} %: the limits rest "
-            f"on a fitted tail; with {needed} held-out good parts they rest on counting"
+            f"{len(scores)} good parts are too few to count a false-reject rate of {100 * asked_rate:.3g} %: the "
+            f"limits rest on a fitted tail; with {needed} held-out good parts they rest on counting"
         )
         limits = _from_tail(columns, min_blocks, asked)
     method = "conformal" if blocks >= min_blocks else "tail"

@@ -126,8 +126,11 @@ def _point(home: Path, short: str) -> None:
 
 def _remember(home: Path, action: str, short: str) -> None:
     line = json.dumps({"wall": datetime.now(UTC).isoformat(), "action": action, "bundle": short})
-    with (home / HISTORY_NAME).open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
+    with (home / HISTORY_NAME).open("a+", encoding="utf-8") as file:
+        file.seek(0)
+        before = file.read()
+        # A line that a power cut tore must not take this one with it.
+        file.write(("\n" if before and not before.endswith("\n") else "") + line + "\n")
         file.flush()
         os.fsync(file.fileno())
 

@@ -125,14 +125,15 @@ def _progress() -> Progress:
 
 def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
     console = Console()
-    console.print(f"bundle {bundle.short_hash} (station {bundle.station}) on {data}")
+    console.print(f"bundle {bundle.short_hash} (station {bundle.station}) on {data}", soft_wrap=True)
     overall = evaluation.overall
     promised = bundle.thresholds
     console.print(
         f"false rejects {_rate(overall.false_reject_rate, overall.false_reject_interval)}, "
         f"promised {promised.low:.2%} to {promised.high:.2%}; "
         f"escapes {_rate(overall.escape_rate, overall.escape_interval)}; "
-        f"invalid {overall.invalid_good} good, {overall.invalid_defective} defective"
+        f"invalid {overall.invalid_good} good, {overall.invalid_defective} defective",
+        soft_wrap=True,
     )
     for reason, count in evaluation.invalid_reasons.items():
         console.print(f"  {reason}: {count}")
@@ -143,9 +144,9 @@ def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
 
 
 def _table(title: str, group: dict[str, Figures]) -> Table:
-    table = Table(box=None, pad_edge=False, title=f"by defect {title}", title_justify="left")
-    table.add_column(title)
-    names = ("parts", "image AUROC", "FPR@95TPR", "TPR@10FPR", "pixel AUROC", "PRO", "escapes", "escape rate")
+    table = Table(box=None, pad_edge=False, title=f"by defect {title}", title_justify="left", padding=(0, 1))
+    table.add_column(title, no_wrap=True)
+    names = ("parts", "AUROC", "FPR@95", "TPR@10", "pixels", "PRO", "escapes")
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
     for name, figures in group.items():
@@ -157,7 +158,6 @@ def _table(title: str, group: dict[str, Figures]) -> Table:
             _number(figures.tpr_at_10fpr),
             _number(figures.pixel_auroc),
             _number(figures.pro),
-            str(figures.escapes),
             _rate(figures.escape_rate, figures.escape_interval),
         )
     return table
@@ -168,4 +168,4 @@ def _number(value: float | None) -> str:
 
 
 def _rate(rate: float | None, interval: tuple[float, float] | None) -> str:
-    return "-" if rate is None or interval is None else f"{rate:.1%} ({interval[0]:.1%}-{interval[1]:.1%})"
+    return "-" if rate is None or interval is None else f"{rate:.1%} ({100 * interval[0]:.1f}-{100 * interval[1]:.1f})"

@@ -84,7 +84,10 @@ def make_content(station: str = "line1", seed: int = 0, **changes: object) -> Ma
         preset="quick",
         data=fingerprint([f"{seed:064x}", "ab" * 32]),
         teachers=(TeacherInfo(name="efficientnet_lite0", sha256="0" * 64, licence="Apache-2.0"),),
-        lambdas=(Lambda(region="left", value=1.0, low=0.9, high=1.0), Lambda(region="right", value=0.5, low=0.4, high=0.6)),
+        lambdas=(
+            Lambda(region="left", value=1.0, low=0.9, high=1.0),
+            Lambda(region="right", value=0.5, low=0.4, high=0.6),
+        ),
         thresholds=choose_thresholds(part, regions, ["left", "right"], asked_rate=0.01, confidence=0.95),
         engine=EngineInfo(
             runtime="openvino",

@@ -1,0 +1,240 @@
+"""Data folders: layouts, splits by part, and one clear line for each folder that is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from calibration.dataset import Layout, Sample, folds, read_dataset, split
+from calibration.errors import DataError, TooFewParts
+from calibration.images import load_image, load_mask
+
+PAPER = Path(__file__).parents[3] / "shared" / "data" / "paper"
+
+
+def picture(path: Path, value: int = 7, size: tuple[int, int] = (6, 4)) -> Path:
+    """Write a small picture of one colour."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (value, value, value)).save(path)
+    return path
+
+
+@pytest.fixture
+def mvtec(tmp_path: Path) -> Path:
+    """A set in MVTec layout, with the files that the published sets carry beside their images."""
+    for name in ("000", "001"):
+        picture(tmp_path / "train/good" / f"{name}.png")
+        picture(tmp_path / "test/good" / f"{name}.png")
+        picture(tmp_path / "test/crack" / f"{name}.png")
+        picture(tmp_path / "ground_truth/crack" / f"{name}_mask.png", 255)
+        picture(tmp_path / "test/stain" / f"{name}.png")
+    (tmp_path / "license.txt").write_text("CC")
+    return tmp_path
+
+
+def test_mvtec_layout(mvtec: Path) -> None:
+    """Good parts come from train/good; tests carry defect type and mask where there is one."""
+    data = read_dataset(mvtec)
+    assert data.layout is Layout.MVTEC
+    assert [sample.path.name for sample in data.good] == ["000.png", "001.png"]
+    assert sorted({sample.label for sample in data.labelled}) == ["crack", "good", "stain"]
+    cracks = [sample for sample in data.labelled if sample.label == "crack"]
+    assert [sample.mask_path for sample in cracks] == [
+        mvtec / "ground_truth/crack/000_mask.png",
+        mvtec / "ground_truth/crack/001_mask.png",
+    ]
+    assert all(sample.mask_path is None for sample in data.labelled if sample.label != "crack")
+    assert len({sample.part_id for sample in (*data.good, *data.labelled)}) == 8
+
+
+def test_btad_layout(tmp_path: Path) -> None:
+    """train/ok, test/ok, test/ko and masks of the image's own name, of another file type."""
+    picture(tmp_path / "train/ok/0000.bmp")
+    picture(tmp_path / "test/ok/0001.bmp")
+    picture(tmp_path / "test/ko/0002.bmp")
+    picture(tmp_path / "ground_truth/ko/0002.png", 255)
+    data = read_dataset(tmp_path)
+    assert data.layout is Layout.BTAD
+    assert [(sample.label, sample.mask_path) for sample in data.labelled] == [
+        ("ko", tmp_path / "ground_truth/ko/0002.png"),
+        ("good", None),
+    ]
+
+
+def test_severity_and_size_from_the_table(mvtec: Path) -> None:
+    """A CSV with file, severity and size_px describes the defects."""
+    (mvtec / "metadata.csv").write_text(
+        "file,label,severity,size_px\ntest/crack/000.png,crack,faint,4.5\ntest/good/000.png,good,,\n"
+    )
+    found = {s.path.relative_to(mvtec).as_posix(): (s.severity, s.size_px) for s in read_dataset(mvtec).labelled}
+    assert found["test/crack/000.png"] == ("faint", 4.5)
+    assert found["test/crack/001.png"] == found["test/good/000.png"] == ("", None)
+
+
+def test_plain_folder(tmp_path: Path) -> None:
+    """A folder of images is good parts without labels."""
+    picture(tmp_path / "b.jpg")
+    picture(tmp_path / "a.png")
+    data = read_dataset(tmp_path)
+    assert (data.layout, data.labelled) == (Layout.PLAIN, ())
+    assert [sample.part_id for sample in data.good] == ["a", "b"]
+
+
+def test_footage(tmp_path: Path) -> None:
+    """Recorded footage takes part ids and labels from its metadata."""
+    lines = []
+    for index, (part, label) in enumerate([("p1", ""), ("p1", "good"), ("p2", "crack")]):
+        picture(tmp_path / f"{index}.png")
+        lines.append(json.dumps({"file": f"{index}.png", "part_id": part, "label": label}))
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    data = read_dataset(tmp_path)
+    assert data.layout is Layout.FOOTAGE
+    assert [sample.part_id for sample in data.good] == ["p1", "p1"]
+    assert [sample.label for sample in data.labelled] == ["good", "good", "crack"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 1 is no JSON object"),
+        ('{"file": "../x.png", "part_id": "1"}', "outside the folder"),
+        ('{"file": "x.png", "part_id": "1"}', r"x\.png: named in metadata\.jsonl \(line 1\) but missing"),
+        ("", "names no images"),
+    ],
+)
+def test_bad_footage_is_one_line(tmp_path: Path, line: str, message: str) -> None:
+    """Broken metadata names the file and the line."""
+    (tmp_path / "metadata.jsonl").write_text(line)
+    with pytest.raises(DataError, match=message):
+        read_dataset(tmp_path)
+
+
+def test_wrong_folders_are_one_line(tmp_path: Path, mvtec: Path) -> None:
+    """Absent, empty, a file, an unknown layout, a non-image, a missing mask: each names what is wrong."""
+    with pytest.raises(DataError, match="no such folder"):
+        read_dataset(tmp_path / "absent")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        read_dataset(tmp_path / "empty")
+    with pytest.raises(DataError, match="is a file"):
+        read_dataset(mvtec / "license.txt")
+    with pytest.raises(DataError, match="no train/good"):
+        read_dataset(mvtec / "ground_truth")
+    (mvtec / "train/good/setup.exe").write_bytes(b"MZ")
+    with pytest.raises(DataError, match=r"setup\.exe: is no image"):
+        read_dataset(mvtec)
+    (mvtec / "train/good/setup.exe").unlink()
+    (mvtec / "ground_truth/crack/001_mask.png").unlink()
+    with pytest.raises(DataError, match=r"001\.png: has no mask"):
+        read_dataset(mvtec)
+
+
+def test_image_modes(tmp_path: Path) -> None:
+    """Grey, 16-bit, palette and transparent images become uint8 RGB of the same look."""
+    grey = np.array([[0, 200]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert load_image(tmp_path / "grey.png").tolist() == [[[0, 0, 0], [200, 200, 200]]]
+    Image.fromarray(np.array([[0, 200 * 256 + 9]], np.uint16)).save(tmp_path / "deep.png")
+    assert load_image(tmp_path / "deep.png").tolist() == [[[0, 0, 0], [200, 200, 200]]]
+    Image.fromarray(np.array([[[255, 0, 0, 255], [255, 255, 255, 0]]], np.uint8)).save(tmp_path / "alpha.png")
+    assert load_image(tmp_path / "alpha.png").tolist() == [[[255, 0, 0], [0, 0, 0]]]
+    Image.fromarray(np.array([[[9, 8, 7]]], np.uint8)).convert("P").save(tmp_path / "palette.png")
+    assert load_image(tmp_path / "palette.png").shape == (1, 1, 3)
+
+
+def test_exif_turn_is_applied(tmp_path: Path) -> None:
+    """A photograph that says it lies on its side is turned upright."""
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "side.jpg", exif=exif)
+    assert load_image(tmp_path / "side.jpg").shape == (8, 4, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
+def test_cut_off_file_is_refused(tmp_path: Path, suffix: str) -> None:
+    """An image of which the end is missing is refused with its name, not read as half a part."""
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    whole = tmp_path / f"whole{suffix}"
+    Image.fromarray(pixels).save(whole)
+    half = tmp_path / f"half{suffix}"
+    half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(DataError, match=rf"half\{suffix}: (damaged image|is no image)"):
+        load_image(half)
+
+
+def test_text_named_as_image_is_refused(tmp_path: Path) -> None:
+    """A file that only calls itself an image is refused with its name."""
+    (tmp_path / "a.png").write_text("hello")
+    with pytest.raises(DataError, match=r"a\.png: is no image"):
+        load_image(tmp_path / "a.png")
+
+
+def test_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """A small file that claims to be 20000 x 20000 pixels is refused."""
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    with pytest.raises(DataError, match="megapixels"):
+        load_image(tmp_path / "huge.png")
+
+
+def test_mask_is_true_where_not_black(tmp_path: Path) -> None:
+    """Masks of 0/255 and of 0/1 both mark the defect."""
+    for value in (1, 255):
+        Image.fromarray(np.array([[0, value]], np.uint8)).save(tmp_path / "m.png")
+        assert load_mask(tmp_path / "m.png").tolist() == [[False, True]]
+
+
+def make_samples(parts: int, frames: int) -> list[Sample]:
+    """`frames` frames of each of `parts` parts."""
+    return [
+        Sample(part_id=f"part{part}", path=Path(f"{part}_{frame}.png"))
+        for part in range(parts)
+        for frame in range(frames)
+    ]
+
+
+def test_split_keeps_frames_of_a_part_together() -> None:
+    """No part is on both sides, and the share is of parts."""
+    training, held_out = split(make_samples(20, 3), 0.3, seed=1)
+    assert len(held_out) == 18
+    assert {s.part_id for s in training}.isdisjoint(s.part_id for s in held_out)
+
+
+def test_split_ignores_the_order_of_files() -> None:
+    """The same parts in another order are split the same way; another seed splits otherwise."""
+    samples = make_samples(20, 2)
+    shuffled = [samples[index] for index in np.random.default_rng(0).permutation(len(samples))]
+    assert split(samples, 0.3, seed=1) == split(shuffled, 0.3, seed=1)
+    assert split(samples, 0.3, seed=1) != split(samples, 0.3, seed=2)
+
+
+def test_folds_hold_each_part_out_once() -> None:
+    """Every part is held out in exactly one fold, with all its frames; sizes differ by one part at most."""
+    samples = make_samples(11, 2)
+    pairs = folds(samples, 4, seed=0)
+    held_out = [sample.path for _, held in pairs for sample in held]
+    assert sorted(held_out) == sorted(sample.path for sample in samples)
+    assert sorted(len(held) // 2 for _, held in pairs) == [2, 3, 3, 3]
+    assert all({s.part_id for s in rest}.isdisjoint(s.part_id for s in held) for rest, held in pairs)
+
+
+def test_too_few_parts_to_split() -> None:
+    """One part cannot be split, and three cannot make four folds, however many frames they have."""
+    with pytest.raises(TooFewParts, match="at least 2"):
+        split(make_samples(1, 9), 0.3, seed=0)
+    with pytest.raises(TooFewParts, match="4 folds need at least 4 parts"):
+        folds(make_samples(3, 9), 4, seed=0)
+
+
+@pytest.mark.skipif(not PAPER.is_dir(), reason="shared data are absent")
+def test_real_sets_are_read() -> None:
+    """The real sets beside the checkout are read whole, masks included."""
+    for folder in sorted(path for path in PAPER.iterdir() if path.is_dir()):
+        data = read_dataset(folder)
+        assert (len(data.good), len(data.labelled)) == (32, 64)
+        marked = [sample for sample in data.labelled if sample.mask_path is not None]
+        assert len(marked) == 48
+        assert load_mask(marked[0].mask_path).shape == load_image(marked[0].path).shape[:2]

@@ -1,0 +1,160 @@
+"""Evaluation of a labelled set, through real files and a runtime whose scores are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_making import CANVAS, REGIONS, MeanRuntime, good_scores
+from numpy.typing import NDArray
+from PIL import Image
+
+from calibration.dataset import read_dataset
+from calibration.errors import DataError
+from calibration.evaluate import Evaluation, Prepared, Uninspectable, evaluate
+from calibration.threshold import choose_thresholds
+from engines.artifact import ThresholdSet
+
+SHAPE = (CANVAS.height_px, CANVAS.width_px)
+IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+DEFECT = (slice(20, 30), slice(12, 30))
+
+
+def limits() -> ThresholdSet:
+    """Limits a little over 0.5 for parts of about 0.4."""
+    part, regions = good_scores(300)
+    return choose_thresholds(part, regions, ["left", "right"], asked_rate=0.02, confidence=0.95)
+
+
+def save(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write pixels as PNG."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def part(level: int, defect: int = 0) -> NDArray[np.uint8]:
+    """A part of one grey level, with a brighter defect in region left."""
+    pixels = np.full((*SHAPE, 3), level, np.uint8)
+    pixels[DEFECT] += np.uint8(defect)
+    return pixels
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """10 good parts (one too bright), 4 plain cracks with masks, 4 faint stains without masks."""
+    save(tmp_path / "train/good/0.png", part(40))
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[DEFECT] = 255
+    rows = ["file,label,severity,size_px"]
+    for index in range(10):
+        save(tmp_path / f"test/good/{index}.png", part(70 if index == 9 else 36 + index))
+    for index in range(4):
+        save(tmp_path / f"test/crack/{index}.png", part(38 + index, 190))
+        save(tmp_path / f"ground_truth/crack/{index}_mask.png", mask)
+        rows.append(f"test/crack/{index}.png,crack,plain,12")
+        save(tmp_path / f"test/stain/{index}.png", part(38 + index, 2))
+        rows.append(f"test/stain/{index}.png,stain,faint,{4 + index}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    return tmp_path
+
+
+def prepare(frame: NDArray[np.uint8]) -> Prepared:
+    """The whole frame is the part."""
+    return Prepared(frame, IDENTITY)
+
+
+def run(folder: Path, how: object = prepare) -> Evaluation:
+    """Evaluate the folder, and check that progress was told of every part."""
+    told: list[tuple[int, int]] = []
+    samples = read_dataset(folder).labelled
+    result = evaluate(
+        samples,
+        how,  # type: ignore[arg-type]
+        MeanRuntime(),
+        limits(),
+        regions=REGIONS,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told == [(done, len(samples)) for done in range(1, len(samples) + 1)]
+    return result
+
+
+def test_figures_by_type(folder: Path) -> None:
+    """Cracks are found and marked, stains escape; the bright good part is the one false reject."""
+    result = run(folder)
+    assert (result.overall.good, result.overall.defective) == (10, 8)
+    assert (result.overall.false_rejects, result.overall.escapes) == (1, 4)
+    assert result.overall.false_reject_rate == pytest.approx(0.1)
+    assert result.overall.escape_rate == pytest.approx(0.5)
+    crack, stain = result.by_type["crack"], result.by_type["stain"]
+    # Cracks score 0.56 to 0.59: above 9 of the 10 good parts, below the bright one.
+    assert (crack.image_auroc, crack.tpr_at_10fpr, crack.escapes) == (pytest.approx(0.9), 1.0, 0)
+    assert crack.pixel_auroc == pytest.approx(1.0, abs=0.01)
+    assert crack.pro == pytest.approx(1.0, abs=0.05)
+    assert (stain.escapes, stain.pixel_auroc, stain.pro) == (4, None, None)
+
+
+def test_figures_by_severity_and_size(folder: Path) -> None:
+    """The metadata table groups the defects; every group is compared with all good parts."""
+    result = run(folder)
+    assert set(result.by_severity) == {"plain", "faint"}
+    assert set(result.by_size) == {"03-05 px", "06-08 px", "12+ px"}
+    assert result.by_size["03-05 px"].defective == 2
+    assert all(figures.good == 10 for figures in result.by_size.values())
+
+
+def test_uninspectable_part_counts_as_rejected(folder: Path) -> None:
+    """A part that cannot be located is INVALID: rejected, counted apart, and out of the areas."""
+
+    def no_bright_part(frame: NDArray[np.uint8]) -> Prepared:
+        if frame.mean() > 60:
+            raise Uninspectable("several_parts")
+        return prepare(frame)
+
+    result = run(folder, no_bright_part)
+    assert (result.overall.invalid_good, result.overall.false_rejects) == (1, 1)
+    assert result.overall.invalid_defective + result.overall.invalid_good == sum(result.invalid_reasons.values())
+    assert set(result.invalid_reasons) == {"several_parts"}
+
+
+def test_not_a_number_is_invalid(folder: Path) -> None:
+    """A NaN score never passes a part."""
+    runtime = MeanRuntime()
+    runtime.bias = float("nan")
+    samples = read_dataset(folder).labelled
+    result = evaluate(samples, prepare, runtime, limits(), regions=REGIONS, progress=lambda done, total: None)
+    assert result.overall.escapes == 0
+    assert result.invalid_reasons == {"not_a_number": 18}
+    assert result.overall.image_auroc is None
+
+
+def test_masks_follow_the_part(folder: Path) -> None:
+    """Where the part image is shifted, the mask is shifted with it."""
+
+    def shifted(frame: NDArray[np.uint8]) -> Prepared:
+        return Prepared(np.roll(frame, 7, axis=1), np.array([[1.0, 0.0, 7.0], [0.0, 1.0, 0.0]]))
+
+    moved = run(folder, shifted).by_type["crack"].pixel_auroc
+    assert moved is not None
+    assert moved > 0.98
+
+
+def test_mask_of_another_size_is_named(folder: Path) -> None:
+    """A mask that does not fit its image is one line with both sizes."""
+    save(folder / "ground_truth/crack/0_mask.png", np.zeros((5, 6), np.uint8))
+    with pytest.raises(DataError, match=r"0_mask\.png: 6x5 pixels, its image has 96x64"):
+        run(folder)
+
+
+def test_json_is_flat_and_complete(folder: Path) -> None:
+    """The JSON object holds the named figures at the top and in every group, and no NaN."""
+    value = json.loads(json.dumps(run(folder).to_json(), allow_nan=False))
+    names = ["image_auroc", "pixel_auroc", "pro", "fpr_at_95tpr", "tpr_at_10fpr", "false_reject_rate", "escape_rate"]
+    for figures in (value, value["by_type"]["crack"], value["by_severity"]["faint"], value["by_size"]["12+ px"]):
+        assert set(names) <= set(figures)
+    assert value["invalid"] == 0
+    assert value["by_type"]["stain"]["pro"] is None
+    low, high = value["escape_interval"]
+    assert 0 < low < 0.5 < high < 1
