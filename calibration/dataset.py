@@ -113,7 +113,7 @@ def folds(samples: Sequence[Sample], k: int, seed: int) -> list[tuple[list[Sampl
 
 
 def _shuffled_parts(samples: Sequence[Sample], seed: int) -> list[str]:
-    """Part ids in a seeded order that no other part influences: a part added later moves no other one."""
+    """Part ids in a seeded order, whatever order the files came in."""
     return sorted(
         {sample.part_id for sample in samples},
         key=lambda part_id: hashlib.sha256(f"{seed}/{part_id}".encode()).digest(),
