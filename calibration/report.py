@@ -85,13 +85,13 @@ def _how(limits: ThresholdSet) -> str:
         return (
             f"The limits were counted off on {limits.parts} good parts that the networks had not seen. Whatever the "
             f"distribution of the scores, with {confidence} confidence between {_percent(limits.low)} and "
-            f"{_percent(limits.high)} of future good parts pass a limit, as long as they look like these."
+            f"{_percent(limits.high)} of future good parts are rejected, as long as they look like these."
         )
     return (
         f"{limits.parts} good parts are too few to count off a rate of {_percent(limits.asked_rate)}, so a generalised "
         f"Pareto tail was fitted to the highest scores, and the limits set where it expects "
         f"{_percent(limits.expected_rate)} of good parts, its doubt included. With {confidence} confidence no more "
-        f"than {_percent(limits.high)} of future good parts pass a limit. With {limits.needed_parts} held-out good "
+        f"than {_percent(limits.high)} of future good parts are rejected. With {limits.needed_parts} held-out good "
         "parts the limits would rest on counting alone, and this interval would be narrower."
     )
 

@@ -41,8 +41,8 @@ def verify(bundle: Bundle, runtime: Runtime) -> GoldenReport:
         if not deviations[index] <= golden.tolerance:
             engine = runtime.info
             raise ParityError(
-                f"golden image {golden.file}: the {names[index]} is off by {deviations[index]:.3g} of its limit, allowed "
-                f"is {golden.tolerance:.3g} ({engine.runtime} {engine.precision} on {engine.device}); "
+                f"golden image {golden.file}: the {names[index]} is off by {deviations[index]:.3g} of its limit, "
+                f"allowed is {golden.tolerance:.3g} ({engine.runtime} {engine.precision} on {engine.device}); "
                 "calibrate again on this machine"
             )
         if deviations[index] >= worst:
