@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from calibration.checkpoint import Checkpoint, fingerprint, optimiser_tensors, restore_optimiser
+from calibration.errors import TooFewParts
 from engines.networks.dtkd import DtkdNetwork, distance_map, min_max
 from engines.networks.fused import LEVELS
 from engines.preprocess import to_planes
@@ -19,100 +23,229 @@ from engines.teachers import load_teacher
 
 Progress = Callable[[str, int, int], None]
 Images = NDArray[np.uint8]
+CHUNK = 16
+"""Images that pass through the teachers at once."""
+SMALLEST_VARIANCE = 1e-6
+"""Of a teacher channel over normal parts: a dead channel stays near zero instead of dividing by it."""
+CACHE_BYTES = 1 << 30
+"""Teacher features of all images are kept up to this size, else computed again for each batch."""
+LEAST_IMAGES = 4
+TARGET_QUANTILE = 0.99
+"""Of A_DT over a batch: what counts as a target of 1 in Eq. 8, which needs targets in [0, 1]."""
+QUANTILE_MOMENTUM = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """One optimisation: `loss` maps image indices to a scalar; `extra` are tensors that a checkpoint keeps beside."""
+
+    name: str
+    trained: tuple[nn.Module, ...]
+    optimiser: torch.optim.Optimizer
+    loss: Callable[[Tensor], Tensor]
+    steps: int
+    images: int
+    seed: int
+    extra: dict[str, Tensor]
 
 
 def train(
     images: Images,
     model: ModelSettings,
     training: TrainingSettings,
+    *,
     seed: int,
     work: Path | None,
     progress: Progress,
 ) -> DtkdNetwork:
-    """Train a dtkd network on good part images (P, H, W, 3) uint8 RGB; blocks for minutes."""
+    """Train a dtkd network on good part images (P, H, W, 3) uint8 RGB; blocks for minutes.
+
+    The result depends on the arguments only. With `work`, a run that was killed resumes from that folder and ends with
+    the very same weights. `progress(stage, done, total)` is called after each step. Raises TooFewParts, WeightsError.
+    """
+    if len(images) < LEAST_IMAGES:
+        raise TooFewParts(f"{len(images)} good parts to train on: at least {LEAST_IMAGES} are needed")
     folder = Path(model.weights_folder) if model.weights_folder else None
     teachers = [load_teacher(name, LEVELS, folder) for name in model.teachers]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DtkdNetwork(model, teachers)
+    described = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json"), "seed": seed}
+    checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
     planes = to_planes(torch.from_numpy(images))
-    with torch.no_grad():
-        targets = [
-            torch.cat(level) for level in zip(*(network.targets(chunk) for chunk in planes.split(8)), strict=True)
-        ]
-    first = [widths[0] for widths in network.channels]
-    network.train()
-    parameters = [*network.student.parameters(), *(network.attention.parameters() if network.attention else ())]
-    optimiser = _optimiser(parameters, training)
-    quantile = torch.zeros(())
-    for step in range(training.steps):
-        chosen = batch_indices(len(images), training.batch, seed, step)
-        batch = planes[chosen]
-        wanted = [level[chosen] for level in targets]
-        imitations = network.imitate(batch)
-        distances = distance_map(wanted, imitations, first, model.distance, 0)
-        if len(teachers) == 2:
-            distances = distances + distance_map(wanted, imitations, first, model.distance, 1)
-        loss = distances.mean() + model.lambda_m * distances.amax(dim=(1, 2)).mean()  # Eq. 6
-        attention = network.attend(batch)
-        if attention is not None:
-            fixed = distances.detach()
-            quantile = torch.lerp(quantile, torch.quantile(fixed, 0.99), 0.05 if step else 1.0)
-            target = (fixed / quantile).clamp(0, 1)
-            loss = loss + model.lambda_a * functional.binary_cross_entropy_with_logits(attention, target)  # Eq. 8
-            mask = min_max(attention.detach())
-            loss = loss + model.lambda_s * (  # Eq. 9
-                (mask * distances).mean() + ((1 - mask) * distances).amax(dim=(1, 2)).mean()
-            )
-        optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
-        progress("student", step + 1, training.steps)
-    network.eval()
-    if network.decoder is not None:
-        _train_decoder(network, planes, targets, model, training, seed, progress)
+    saved = checkpoint.load()
+    if saved is None and model.score == "calibrated":
+        with torch.no_grad():
+            network.standardise(*_channel_statistics(network, planes))
+    if saved is not None:
+        own = _trainable(network)
+        network.load_state_dict({name: saved.tensors[name] for name in own}, strict=False)
+    cached = _Targets(network, planes)
+    if saved is None or saved.stage == "student":
+        _run(_student_stage(network, cached, model, training, seed), network, training, checkpoint, progress)
+    if network.decoder is not None and (saved is None or saved.stage != "done"):
+        _run(_decoder_stage(network, cached, model, training, seed), network, training, checkpoint, progress)
+    checkpoint.save("done", 0, _trainable(network))
     return network.eval()
 
 
-def _train_decoder(
+def _run(
+    stage: _Stage, network: DtkdNetwork, training: TrainingSettings, checkpoint: Checkpoint, progress: Progress
+) -> None:
+    """Take the stage's steps, from where the checkpoint stands; only what the stage trains is in training mode."""
+    network.eval()
+    for module in stage.trained:
+        module.train()
+    start = 0
+    saved = checkpoint.load()
+    if saved is not None and saved.stage == stage.name:
+        start = saved.step
+        restore_optimiser(stage.optimiser, saved.tensors)
+        for name, value in stage.extra.items():
+            value.copy_(saved.tensors[name])
+    for step in range(start, stage.steps):
+        for group in stage.optimiser.param_groups:
+            group["lr"] = training.learning_rate * _rate_factor(training, step, stage.steps)
+        loss = stage.loss(batch_indices(stage.images, training.batch, stage.seed, step))
+        stage.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        stage.optimiser.step()
+        progress(stage.name, step + 1, stage.steps)
+        if checkpoint.due():
+            tensors = {**_trainable(network), **stage.extra, **optimiser_tensors(stage.optimiser)}
+            checkpoint.save(stage.name, step + 1, tensors)
+    network.eval()
+
+
+def _student_stage(
     network: DtkdNetwork,
-    planes: Tensor,
-    targets: list[Tensor],
+    cached: _Targets,
     model: ModelSettings,
     training: TrainingSettings,
     seed: int,
-    progress: Progress,
-) -> None:
+) -> _Stage:
+    """Stage one, Eq. 18 (= Eq. 10): student and ATAA; the teachers' features are looked up."""
+    planes = cached.planes
+    first = [widths[0] for widths in network.channels]
+    running = torch.zeros(1)  # the running quantile of A_DT
+    trained: tuple[nn.Module, ...] = (network.student,)
+    if network.attention is not None:
+        trained = (network.student, network.attention)
+
+    def loss(chosen: Tensor) -> Tensor:
+        wanted, imitations = cached(chosen), network.imitate(planes[chosen])
+        distances = distance_map(wanted, imitations, first, model.distance, 0)
+        if len(network.teachers) == 2:
+            distances = distances + distance_map(wanted, imitations, first, model.distance, 1)  # Eq. 5
+        total = distances.mean() + model.lambda_m * distances.amax(dim=(1, 2)).mean()  # Eq. 6
+        attention = network.attend(planes[chosen])
+        if attention is not None:
+            total = total + _attention_loss(attention, distances, running, model)
+        return total
+
+    optimiser = _optimiser([p for module in trained for p in module.parameters()], training)
+    return _Stage("student", trained, optimiser, loss, training.steps, len(planes), seed, {"running": running})
+
+
+def _attention_loss(attention: Tensor, distances: Tensor, running: Tensor, model: ModelSettings) -> Tensor:
+    """Eq. 8 and 9, weighted as in Eq. 10. `running` is the quantile that brings A_DT into [0, 1]; it is moved along."""
+    fixed = distances.detach()
+    now = torch.quantile(fixed, TARGET_QUANTILE)
+    running.copy_(now if running.item() == 0 else torch.lerp(running, now, QUANTILE_MOMENTUM))
+    target = (fixed / running.clamp_min(SMALLEST_VARIANCE)).clamp(0, 1)
+    predicted = functional.binary_cross_entropy_with_logits(attention, target)
+    mask = min_max(attention.detach())
+    supported = (mask * distances).mean() + ((1 - mask) * distances).amax(dim=(1, 2)).mean()
+    return model.lambda_a * predicted + model.lambda_s * supported
+
+
+def _decoder_stage(
+    network: DtkdNetwork,
+    cached: _Targets,
+    model: ModelSettings,
+    training: TrainingSettings,
+    seed: int,
+) -> _Stage:
     """Stage two, Eq. 19: the student frozen, the decoder on its last level."""
+    planes = cached.planes
     decoder = network.decoder
     if decoder is None:
-        return
+        raise ValueError("stage two needs a decoder")
     with torch.no_grad():
-        codes = torch.cat([network.imitate(chunk)[-1] for chunk in planes.split(32)])
+        codes = torch.cat([network.imitate(chunk)[-1] for chunk in torch.split(planes, CHUNK)])
     first = [widths[0] for widths in network.channels]
-    decoder.train()
-    optimiser = _optimiser(list(decoder.parameters()), training)
-    for step in range(training.decoder_steps):
-        chosen = batch_indices(len(planes), training.batch, seed + 1, step)
+
+    def loss(chosen: Tensor) -> Tensor:
         reconstruction = decoder(codes[chosen])
-        loss = (reconstruction - planes[chosen] / 255.0).abs().mean()
-        for again, level, width in zip(network.targets(reconstruction * 255.0), targets, first, strict=True):
-            loss = loss + model.lambda_c * (again[:, :width] - level[chosen][:, :width]).square().mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        progress("decoder", step + 1, training.decoder_steps)
-    decoder.eval()
+        total = (reconstruction - planes[chosen] / 255.0).abs().mean()
+        again = network.first_targets(reconstruction * 255.0)
+        for seen, wanted, width in zip(again, cached(chosen), first, strict=True):
+            total = total + model.lambda_c * (seen - wanted[:, :width]).square().mean()
+        return total  # type: ignore[no-any-return]
+
+    optimiser = _optimiser(list(decoder.parameters()), training)
+    return _Stage("decoder", (decoder,), optimiser, loss, training.decoder_steps, len(planes), seed + 1, {})
+
+
+class _Targets:
+    """Teacher features of chosen images: looked up where all fit into CACHE_BYTES, else computed."""
+
+    def __init__(self, network: DtkdNetwork, planes: Tensor) -> None:
+        self._network, self.planes = network, planes
+        with torch.no_grad():
+            one = sum(level.numel() * level.element_size() for level in network.targets(planes[:1]))
+            self._levels: list[Tensor] | None = None
+            if one * len(planes) <= CACHE_BYTES:
+                chunks = [network.targets(chunk) for chunk in torch.split(planes, CHUNK)]
+                self._levels = [torch.cat(level) for level in zip(*chunks, strict=True)]
+
+    def __call__(self, chosen: Tensor) -> list[Tensor]:
+        if self._levels is not None:
+            return [level[chosen] for level in self._levels]
+        with torch.no_grad():
+            return self._network.targets(self.planes[chosen])
+
+
+def _channel_statistics(network: DtkdNetwork, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and deviation of each teacher channel over all positions of all images: two lists of (C,), one per level."""
+    sums: list[Tensor] = []
+    squares: list[Tensor] = []
+    positions: list[int] = []
+    for chunk in torch.split(planes, CHUNK):
+        for k, level in enumerate(network.targets(chunk)):
+            values = level.double().transpose(0, 1).flatten(1)  # N, C, H, W -> C, N * H * W
+            if len(sums) == k:
+                sums.append(torch.zeros(len(values), dtype=torch.float64))
+                squares.append(torch.zeros(len(values), dtype=torch.float64))
+                positions.append(0)
+            sums[k] += values.sum(dim=1)
+            squares[k] += values.square().sum(dim=1)
+            positions[k] += values.shape[1]
+    means = [total / count for total, count in zip(sums, positions, strict=True)]
+    variances = [
+        (square / count - mean.square()).clamp_min(SMALLEST_VARIANCE)
+        for square, count, mean in zip(squares, positions, means, strict=True)
+    ]
+    return [mean.float() for mean in means], [variance.sqrt().float() for variance in variances]
 
 
 def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
-    """Which images step `step` takes: consecutive pieces of one permutation per epoch, a function of seed and step only."""
+    """Which images a step takes: consecutive pieces of one permutation per epoch, a function of seed and step only."""
     positions = np.arange(step * batch, (step + 1) * batch)
     order = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in np.unique(positions // count)}
     return torch.tensor([int(order[position // count][position % count]) for position in positions])
 
 
-def _optimiser(parameters: list[torch.nn.Parameter], training: TrainingSettings) -> torch.optim.Optimizer:
+def _trainable(network: DtkdNetwork) -> dict[str, Tensor]:
+    """The network's state without its teachers, which never change."""
+    return {name: value for name, value in network.state_dict().items() if not name.startswith("teachers.")}
+
+
+def _rate_factor(training: TrainingSettings, step: int, steps: int) -> float:
+    return 1.0 if training.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _optimiser(parameters: list[nn.Parameter], training: TrainingSettings) -> torch.optim.Optimizer:
     if training.optimiser == "adam":
         return torch.optim.Adam(parameters, lr=training.learning_rate)
     return torch.optim.SGD(parameters, lr=training.learning_rate, momentum=0.9, weight_decay=1e-4)

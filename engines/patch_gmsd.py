@@ -1,4 +1,4 @@
-"""Patch_GMSD (dtkd paper, Eq. 12-16): how differently two images change from pixel to pixel, patch by patch, region by region.
+"""Patch_GMSD (dtkd paper, Eq. 12-16): how differently two images change from pixel to pixel, patch by patch.
 
 The geometry that reference, fused graph and kernels share, and the float64 reference itself. NumPy only.
 """
@@ -24,7 +24,7 @@ SMALLEST_SIDE = 3
 
 @dataclass(frozen=True, slots=True)
 class PatchGrid:
-    """How one region is cut at one scale: equal patches of `height` x `width` pixels, first rows and columns on the canvas."""
+    """How one region is cut at one scale: patches of `height` x `width` pixels, their first rows and columns."""
 
     height: int
     width: int
@@ -75,19 +75,22 @@ def pyramid(height: int, width: int) -> tuple[tuple[int, int], ...]:
 def pool(values: Array) -> Array:
     """Average pairs along the first axis; an odd last one is dropped."""
     half = values.shape[0] // 2
-    return (values[0 : 2 * half : 2] + values[1 : 2 * half : 2]) / 2
+    pooled: Array = (values[0 : 2 * half : 2] + values[1 : 2 * half : 2]) / 2
+    return pooled
 
 
 def smooth(values: Array) -> Array:
     """Mean of three along the first axis, edges repeated: one side of the Prewitt operator."""
     padded = np.concatenate([values[:1], values, values[-1:]])
-    return (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    smoothed: Array = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
+    return smoothed
 
 
 def difference(values: Array) -> Array:
     """Next minus previous along the first axis, edges repeated: the other side of the Prewitt operator."""
     padded = np.concatenate([values[:1], values, values[-1:]])
-    return padded[2:] - padded[:-2]
+    slopes: Array = padded[2:] - padded[:-2]
+    return slopes
 
 
 def upsample(values: Array, length: int) -> Array:
@@ -97,7 +100,8 @@ def upsample(values: Array, length: int) -> Array:
     low = np.floor(position).astype(np.int64)
     high = np.minimum(low + 1, count - 1)
     share = (position - low).reshape(-1, *[1] * (values.ndim - 1))
-    return values[low] * (1 - share) + values[high] * share
+    upsampled: Array = values[low] * (1 - share) + values[high] * share
+    return upsampled
 
 
 def gradient_magnitude(patch: Array) -> Array:
@@ -145,7 +149,7 @@ def patch_scores(image: Array, reconstruction: Array, grid: PatchGrid, settings:
 
 
 def nearest(count: int, target: int) -> NDArray[np.int64]:
-    """Which of `count` cells covers each of `target` cells of the first scale's grid (nearest neighbour, centres aligned)."""
+    """Which of `count` cells covers each of `target` cells of the first scale's grid (nearest neighbour)."""
     return ((np.arange(target) * 2 + 1) * count // (2 * target)).astype(np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Part image -> network input: the only image-to-tensor code. Runs inside the fused graph; imports neither torch nor OpenCV."""
+"""Part image -> network input: the only image-to-tensor code. Runs inside the fused graph; imports no torch itself."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Feature distances -> anomaly map -> scores: the constants that calibration fits, and the formula in NumPy.
+"""Feature distances -> anomaly map -> scores: the constants that calibration fits, and the geometry they live on.
 
-The same formula runs inside the fused graph (`engines.networks.tail`). Imports no torch.
+The formula runs inside the fused graph (`engines.networks.tail`, docs/scores.md). Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,78 @@ from engines.settings import RegionSettings
 Floats = NDArray[np.float32]
 LEVEL_STRIDE = 4
 """Canvas pixels per cell of the anomaly map: the stride of the first level."""
+SMOOTHING_CELLS = 1.0
+"""Deviation of the Gaussian over the anomaly map, in cells."""
+TINT_SIGMA_PX = 4.0
+"""Deviation of the Gaussian under which colours are compared, in canvas pixels."""
+SURROUND_SIGMA_PX = 8.0
+"""Deviation of the wider Gaussian that is taken off for parts in canonical pose, whose light varies."""
+PATCH_WEIGHT = 0.5
+"""Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibratedConstants:
+    """What `score: calibrated` was fitted to: statistics of good parts that the networks had not seen. All float32.
+
+    Components are the K feature levels, then the tint; (H1, W1) are the cells of the anomaly map.
+
+    whitening, offsets: per component (C, C) and (C,): residual r -> z = whitening @ r + offset, white over good parts.
+    tint_mean: (3, H1, W1), what the tint is compared with. surround: (1,), 1 where a wider mean is taken off, else 0.
+    location, gain: (K + 1, H1, W1): component map d -> (d - location) * gain.
+    region_location, region_scale: (R,) of a region's highest cell. patch_location, patch_scale: (R,) of
+    lambda_r * Patch_GMSD_r, zeros and ones without a decoder.
+    """
+
+    whitening: tuple[Floats, ...]
+    offsets: tuple[Floats, ...]
+    tint_mean: Floats
+    surround: Floats
+    location: Floats
+    gain: Floats
+    region_location: Floats
+    region_scale: Floats
+    patch_location: Floats
+    patch_scale: Floats
+
+    def arrays(self) -> dict[str, Floats]:
+        """All arrays by name, for a safetensors file."""
+        named: dict[str, Floats] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, tuple):
+                named.update({f"{field.name}.{index}": array for index, array in enumerate(value)})
+            else:
+                named[field.name] = value
+        return named
+
+    @staticmethod
+    def from_arrays(named: Mapping[str, Floats]) -> CalibratedConstants:
+        """The inverse of `arrays`. Raises KeyError where one is missing."""
+        components = sum(name.startswith("whitening.") for name in named)
+        return CalibratedConstants(
+            whitening=tuple(named[f"whitening.{index}"] for index in range(components)),
+            offsets=tuple(named[f"offsets.{index}"] for index in range(components)),
+            tint_mean=named["tint_mean"],
+            surround=named["surround"],
+            location=named["location"],
+            gain=named["gain"],
+            region_location=named["region_location"],
+            region_scale=named["region_scale"],
+            patch_location=named["patch_location"],
+            patch_scale=named["patch_scale"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ScoringConstants:
-    """What the score needs beside the network. `lambdas`: one weight per region (Eq. 12), ones without a decoder."""
+    """What the score needs beside the network.
+
+    lambdas: one weight per region (Eq. 12), ones without a decoder. calibrated: for `score: calibrated`, else None.
+    """
 
     lambdas: tuple[float, ...]
+    calibrated: CalibratedConstants | None = None
 
 
 def region_masks(height_px: int, width_px: int, regions: Sequence[RegionSettings]) -> NDArray[np.bool_]:
@@ -35,3 +100,11 @@ def region_masks(height_px: int, width_px: int, regions: Sequence[RegionSettings
             region.left_px // LEVEL_STRIDE : -(-right // LEVEL_STRIDE),
         ] = True
     return masks
+
+
+def gaussian(sigma: float) -> Floats:
+    """Taps of a Gaussian cut at three deviations, sum 1."""
+    radius = int(np.ceil(3 * sigma))
+    taps = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    normalised: Floats = (taps / taps.sum()).astype(np.float32)
+    return normalised

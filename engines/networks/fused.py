@@ -13,13 +13,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engines.errors import BundleError
+from engines.networks.calibrated import CalibratedTail
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.tail import PaperTail
-from engines.scoring import ScoringConstants
+from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher
 
 FORMAT = "inspectd-fused/1"
+CONSTANTS = "constants."
+NETWORK = "network."
 LEVELS = 3
 
 
@@ -37,13 +40,24 @@ class FusedEngine(nn.Module):
         super().__init__()
         self.model, self.canvas, self.regions, self.constants = model, canvas, tuple(regions), constants
         self.network = network
-        self.tail = PaperTail(model, canvas, regions, [widths[0] for widths in network.channels], constants)
+        self.tail = self._tail()
         self.requires_grad_(False)
         self.eval()
 
+    def _tail(self) -> nn.Module:
+        constants = self.constants
+        if self.model.score == "paper":
+            first = [widths[0] for widths in self.network.channels]
+            return PaperTail(self.model, self.canvas, self.regions, first, constants.lambdas)
+        if constants.calibrated is None:
+            raise ValueError("score: calibrated needs constants fitted to good parts (calibration.fit_scores)")
+        return CalibratedTail(self.model, self.canvas, self.regions, constants.lambdas, constants.calibrated)
+
     def forward(self, part: Tensor) -> tuple[Tensor, ...]:
-        """Map (N, H, W, 3) uint8 RGB to part_score (N,), region_scores (N, R), anomaly_map (N, H / 4, W / 4) and, with a
-        decoder, reconstruction (N, H, W), grey in [0, 1]."""
+        """Map (N, H, W, 3) uint8 RGB to part_score (N,), region_scores (N, R), anomaly_map (N, H / 4, W / 4).
+
+        With a decoder also to reconstruction (N, H, W), grey in [0, 1].
+        """
         outputs = self.network(part)
         scored = self.tail(outputs)
         return scored if outputs.reconstruction is None else (*scored, outputs.reconstruction)
@@ -57,7 +71,10 @@ def save_fused(engine: FusedEngine, path: Path) -> None:
         "regions": [region.model_dump(mode="json") for region in engine.regions],
         "lambdas": list(engine.constants.lambdas),
     }
-    state = {name: tensor.contiguous() for name, tensor in engine.state_dict().items()}
+    state = {name: tensor.contiguous() for name, tensor in engine.network.state_dict(prefix=NETWORK).items()}
+    if engine.constants.calibrated is not None:
+        arrays = engine.constants.calibrated.arrays()
+        state |= {f"{CONSTANTS}{name}": torch.from_numpy(array) for name, array in arrays.items()}
     save_file(state, path, metadata={"format": FORMAT, "engine": json.dumps(description, sort_keys=True)})
 
 
@@ -76,12 +93,17 @@ def load_fused(path: Path) -> FusedEngine:
     canvas = CanvasSettings.model_validate(described["canvas"])
     regions = [RegionSettings.model_validate(region) for region in described["regions"]]
     network = DtkdNetwork(model, [bare_teacher(name, LEVELS) for name in model.teachers])
-    engine = FusedEngine(network, model, canvas, regions, ScoringConstants(tuple(described["lambdas"])))
     try:
-        engine.load_state_dict(state, assign=True)
-    except RuntimeError as error:
+        network.load_state_dict(_under(state, NETWORK), assign=True)
+        arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}
+        calibrated = CalibratedConstants.from_arrays(arrays) if arrays else None
+        return FusedEngine(network, model, canvas, regions, ScoringConstants(tuple(described["lambdas"]), calibrated))
+    except (RuntimeError, KeyError, ValueError) as error:
         raise BundleError(
-            f"{path}: does not hold the network that it describes: {str(error).splitlines()[0]}"
+            f"{path}: does not hold the network that it describes: {str(error).splitlines()[0]}; calibrate again"
         ) from error
-    engine.requires_grad_(False)
-    return engine
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

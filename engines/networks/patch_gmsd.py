@@ -1,6 +1,6 @@
 """Patch_GMSD inside the fused graph: the same formula as `engines.patch_gmsd`, over all patches of one size at once.
 
-Cutting is one gather; pooling and the Prewitt operator are matrices from left and right, for all pyramid levels together.
+Cutting is one gather; pooling and the Prewitt operator are matrices from left and right, for all levels together.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _SamePatches(nn.Module):
         start = self.height * self.width
         total = values[:, :, :start]
         for height, width in self.sizes[1:]:
-            level = values[:, :, start : start + height * width].unflatten(2, (height, width))
+            level = values[:, :, start : start + height * width].reshape(*values.shape[:2], height, width)
             full = functional.interpolate(level, size=(self.height, self.width), mode="bilinear", align_corners=False)
             total = total + full.flatten(2)
             start += height * width
@@ -117,7 +117,7 @@ class _SamePatches(nn.Module):
 
 
 def _operators(length: int, levels: int) -> NDArray[np.float64]:
-    """Rows of all levels' smoothing, then of all levels' difference, each after pooling: (2 * sum of lengths, length)."""
+    """Rows of all levels' smoothing, then of all levels' difference, after pooling: (2 * sum of lengths, length)."""
 
     def of_each_level(operator: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> list[NDArray[np.float64]]:
         pooled, rows = np.eye(length), []

@@ -1,4 +1,4 @@
-"""The tail of the fused graph: from network outputs to anomaly map, region scores and part score. Kept in float32."""
+"""The tail for `score: paper`: from network outputs to anomaly map, region scores and part score. Kept in float32."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from engines.networks.dtkd import DtkdOutputs, distance_map, min_max
 from engines.networks.patch_gmsd import PatchGmsd
-from engines.scoring import ScoringConstants, region_masks
+from engines.scoring import region_masks
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 Scored = tuple[Tensor, Tensor, Tensor]
@@ -19,8 +19,8 @@ Scored = tuple[Tensor, Tensor, Tensor]
 class PaperTail(nn.Module):
     """`score: paper`: Eq. 17 for the features, Eq. 12 for the reconstruction, Eq. 11 for their product.
 
-    Region score = S_DT * lambda_r * Patch_GMSD_r, whose maximum over regions is Eq. 11; without a decoder the maximum of
-    the map over the region's cells.
+    Region score = S_DT * lambda_r * Patch_GMSD_r, whose maximum over regions is Eq. 11; without a decoder the maximum
+    of the map over the region's cells.
     """
 
     def __init__(
@@ -29,14 +29,14 @@ class PaperTail(nn.Module):
         canvas: CanvasSettings,
         regions: Sequence[RegionSettings],
         first: Sequence[int],
-        constants: ScoringConstants,
+        lambdas: Sequence[float],
     ) -> None:
         super().__init__()
         self.distance = model.distance
         self.two_teachers = len(model.teachers) == 2
         self.first = tuple(first)
         self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
-        self.register_buffer("lambdas", torch.tensor(constants.lambdas))
+        self.register_buffer("lambdas", torch.tensor(lambdas), persistent=False)
         masks = region_masks(canvas.height_px, canvas.width_px, regions)
         self.register_buffer("inside", torch.from_numpy(masks).float().flatten(1), persistent=False)
         self.lambdas: Tensor

@@ -1,0 +1,138 @@
+"""Outputs on good parts that the networks had not seen -> the constants of `score: calibrated` (docs/scores.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engines.networks.calibrated import AnomalyMap, Blur, ComponentMaps, Tint, outside_regions, region_maxima
+from engines.networks.dtkd import DtkdOutputs
+from engines.scoring import CalibratedConstants
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings
+
+Doubles = NDArray[np.float64]
+SHRINKAGE = 0.1
+"""Share of the identity in a residual's correlation matrix: few parts leave the smallest eigenvalues too small."""
+TINT_SHRINKAGE = 0.01
+SMALLEST_DEVIATION = 1e-3
+PRIOR_PARTS = 20.0
+"""How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
+CANONICAL_GAIN = 0.5
+"""Parts are in canonical pose where a cell's own mean leaves less than this share of the tint's variance."""
+
+
+def fit_constants(
+    outputs: Sequence[DtkdOutputs],
+    weighted_gmsd: Doubles,
+    canvas: CanvasSettings,
+    regions: Sequence[RegionSettings],
+    model: ModelSettings,
+) -> CalibratedConstants:
+    """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R)."""
+    canonical = _is_canonical(outputs)
+    surround = 1.0 if canonical else 0.0
+    tint = Tint(surround)
+    with torch.inference_mode():
+        tints = torch.cat([tint(part.planes) for part in outputs])
+        tint_mean = tints.mean(dim=0) if canonical else tints.mean(dim=(0, 2, 3))[:, None, None].expand(tints.shape[1:])
+        residuals = [
+            torch.cat([part.targets[k] - part.imitations[k] for part in outputs])
+            for k in range(len(outputs[0].targets))
+        ]
+    pairs = [_whitening(residual, SHRINKAGE) for residual in residuals]
+    pairs.append(_whitening(tints - tint_mean, TINT_SHRINKAGE))
+    height, width = tints.shape[2:]
+    zeros = np.zeros((len(pairs), height, width), np.float32)
+    none = np.zeros(len(regions), np.float32)
+    constants = CalibratedConstants(
+        whitening=tuple(matrix for matrix, _ in pairs),
+        offsets=tuple(offset for _, offset in pairs),
+        tint_mean=np.ascontiguousarray(tint_mean.numpy()),
+        surround=np.array([surround], np.float32),
+        location=zeros,
+        gain=zeros + 1,
+        region_location=none,
+        region_scale=none + 1,
+        patch_location=none,
+        patch_scale=none + 1,
+    )
+    outside = outside_regions(canvas, regions)
+    constants = _fit_gain(constants, outputs, outside)
+    return _fit_regions(constants, outputs, outside, weighted_gmsd, model)
+
+
+def _is_canonical(outputs: Sequence[DtkdOutputs]) -> bool:
+    """Whether each cell has a colour of its own: parts in one pose, no texture. Judged on parts outside the mean."""
+    tint = Tint(0.0)
+    with torch.inference_mode():
+        tints = torch.cat([tint(part.planes) for part in outputs])
+    half = len(tints) // 2
+    own = (tints[half:] - tints[:half].mean(dim=0)).square().mean()
+    common = (tints[half:] - tints[:half].mean(dim=(0, 2, 3))[:, None, None]).square().mean()
+    return bool(own < CANONICAL_GAIN * common)
+
+
+def _whitening(residual: Tensor, shrinkage: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Symmetric whitening (C, C) and offset (C,) of residuals (P, C, H, W), over all positions of all parts."""
+    values = residual.double().transpose(0, 1).flatten(1)  # P, C, H, W -> C, P * H * W
+    mean = values.mean(dim=1)
+    covariance = torch.cov(values, correction=0)
+    deviation = covariance.diagonal().sqrt().clamp_min(SMALLEST_DEVIATION)
+    correlation = covariance / deviation[:, None] / deviation
+    shrunk = (1 - shrinkage) * correlation + shrinkage * torch.eye(len(mean), dtype=torch.float64)
+    eigenvalues, vectors = torch.linalg.eigh(shrunk)
+    matrix = (vectors / eigenvalues.sqrt()) @ vectors.T / deviation
+    return matrix.float().numpy(), (-matrix @ mean).float().numpy()
+
+
+def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], outside: Tensor) -> CalibratedConstants:
+    """Bring each component map to one scale: mean 0 and equal deviation at each cell, worst cell of a good part 1."""
+    components = ComponentMaps(constants)
+    with torch.inference_mode():
+        maps = torch.cat([components(part) for part in outputs])  # P, K + 1, H1, W1
+        smooth = Blur(1.0)
+        inside = (outside == 0).any(dim=0).reshape(maps.shape[2:])
+        location = smooth(maps.mean(dim=0, keepdim=True))[0]
+        excess = maps - location
+        common = excess[:, :, inside].square().mean(dim=(0, 2))[:, None, None]
+        own = smooth(excess.square().mean(dim=0, keepdim=True))[0]
+        count = len(outputs)
+        deviation = ((count * own + PRIOR_PARTS * common) / (count + PRIOR_PARTS)).sqrt().clamp_min(SMALLEST_DEVIATION)
+        worst = (excess / deviation)[:, :, inside].amax(dim=2).mean(dim=0).clamp_min(1.0)  # K + 1
+        gain = 1.0 / (deviation * worst[:, None, None])
+    return replace(constants, location=location.numpy(), gain=gain.numpy())
+
+
+def _fit_regions(
+    constants: CalibratedConstants,
+    outputs: Sequence[DtkdOutputs],
+    outside: Tensor,
+    weighted_gmsd: Doubles,
+    model: ModelSettings,
+) -> CalibratedConstants:
+    """Location and scale of each region's highest cell and, with a decoder, of its weighted Patch_GMSD."""
+    anomaly_map = AnomalyMap(constants)
+    with torch.inference_mode():
+        highest = torch.cat([region_maxima(anomaly_map(part), outside) for part in outputs]).double().numpy()
+    constants = replace(
+        constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest))
+    )
+    if not model.decoder:
+        return constants
+    return replace(
+        constants, patch_location=_single(weighted_gmsd.mean(axis=0)), patch_scale=_single(_spread(weighted_gmsd))
+    )
+
+
+def _spread(values: Doubles) -> Doubles:
+    spread: Doubles = np.maximum(values.std(axis=0), SMALLEST_DEVIATION)
+    return spread
+
+
+def _single(values: Doubles) -> NDArray[np.float32]:
+    return values.astype(np.float32)

@@ -1,0 +1,180 @@
+"""Good part images -> network, score constants, and scores of good parts that nothing they are scored with has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from calibration.constants import fit_constants
+from calibration.errors import TooFewParts
+from calibration.regions import calibrate_lambdas
+from calibration.train import Images, Progress, train
+from engines.artifact import Lambda
+from engines.networks.dtkd import DtkdNetwork, DtkdOutputs
+from engines.networks.fused import FusedEngine
+from engines.networks.patch_gmsd import PatchGmsd
+from engines.scoring import ScoringConstants
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
+
+Doubles = NDArray[np.float64]
+ENOUGH_TO_SPLIT = 100
+"""Good parts from which a plain split is used; with fewer, students are cross-fitted so that each part counts twice."""
+FOLDS = 3
+"""Students of a cross-fit, and groups within which the constants of held-out scores are left out."""
+LEAST_PARTS = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """The network and its score.
+
+    held_out: (P',) indices of the images whose scores may choose limits; part_scores (P',), region_scores (P', R) and
+    patch_gmsd (P', R; zeros without a decoder) are theirs, each by a student and by constants that were fitted without
+    this part.
+    """
+
+    network: DtkdNetwork
+    constants: ScoringConstants
+    lambdas: tuple[Lambda, ...]
+    held_out: NDArray[np.int64]
+    part_scores: Doubles
+    region_scores: Doubles
+    patch_gmsd: Doubles
+
+
+@dataclass(frozen=True, slots=True)
+class _Unseen:
+    """Outputs of networks that had not seen the parts; one entry per part."""
+
+    indices: NDArray[np.int64]
+    outputs: list[DtkdOutputs]
+
+
+def fit(  # noqa: PLR0917  (what is learnt from, then how)
+    images: Images,
+    groups: NDArray[np.int64],
+    model: ModelSettings,
+    canvas: CanvasSettings,
+    regions: Sequence[RegionSettings],
+    training: TrainingSettings,
+    *,
+    held_out_share: float,
+    confidence: float,
+    seed: int,
+    work: Path | None,
+    progress: Progress,
+) -> Fitted:
+    """Train on good part images (P, H, W, 3) uint8 RGB and fit the score to parts that training did not see.
+
+    groups: (P,) the part that each image shows; images of one part stay on one side of every split. From
+    ENOUGH_TO_SPLIT parts on, `held_out_share` of them is kept from training; with fewer, FOLDS students are trained
+    without a fold each, and the final one on all. Blocks for minutes; raises TooFewParts, WeightsError.
+    """
+    parts = np.unique(groups)
+    if len(parts) < LEAST_PARTS:
+        raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
+    shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
+
+    def learn(indices: NDArray[np.int64], name: str) -> DtkdNetwork:
+        return train(
+            images[indices],
+            model,
+            training,
+            seed=seed,
+            work=None if work is None else work / name,
+            progress=progress,
+        )
+
+    if len(parts) >= ENOUGH_TO_SPLIT:
+        held_out = np.flatnonzero(np.isin(groups, shuffled[: round(held_out_share * len(parts))]))
+        network = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
+        unseen = _Unseen(held_out, _run(network, images[held_out], progress))
+    else:
+        unseen = _Unseen(np.zeros(0, np.int64), [])
+        for fold in range(FOLDS):
+            kept = np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS]))
+            student = learn(np.setdiff1d(np.arange(len(images)), kept), f"fold-{fold}")
+            outputs = unseen.outputs + _run(student, images[kept], progress)
+            unseen = _Unseen(np.concatenate([unseen.indices, kept]), outputs)
+        network = learn(np.arange(len(images)), "student")
+    return _fit_unseen(
+        network, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
+    )
+
+
+def _fit_unseen(
+    network: DtkdNetwork,
+    unseen: _Unseen,
+    groups: NDArray[np.int64],
+    *,
+    model: ModelSettings,
+    canvas: CanvasSettings,
+    regions: Sequence[RegionSettings],
+    confidence: float,
+    seed: int,
+) -> Fitted:
+    """Region weights and constants from all unseen parts; each part's scores by constants fitted without it."""
+    gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
+    lambdas: tuple[Lambda, ...] = ()
+    if model.decoder:
+        lambdas = calibrate_lambdas(gmsd, [region.name for region in regions], confidence=confidence, seed=seed)
+    weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
+
+    def constants(rows: NDArray[np.int64]) -> ScoringConstants:
+        if model.score == "paper":
+            return ScoringConstants(weights)
+        chosen = [unseen.outputs[row] for row in rows]
+        return ScoringConstants(weights, fit_constants(chosen, gmsd[rows] * np.array(weights), canvas, regions, model))
+
+    owners = groups[unseen.indices]
+    shuffled = np.random.default_rng([seed, len(owners)]).permutation(np.unique(owners))
+    part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), len(regions)))
+    for fold in range(FOLDS):
+        inside = np.isin(owners, shuffled[fold::FOLDS])
+        tail = FusedEngine(network, model, canvas, regions, constants(np.flatnonzero(~inside))).tail
+        with torch.inference_mode():
+            for row in np.flatnonzero(inside):
+                part, by_region, _ = tail(unseen.outputs[row])
+                part_scores[row], region_scores[row] = float(part[0]), by_region[0].numpy()
+    order = np.argsort(unseen.indices)
+    return Fitted(
+        network=network,
+        constants=constants(np.arange(len(owners))),
+        lambdas=lambdas,
+        held_out=unseen.indices[order],
+        part_scores=part_scores[order],
+        region_scores=region_scores[order],
+        patch_gmsd=gmsd[order],
+    )
+
+
+def _run(network: DtkdNetwork, images: Images, progress: Progress) -> list[DtkdOutputs]:
+    """Outputs of each image by itself."""
+    outputs = []
+    with torch.inference_mode():
+        for done, image in enumerate(images):
+            outputs.append(network(torch.from_numpy(image[None])))
+            progress("held-out parts", done + 1, len(images))
+    return outputs
+
+
+def _patch_gmsd(
+    outputs: Sequence[DtkdOutputs], canvas: CanvasSettings, regions: Sequence[RegionSettings], model: ModelSettings
+) -> Doubles:
+    """Patch_GMSD_r of each part, (P', R); zeros without a decoder."""
+    if not model.decoder:
+        return np.zeros((len(outputs), len(regions)))
+    module = PatchGmsd(canvas, regions, model.patch_gmsd)
+    rows: list[Tensor] = []
+    with torch.inference_mode():
+        for part in outputs:
+            if part.reconstruction is None:
+                raise ValueError("the network has no decoder, the settings ask for one")
+            rows.append(module(part.grey, part.reconstruction)[0])
+    return torch.stack(rows).double().numpy()

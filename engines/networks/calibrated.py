@@ -1,0 +1,174 @@
+"""The tail for `score: calibrated` (docs/scores.md): whitened residuals of teachers against student, plus the tint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engines.networks.dtkd import DtkdOutputs
+from engines.networks.patch_gmsd import PatchGmsd
+from engines.scoring import (
+    LEVEL_STRIDE,
+    PATCH_WEIGHT,
+    SMOOTHING_CELLS,
+    SURROUND_SIGMA_PX,
+    TINT_SIGMA_PX,
+    CalibratedConstants,
+    Floats,
+    gaussian,
+    region_masks,
+)
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings
+
+OUTSIDE = -1e4
+"""Added to cells outside a region before the maximum."""
+
+
+class Blur(nn.Module):
+    """Gaussian over (N, C, H, W), edges mirrored; sigma in cells."""
+
+    def __init__(self, sigma: float) -> None:
+        super().__init__()
+        taps = torch.from_numpy(gaussian(sigma))
+        self.register_buffer("taps", taps, persistent=False)
+        self.taps: Tensor
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Same shape."""
+        channels, count = maps.shape[1], self.taps.shape[0]
+        padded = functional.pad(maps, (count // 2,) * 4, mode="reflect")
+        down = functional.conv2d(padded, self.taps.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
+        return functional.conv2d(down, self.taps.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+
+
+class Tint(nn.Module):
+    """Colours under a Gaussian, one value per cell; minus those under a wider one where `surround` is 1."""
+
+    def __init__(self, surround: float) -> None:
+        super().__init__()
+        self.narrow = Blur(TINT_SIGMA_PX / LEVEL_STRIDE)
+        self.wide = Blur(SURROUND_SIGMA_PX / LEVEL_STRIDE) if surround else None
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map planes (N, 3, H, W) to (N, 3, H / 4, W / 4), in grey levels."""
+        cells = functional.avg_pool2d(planes, LEVEL_STRIDE)
+        near = self.narrow(cells)
+        return near if self.wide is None else near - self.wide(cells)  # type: ignore[no-any-return]
+
+
+class Whitening(nn.Module):
+    """Mean square of the whitened residual: Mahalanobis distance per channel, 1 on average over good parts."""
+
+    def __init__(self, matrix: Floats, offset: Floats) -> None:
+        super().__init__()
+        self.register_buffer("matrix", torch.from_numpy(matrix)[:, :, None, None], persistent=False)
+        self.register_buffer("offset", torch.from_numpy(offset), persistent=False)
+        self.matrix: Tensor
+        self.offset: Tensor
+
+    def forward(self, residual: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, 1, H, W)."""
+        return functional.conv2d(residual, self.matrix, self.offset).square().mean(dim=1, keepdim=True)
+
+
+class ComponentMaps(nn.Module):
+    """Distance maps of each feature level and of the tint, all at the size of level one."""
+
+    def __init__(self, constants: CalibratedConstants) -> None:
+        super().__init__()
+        pairs = zip(constants.whitening, constants.offsets, strict=True)
+        self.whitenings = nn.ModuleList([Whitening(matrix, offset) for matrix, offset in pairs])
+        self.tint = Tint(float(constants.surround[0]))
+        self.register_buffer("tint_mean", torch.from_numpy(constants.tint_mean), persistent=False)
+        self.tint_mean: Tensor
+
+    def forward(self, outputs: DtkdOutputs) -> Tensor:
+        """(N, K + 1, H_1, W_1), not negative."""
+        residuals = [t - s for t, s in zip(outputs.targets, outputs.imitations, strict=True)]
+        residuals.append(self.tint(outputs.planes) - self.tint_mean)
+        size = residuals[0].shape[2:]
+        maps = []
+        for whitening, residual in zip(self.whitenings, residuals, strict=True):
+            level = whitening(residual)
+            if level.shape[2:] != size:
+                level = functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
+            maps.append(level)
+        return torch.cat(maps, dim=1)
+
+
+class AnomalyMap(nn.Module):
+    """Component maps, each in units of its own spread over good parts, summed and smoothed."""
+
+    def __init__(self, constants: CalibratedConstants) -> None:
+        super().__init__()
+        self.components = ComponentMaps(constants)
+        self.blur = Blur(SMOOTHING_CELLS)
+        self.register_buffer("gain", torch.from_numpy(constants.gain), persistent=False)
+        offset = np.sum(constants.location * constants.gain, axis=0, dtype=np.float64)
+        self.register_buffer("offset", torch.from_numpy(offset.astype(np.float32)), persistent=False)
+        self.gain: Tensor
+        self.offset: Tensor
+
+    def forward(self, outputs: DtkdOutputs) -> Tensor:
+        """(N, H_1, W_1); about 0 on good parts, about K + 1 at the worst cell of a good part."""
+        summed = (self.components(outputs) * self.gain).sum(dim=1) - self.offset
+        return self.blur(summed.unsqueeze(1))[:, 0]  # type: ignore[no-any-return]
+
+
+def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
+    """Highest cell of (N, H_1, W_1) in each region, (N, R); `outside`: (R, H_1 * W_1), 0 inside, else OUTSIDE."""
+    return (maps.flatten(1).unsqueeze(1) + outside).amax(dim=2)
+
+
+def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -> Tensor:
+    """What `region_maxima` adds."""
+    masks = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions)).flatten(1)
+    return torch.where(masks, 0.0, OUTSIDE)
+
+
+class CalibratedTail(nn.Module):
+    """`score: calibrated`: a region's score is its highest cell, in deviations over good parts.
+
+    The part score is the highest region score. With a decoder, PATCH_WEIGHT times lambda_r *
+    Patch_GMSD_r is added to each region's, in deviations likewise.
+    """
+
+    def __init__(
+        self,
+        model: ModelSettings,
+        canvas: CanvasSettings,
+        regions: Sequence[RegionSettings],
+        lambdas: Sequence[float],
+        constants: CalibratedConstants,
+    ) -> None:
+        super().__init__()
+        self.anomaly_map = AnomalyMap(constants)
+        self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
+        scale = 1.0 / constants.region_scale
+        patch_factor = PATCH_WEIGHT / constants.patch_scale
+        shift = constants.region_location * scale
+        if model.decoder:
+            shift = shift + constants.patch_location * patch_factor
+        for name, value in (
+            ("outside", outside_regions(canvas, regions)),
+            ("scale", torch.from_numpy(scale)),
+            ("shift", torch.from_numpy(shift)),
+            ("patch_factor", torch.from_numpy(patch_factor) * torch.tensor(lambdas)),
+        ):
+            self.register_buffer(name, value.float(), persistent=False)
+        self.outside: Tensor
+        self.scale: Tensor
+        self.shift: Tensor
+        self.patch_factor: Tensor
+
+    def forward(self, outputs: DtkdOutputs) -> tuple[Tensor, Tensor, Tensor]:
+        """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
+        maps = self.anomaly_map(outputs)
+        regions = region_maxima(maps, self.outside) * self.scale - self.shift
+        if self.patch_gmsd is not None and outputs.reconstruction is not None:
+            regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)
+        return regions.amax(dim=1), regions, maps
