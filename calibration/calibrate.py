@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import DataError, TooFewParts
-from calibration.learn import Learnt, learn
+from calibration.fit_scores import Fitted, fit
 from calibration.report import ReportData, SampleMaps, write_report
 from calibration.threshold import choose_thresholds
 from engines.artifact import (
@@ -29,13 +29,13 @@ from engines.artifact import (
     TeacherInfo,
     fingerprint,
 )
-from engines.compilation.parity import score_parts
 from engines.compile import CompiledEngine, compile_engine
 from engines.golden import write_golden
 from engines.networks.fused import FusedEngine, save_fused
 from engines.runtimes import Runtime, infer
 from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
 from engines.settings import TrainingSettings
+from engines.teachers import Teacher
 
 Images = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
@@ -80,24 +80,15 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class _HeldOut:
-    """Good parts that training did not see, and the scores of the engine that will run (or of the folds)."""
-
-    images: Images
-    part_scores: NDArray[np.float64]
-    region_scores: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
 class _Made:
-    """What the steps after compilation share."""
+    """What the steps after compilation share. `held_out`: the images that limits are chosen on."""
 
     parts: GoodParts
     request: Request
-    learnt: Learnt
+    fitted: Fitted
     compiled: CompiledEngine
     runtime: Runtime
-    held_out: _HeldOut
+    held_out: Images
     folder: Path
 
 
@@ -110,10 +101,12 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
     started = time.monotonic()
     _check(parts)
     snapshot = request.snapshot
-    learnt = learn(
+    fitted = fit(
         parts.images,
-        parts.part_ids,
-        snapshot,
+        np.unique(parts.part_ids, return_inverse=True)[1],
+        snapshot.model,
+        snapshot.canvas,
+        snapshot.regions,
         request.training,
         held_out_share=request.held_out_share,
         confidence=request.confidence,
@@ -121,14 +114,14 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         work=work,
         progress=progress,
     )
-    fused = FusedEngine(learnt.network, snapshot.model, snapshot.canvas, snapshot.regions, learnt.constants)
+    fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
-        compiled = _compile(fused, parts.images, learnt, request, writer.folder, progress)
+        held_out = parts.images[fitted.held_out]
+        compiled = _compile(fused, (parts.images, held_out), request, writer.folder, progress)
         save_fused(fused, writer.folder / NETWORK)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
         try:
-            held_out = _score_held_out(runtime, parts.images, learnt, progress)
-            made = _Made(parts, request, learnt, compiled, runtime, held_out, writer.folder)
+            made = _Made(parts, request, fitted, compiled, runtime, held_out, writer.folder)
             content = _content(made)
             _report(made, content, time.monotonic() - started)
         finally:
@@ -148,9 +141,12 @@ def _check(parts: GoodParts) -> None:
 
 
 def _compile(
-    fused: FusedEngine, images: Images, learnt: Learnt, request: Request, folder: Path, progress: Progress
+    fused: FusedEngine, images: tuple[Images, Images], request: Request, folder: Path, progress: Progress
 ) -> CompiledEngine:
-    """Compile into `folder`; parity is judged on held-out parts, by limits chosen on each engine's own scores."""
+    """Compile into `folder`; `images`: all good parts, and the held-out ones, on which parity is judged.
+
+    Verdicts are compared by limits that are chosen on each candidate's own scores.
+    """
     names = [region.name for region in request.snapshot.regions]
 
     def verdicts(part: NDArray[np.float64], regions: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -165,27 +161,18 @@ def _compile(
         regions=len(names),
         out=folder,
         engine=request.snapshot.engine,
-        calibration_images=images,
-        parity_images=images[learnt.held_out][:PARITY_PARTS],
+        calibration_images=images[0],
+        parity_images=images[1][:PARITY_PARTS],
         verdicts=verdicts,
         progress=progress,
     )
 
 
-def _score_held_out(runtime: Runtime, images: Images, learnt: Learnt, progress: Progress) -> _HeldOut:
-    """Scores that limits may be chosen on: of the engine that will run, on parts it has not seen; else of the folds."""
-    chosen = images[learnt.held_out]
-    if learnt.crossed is not None:
-        return _HeldOut(chosen, *learnt.crossed)
-    scores = score_parts(runtime, chosen, lambda done: progress("score parts", done, len(chosen)))
-    return _HeldOut(chosen, scores.part, scores.regions)
-
-
 def _content(made: _Made) -> ManifestContent:
-    request, learnt, held_out = made.request, made.learnt, made.held_out
+    request, fitted = made.request, made.fitted
     limits = choose_thresholds(
-        held_out.part_scores,
-        held_out.region_scores,
+        fitted.part_scores,
+        fitted.region_scores,
         [region.name for region in request.snapshot.regions],
         asked_rate=request.asked_rate,
         confidence=request.confidence,
@@ -198,10 +185,8 @@ def _content(made: _Made) -> ManifestContent:
         seeds={"calibration": request.seed},
         preset=request.preset,
         data=fingerprint(hashlib.sha256(image.tobytes()).hexdigest() for image in made.parts.images),
-        teachers=tuple(
-            TeacherInfo(name=weights.name, sha256=weights.sha256, licence=weights.licence) for weights in learnt.weights
-        ),
-        lambdas=learnt.lambdas,
+        teachers=_teachers(fitted),
+        lambdas=fitted.lambdas,
         thresholds=limits,
         engine=EngineInfo(
             runtime=made.compiled.runtime,
@@ -223,10 +208,10 @@ def _spread(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
     """Held-out parts, with what the engine that will run says of each."""
     golden = []
-    for number, index in enumerate(_spread(made.held_out.part_scores, GOLDEN_PARTS)):
+    for number, index in enumerate(_spread(made.fitted.part_scores, GOLDEN_PARTS)):
         name = f"golden/{number:02d}.png"
-        write_golden(made.folder / name, made.held_out.images[index])
-        outputs = infer(made.runtime, made.held_out.images[index])
+        write_golden(made.folder / name, made.held_out[index])
+        outputs = infer(made.runtime, made.held_out[index])
         golden.append(
             GoldenImage(
                 file=name,
@@ -242,7 +227,7 @@ def _reference(made: _Made) -> dict[str, Statistic]:
     """How good parts look and score, for whoever watches drift."""
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in made.parts.images]
     values: dict[str, NDArray[np.float64]] = {
-        "part_score": made.held_out.part_scores,
+        "part_score": made.fitted.part_scores,
         "brightness": np.array([image.mean() for image in grey]),
         "sharpness": np.array([cv2.Laplacian(image, cv2.CV_32F).var() for image in grey]),
         **made.parts.poses,
@@ -251,14 +236,14 @@ def _reference(made: _Made) -> dict[str, Statistic]:
 
 
 def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
-    scores = made.held_out.part_scores
+    scores = made.fitted.part_scores
     samples = []
     for index in _spread(scores, REPORT_SAMPLES):
-        outputs = infer(made.runtime, made.held_out.images[index])
+        outputs = infer(made.runtime, made.held_out[index])
         samples.append(
             SampleMaps(
                 name=f"good part, rank {int((scores < scores[index]).sum()) + 1} of {len(scores)}",
-                part_image=made.held_out.images[index],
+                part_image=made.held_out[index],
                 reconstruction=None if outputs.reconstruction is None else outputs.reconstruction.copy(),
                 anomaly_map=outputs.anomaly_map.copy(),
                 part_score=outputs.part_score,
@@ -267,12 +252,18 @@ def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
     data = ReportData(
         content=content,
         part_scores=scores,
-        region_scores=made.held_out.region_scores,
+        region_scores=made.fitted.region_scores,
         samples=tuple(samples),
-        curves=made.learnt.curves,
         took_s=took_s,
     )
     write_report(made.folder / "report.html", data)
+
+
+def _teachers(fitted: Fitted) -> tuple[TeacherInfo, ...]:
+    known = [teacher.weights for teacher in fitted.network.teachers if isinstance(teacher, Teacher)]
+    return tuple(
+        TeacherInfo(name=weights.name, sha256=weights.sha256, licence=weights.licence) for weights in known if weights
+    )
 
 
 def _packages() -> dict[str, str]:
