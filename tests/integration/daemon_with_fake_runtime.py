@@ -1,0 +1,39 @@
+"""`inspectd run` with FakeRuntime in place of a bundle's engine, as a process of its own. Not a test module.
+
+Arguments: station file, score of every part, most parts (0: no end).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from fake_runtime import FakeRuntime
+from line_values import BUNDLE_HASH, LIMITS, REGIONS
+
+from inspectd.commands.run import Stopper, serve
+from inspectd.config import load_station, notify_address
+from inspectd.errors import InspectdError
+from inspectd.health.systemd import Notifier
+from inspectd.logs import set_up_logging
+from inspectd.pipeline import Engine
+
+
+def main(path: str, score: str, max_parts: str) -> int:
+    """Serve; returns the exit code."""
+    set_up_logging()
+    stopper = Stopper()
+    runtime = FakeRuntime(score=lambda image: float(score))
+    engine = Engine(runtime=runtime, regions=REGIONS, thresholds=LIMITS, bundle_hash=BUNDLE_HASH)
+    try:
+        with Notifier(notify_address()) as notifier:
+            return serve(load_station(path), engine, notifier, lambda: stopper.asked, int(max_parts) or None)
+    except InspectdError as error:
+        sys.stderr.write(f"inspectd: {error}\n")  # as __main__ does
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
