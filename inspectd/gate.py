@@ -19,7 +19,7 @@ import zmq
 from numpy.typing import NDArray
 
 from inspectd.decide import Decision, decide
-from inspectd.health.meters import Count, Meters, Stage
+from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.messages import (
     Action,
     Fault,
@@ -296,6 +296,8 @@ class GateLoop:
             self._waiting_rows.append(Record(verdict=verdict))
             return
         scores = cause if isinstance(cause, Scores) else None
+        if scores is not None:
+            self._meters.observe(Step.GATE, verdict.verdict_ns - scores.scored_ns)
         record = Record(verdict=verdict, pose=scores.pose if scores else None, source=cause.source)
         self._waiting_rows.append(record)
         if scores is not None and scores.anomaly_map is not None:

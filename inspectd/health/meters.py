@@ -70,7 +70,7 @@ class Meters:
         )
         verdicts = Counter("inspectd_verdicts", "verdicts", ["outcome", "reason"], registry=self.registry)
         self._verdicts = {pair: verdicts.labels(*pair) for pair in _verdict_labels()}
-        events = Gauge("inspectd_events", "events since the start", ["event"], registry=self.registry)
+        events = Counter("inspectd_events", "events since the start", ["event"], registry=self.registry)
         self._events = {count: events.labels(count.value) for count in Count}
         depths = Gauge("inspectd_waiting", "parts that wait", ["queue"], registry=self.registry)
         self._pending_gauge, self._inspect_gauge = depths.labels("gate"), depths.labels("inspect")
@@ -94,14 +94,11 @@ class Meters:
         if more:
             with self._lock:
                 self._counts[what] += more
-                self._events[what].set(self._counts[what])
+            self._events[what].inc(more)
 
     def set_count(self, what: Count, total: int) -> None:
-        """Take over a total that a stage keeps itself."""
-        if self._counts[what] != total:
-            with self._lock:
-                self._counts[what] = total
-                self._events[what].set(total)
+        """Take over a total that one stage keeps itself, and that only rises."""
+        self.count(what, total - self._counts[what])
 
     def verdict(self, verdict: Verdict) -> None:
         """Note a verdict and its latency. Called by the gate's thread only."""

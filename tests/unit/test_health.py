@@ -149,7 +149,7 @@ def test_meters_are_served_over_http() -> None:
         text = get(server.port, "/metrics")[1]
         assert 'inspectd_verdicts_total{outcome="REJECT",reason="over_threshold"} 1.0' in text
         assert 'inspectd_step_seconds_count{step="engine"} 1.0' in text
-        assert 'inspectd_events{event="overload"} 2.0' in text
+        assert 'inspectd_events_total{event="overload"} 2.0' in text
         assert get(server.port, "/ready")[0] == 200
         ready[0] = False
         assert get(server.port, "/ready")[0] == 503
