@@ -1,4 +1,4 @@
-"""Shared fixtures; beside it lie plain helpers that tests import: fake_runtime, line_values."""
+"""Shared fixtures; beside it lie plain helpers that tests import: fake_runtime, line_values, tiny_station."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from threading import Thread
 
 import pytest
+import tiny_station as tiny
 import zmq
 
 TERMINATES_WITHIN_S = 5.0
@@ -20,3 +21,9 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     ending.start()
     ending.join(TERMINATES_WITHIN_S)
     assert not ending.is_alive(), "the context does not terminate: a socket was left open"
+
+
+@pytest.fixture(scope="session")
+def tiny_station(tmp_path_factory: pytest.TempPathFactory) -> tiny.TinyStation:
+    """A station with a real bundle, calibrated once for all tests in a few steps (some 15 s)."""
+    return tiny.make(tmp_path_factory.mktemp("tiny-station"))
