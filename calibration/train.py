@@ -70,6 +70,7 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DtkdNetwork(model, teachers)
+    network.eval()
     described = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json"), "seed": seed}
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
     planes = to_planes(torch.from_numpy(images))

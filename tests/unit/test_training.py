@@ -1,0 +1,219 @@
+"""Training and fitting the score: reproducible, resumable, out of sample, and sensitive to a defect."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from calibration import checkpoint as checkpoint_module
+from calibration.errors import TooFewParts
+from calibration.fit_scores import Fitted, fit
+from calibration.train import batch_indices, train
+from engines.errors import BundleError
+from engines.networks.dtkd import distance_map, min_max
+from engines.networks.fused import FusedEngine, load_fused, save_fused
+from engines.scoring import ScoringConstants
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
+
+CANVAS = CanvasSettings(height_px=64, width_px=64)
+REGIONS = [
+    RegionSettings(name="left", top_px=16, left_px=8, height_px=32, width_px=24, patches=((2, 2), (1, 1))),
+    RegionSettings(name="right", top_px=16, left_px=32, height_px=32, width_px=24, patches=((2, 2), (1, 1))),
+]
+TINY = TrainingSettings(steps=4, decoder_steps=3, batch=4)
+
+
+def parts(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Bright noisy rectangles on black, (count, 64, 64, 3)."""
+    rng = np.random.default_rng(seed)
+    images = np.zeros((count, 64, 64, 3))
+    images[:, 16:48, 8:56] = 140 + rng.normal(0, 6, (count, 32, 48, 1))
+    images[:, 16:48, 8:20] += 80
+    return np.clip(images + rng.normal(0, 1, images.shape), 0, 255).astype(np.uint8)
+
+
+def nothing(_stage: str, _done: int, _total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    """Whether two networks have equal weights, bit by bit."""
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def fitted(model: ModelSettings, count: int = 12) -> Fitted:
+    """A network and score fitted in a few steps."""
+    options = {"held_out_share": 0.3, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    return fit(parts(count), np.arange(count), model, CANVAS, REGIONS, TINY, **options)
+
+
+def test_training_depends_on_the_seed_only() -> None:
+    """The same seed gives the same weights bit by bit, another seed others."""
+    model = ModelSettings()
+    first = train(parts(6), model, TINY, seed=3, work=None, progress=nothing)
+    again = train(parts(6), model, TINY, seed=3, work=None, progress=nothing)
+    other = train(parts(6), model, TINY, seed=4, work=None, progress=nothing)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+TRAINING = """
+import sys, pathlib
+sys.path.insert(0, {tests!r})
+import test_training as t
+from calibration import checkpoint
+checkpoint.SECONDS_BETWEEN = 0.0
+import torch
+torch.set_num_threads(1)
+def progress(stage, done, total):
+    print(stage, done, flush=True)
+    sys.stdin.readline()
+t.train(t.parts(6), t.ModelSettings(), t.TINY, seed=3, work=pathlib.Path({work!r}), progress=progress)
+"""
+
+
+@pytest.mark.parametrize("stage", ["student", "decoder"])
+def test_a_killed_training_resumes_to_the_same_weights(
+    tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is killed outright in either stage, and started again, ends where an uninterrupted one ends."""
+    code = TRAINING.format(tests=str(Path(__file__).parent), work=str(tmp_path))
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.split() == [stage, "2"]:
+            process.send_signal(signal.SIGKILL)
+            break
+        process.stdin.write("\n")
+        process.stdin.flush()
+    process.stdin.close()
+    process.stdout.close()
+    assert process.wait() == -signal.SIGKILL
+    monkeypatch.setattr(checkpoint_module, "SECONDS_BETWEEN", 0.0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        steps: list[tuple[str, int]] = []
+        resumed = train(
+            parts(6), ModelSettings(), TINY, seed=3, work=tmp_path, progress=lambda s, d, _: steps.append((s, d))
+        )
+        whole = train(parts(6), ModelSettings(), TINY, seed=3, work=None, progress=nothing)
+    finally:
+        torch.set_num_threads(threads)
+    assert steps[0] == (stage, 2)  # step 2 had been taken, its checkpoint not yet written
+    assert same(resumed, whole)
+
+
+def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path) -> None:
+    """Other images start over; the same run, when finished, is not trained again; a damaged file counts as none."""
+    steps: list[int] = []
+    options = {"seed": 0, "work": tmp_path, "progress": lambda _s, done, _t: steps.append(done)}
+    first = train(parts(6), ModelSettings(), TINY, **options)
+    count = len(steps)
+    again = train(parts(6), ModelSettings(), TINY, **options)
+    assert len(steps) == count
+    assert same(first, again)
+    train(parts(6, seed=1), ModelSettings(), TINY, **options)
+    assert len(steps) == 2 * count
+    (tmp_path / checkpoint_module.FILE).write_bytes(os.urandom(200))
+    train(parts(6), ModelSettings(), TINY, **options)
+    assert len(steps) == 3 * count
+
+
+def test_batches_go_through_all_images_each_epoch() -> None:
+    """Consecutive batches are consecutive pieces of one permutation per epoch."""
+    drawn = torch.cat([batch_indices(10, 5, seed=1, step=step) for step in range(4)])
+    assert sorted(drawn[:10].tolist()) == list(range(10))
+    assert sorted(drawn[10:].tolist()) == list(range(10))
+    assert drawn[:10].tolist() != drawn[10:].tolist()
+
+
+def test_distances_are_the_papers() -> None:
+    """Eq. 1 is the mean square over channels, Eq. 2 one minus the cosine; teachers take their share of the channels."""
+    target, imitation = torch.zeros(1, 5, 2, 2), torch.zeros(1, 5, 2, 2)
+    target[:, :2] = 2.0
+    imitation[:, 2:] = 1.0
+    assert distance_map([target], [imitation], [2], "mse", 0).unique().tolist() == [4.0]
+    assert distance_map([target], [imitation], [2], "mse", 1).unique().tolist() == [1.0]
+    imitation[:, 0], imitation[:, 1] = 1.0, 0.0
+    cosine = distance_map([target], [imitation], [2], "cosine", 0)
+    torch.testing.assert_close(cosine, torch.full((1, 2, 2), 1 - 2**-0.5))
+    mask = min_max(torch.tensor([[[-3.0, 1.0], [5.0, 1.0]]]))
+    torch.testing.assert_close(mask, torch.tensor([[[0.0, 0.5], [1.0, 0.5]]]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelSettings(),
+        ModelSettings(score="paper"),
+        ModelSettings(decoder=False, attention=False),
+        ModelSettings(teachers=("efficientnet_lite0",), score="paper", distance="cosine", decoder=False),
+    ],
+    ids=["calibrated", "paper", "no-decoder", "one-teacher"],
+)
+def test_a_saved_engine_answers_alike(model: ModelSettings, tmp_path: Path) -> None:
+    """What is written and read again gives the same answers bit by bit, without any teacher's weights beside it."""
+    result = fitted(model)
+    engine = FusedEngine(result.network, model, CANVAS, REGIONS, result.constants)
+    path = tmp_path / "network.safetensors"
+    save_fused(engine, path)
+    image = torch.from_numpy(parts(1, seed=9))
+    with torch.inference_mode():
+        expected, got = engine(image), load_fused(path)(image)
+    assert [value.shape[1:] for value in got[:3]] == [(), (2,), (16, 16)]
+    assert len(got) == (4 if model.decoder else 3)
+    assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match="cannot be read as a trained network"):
+        load_fused(path)
+
+
+def test_a_defect_raises_the_score_of_its_region() -> None:
+    """After fitting, a dark blot raises its region above all held-out good parts; held-out scores are centred."""
+    model = ModelSettings()
+    result = fitted(model, count=24)
+    assert sorted(result.held_out.tolist()) == list(range(24))
+    assert np.isfinite(result.region_scores).all()
+    engine = FusedEngine(result.network, model, CANVAS, REGIONS, result.constants)
+    bad = parts(1, seed=9)
+    bad[:, 26:38, 38:50] = 40
+    with torch.inference_mode():
+        part_score, regions, anomaly_map = engine(torch.from_numpy(bad))[:3]
+    assert float(part_score) > result.part_scores.max()
+    assert float(regions[0, 1]) == float(part_score)
+    row, column = np.unravel_index(int(anomaly_map[0].argmax()), (16, 16))
+    assert 6 <= row <= 10
+    assert 8 <= column <= 13
+
+
+def test_frames_of_one_part_stay_together() -> None:
+    """With enough parts for a plain split, no part has images on both sides of it."""
+    groups = np.repeat(np.arange(100), 2)
+    options = {"held_out_share": 0.3, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    model = ModelSettings(decoder=False, attention=False)
+    tiny = TrainingSettings(steps=1, decoder_steps=0, batch=2)
+    result = fit(parts(200), groups, model, CANVAS, REGIONS, tiny, **options)
+    assert len(result.held_out) == 60
+    assert np.unique(groups[result.held_out], return_counts=True)[1].tolist() == [2] * 30
+
+
+def test_too_few_parts_are_refused() -> None:
+    """Fewer parts than the score needs is one clear line; a calibrated engine without constants is refused as well."""
+    with pytest.raises(TooFewParts, match="5 good parts: the score needs at least"):
+        fitted(ModelSettings(), count=5)
+    network = train(parts(4), ModelSettings(), TINY, seed=0, work=None, progress=nothing)
+    with pytest.raises(ValueError, match="calibrated needs constants"):
+        FusedEngine(network, ModelSettings(), CANVAS, REGIONS, ScoringConstants((1.0, 1.0)))
