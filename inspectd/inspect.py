@@ -39,32 +39,33 @@ class LocatePart(Protocol):
 
 @dataclass(slots=True)
 class Cost:
-    """How long a part takes: running mean plus four mean deviations (as in RFC 6298), in nanoseconds.
+    """How long a part takes, in nanoseconds: at least, and likely (mean plus four mean deviations, as in RFC 6298).
 
-    `doubt` lowers the estimate whenever a part is dropped because of it, so that one long stall cannot make the stage
-    drop every part after it for good.
+    The least follows shorter durations at once and longer ones slowly. `doubt` lowers it whenever a part is dropped
+    because of it, so that no stall can make the stage drop every part after it for good.
     """
 
     mean_ns: float = 0.0
     deviation_ns: float = 0.0
+    least_ns: float = 0.0
 
     @property
-    def estimate_ns(self) -> int:
+    def likely_ns(self) -> int:
         """What a part is expected to take at most."""
         return round(self.mean_ns + 4 * self.deviation_ns)
 
     def learn(self, duration_ns: int) -> None:
         """Take a measured duration into account."""
         if self.mean_ns == 0.0:
-            self.mean_ns, self.deviation_ns = float(duration_ns), duration_ns / 4
+            self.mean_ns, self.deviation_ns, self.least_ns = float(duration_ns), duration_ns / 4, duration_ns / 4
             return
         self.deviation_ns += (abs(duration_ns - self.mean_ns) - self.deviation_ns) / 4
         self.mean_ns += (duration_ns - self.mean_ns) / 8
+        self.least_ns += (duration_ns - self.least_ns) / (64 if duration_ns > self.least_ns else 1)
 
     def doubt(self) -> None:
-        """Lower the estimate by a tenth."""
-        self.mean_ns *= 0.9
-        self.deviation_ns *= 0.9
+        """Lower the least by a tenth."""
+        self.least_ns *= 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +77,16 @@ class Choice:
     drop: list[Frame]
 
 
-def choose(waiting: Sequence[Frame], now_ns: int, cost_ns: int) -> Choice:
-    """Drop what cannot meet its deadline; then the oldest first, or the newest where not all can be met in turn.
+def choose(waiting: Sequence[Frame], now_ns: int, *, least_ns: int, likely_ns: int) -> Choice:
+    """Drop what cannot meet its deadline even at best; then the oldest, or the newest where not all can likely be met.
 
-    waiting: oldest first. cost_ns: expected time of one part.
+    waiting: oldest first. least_ns, likely_ns: time of one part. A part alone is always tried: that costs nobody.
     """
-    possible = [frame for frame in waiting if now_ns + cost_ns < frame.deadline_ns]
-    drop = [frame for frame in waiting if now_ns + cost_ns >= frame.deadline_ns]
+    possible = [frame for frame in waiting if now_ns + least_ns < frame.deadline_ns]
+    drop = [frame for frame in waiting if now_ns + least_ns >= frame.deadline_ns]
     if not possible:
         return Choice(None, [], drop)
-    all_can = all(now_ns + (turn + 1) * cost_ns < frame.deadline_ns for turn, frame in enumerate(possible))
+    all_can = all(now_ns + (turn + 1) * likely_ns < frame.deadline_ns for turn, frame in enumerate(possible))
     index = 0 if all_can else len(possible) - 1
     return Choice(possible[index], possible[:index] + possible[index + 1 :], drop)
 
@@ -195,7 +196,12 @@ class Inspection:
         if not self._waiting:
             return
         now_ns = time.monotonic_ns()
-        choice = choose(self._waiting, now_ns, self._cost.estimate_ns + self._margin_ns)
+        choice = choose(
+            self._waiting,
+            now_ns,
+            least_ns=round(self._cost.least_ns) + self._margin_ns,
+            likely_ns=self._cost.likely_ns + self._margin_ns,
+        )
         self._waiting = choice.stay
         self._meters.set_waiting(len(choice.stay))
         for frame in choice.drop:
