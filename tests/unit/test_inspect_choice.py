@@ -39,7 +39,7 @@ def test_a_part_alone_is_tried_as_long_as_it_can_be_met_at_best() -> None:
 
 
 def test_the_estimate_covers_the_spread() -> None:
-    """Steady durations give a tight estimate, scattered ones a wide one; the least is not above the fastest by more than a little."""
+    """Steady durations give a tight estimate, scattered ones a wide one; the least stays by the fastest."""
     steady, scattered = Cost(), Cost()
     for turn in range(50):
         steady.learn(3 * MS)
