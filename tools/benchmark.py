@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Measure what the product promises: the engine's speed, the line around it, and how well stations learn."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarking.accuracy import Plan, accuracy_tables, measure, tasks
+from benchmarking.engine import engine_table, measure_bundle
+from benchmarking.line import line_tables, measure_line
+from benchmarking.machine import describe_machine
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engines.artifact import open_bundle, resolve_bundle
+from inspectd.config import load_station
+from inspectd.exits import run_program
+from inspectd.loading import find_bundle
+
+EPILOG = """\
+examples:
+  tools/benchmark.py engine --bundle bundles/smdc              milliseconds an inference, each precision
+  tools/benchmark.py line --station smdc --parts 100000        overhead from trigger to verdict, and memory
+  tools/benchmark.py accuracy --data ../shared/data/paper      calibrate and evaluate every category, and smdc
+
+Every sub-command prints Markdown tables under the machine, the date and the versions that they hold for. Nothing else
+should run meanwhile. Figures as measured: docs/benchmark.md. Exit codes: docs/exit_codes.md.
+"""
+ENGINE_EPILOG = """\
+examples:
+  tools/benchmark.py engine --bundle bundles/smdc
+  tools/benchmark.py engine --bundle bundles/smdc --bundle bundles/texture --seconds 20 --threads 2
+"""
+LINE_EPILOG = """\
+examples:
+  tools/benchmark.py line --station smdc                        the station's active bundle, 2000 parts
+  tools/benchmark.py line --station smdc --bundle out --period-ms 10 --parts 100000
+"""
+ACCURACY_EPILOG = """\
+examples:
+  tools/benchmark.py accuracy --data ../shared/data/paper --out accuracy.json
+  tools/benchmark.py accuracy --data ../shared/data/paper --only brg03_tl --only smdc
+
+Rows that the output file has already are not measured again: remove the file, or name another, to start over.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    return run_program("benchmark", list(sys.argv[1:] if argv is None else argv), _run)
+
+
+def _run(arguments: list[str]) -> int:
+    args = _parser().parse_args(arguments)
+    commands = {"engine": _engine, "line": _line, "accuracy": _accuracy}
+    tables = commands[args.command](args)
+    print(f"{describe_machine()}\n\n    tools/benchmark.py {' '.join(arguments)}\n\n{tables}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmark", description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    engine = _command(commands, "engine", "time a bundle's engine and its variants, interleaved", ENGINE_EPILOG)
+    engine.add_argument(
+        "--bundle", type=Path, action="append", required=True, help="a bundle's folder; may be repeated"
+    )
+    engine.add_argument("--seconds", type=_positive, default=10.0, help="how long each engine is timed (10)")
+    engine.add_argument("--threads", type=_count, default=1, help="inference threads (1)")
+
+    line = _command(commands, "line", "time everything between trigger and verdict, in the real daemon", LINE_EPILOG)
+    line.add_argument("--station", required=True, help="station name, or path of its settings")
+    line.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
+    line.add_argument("--parts", type=_parts, default=2000, metavar="N", help="parts to inspect (2000)")
+    line.add_argument("--period-ms", type=_positive, default=20.0, help="one part each so many milliseconds (20)")
+
+    accuracy = _command(
+        commands, "accuracy", "calibrate and evaluate sets of real and simulated parts", ACCURACY_EPILOG
+    )
+    accuracy.add_argument("--data", type=Path, required=True, help="folder with one category a folder, in MVTec layout")
+    accuracy.add_argument("--only", action="append", default=[], metavar="NAME", help="this set only; may be repeated")
+    accuracy.add_argument("--preset", choices=("quick", "full"), default="quick", help="schedule of the training")
+    accuracy.add_argument("--out", type=Path, default=Path("accuracy.json"), help="rows so far (accuracy.json)")
+    accuracy.add_argument("--work", type=Path, default=Path("work/benchmark"), help="bundles and rendered parts")
+    accuracy.add_argument("--train", type=_count, default=300, help="simulated good parts to calibrate from (300)")
+    accuracy.add_argument("--good", type=_count, default=1000, help="simulated good parts to test with (1000)")
+    accuracy.add_argument("--defective", type=_count, default=900, help="simulated defective parts (900)")
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, summary: str, epilog: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name, help=summary, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def _engine(args: argparse.Namespace) -> str:
+    bundles = [open_bundle(resolve_bundle(path)) for path in args.bundle]
+    with _progress() as bar:
+        task = bar.add_task("bundles", total=len(bundles))
+        measured = []
+        for bundle in bundles:
+            figures = measure_bundle(
+                bundle, args.threads, args.seconds, lambda what: bar.update(task, description=what)
+            )
+            measured.append((bundle, figures))
+            bar.advance(task)
+    return engine_table(measured)
+
+
+def _line(args: argparse.Namespace) -> str:
+    station = load_station(args.station)
+    bundle = find_bundle(station, args.bundle)
+    with tempfile.TemporaryDirectory(prefix="inspectd-benchmark-") as folder, _progress() as bar:
+        task = bar.add_task("inspecting", total=args.parts)
+        figures = measure_line(
+            station,
+            bundle,
+            parts=args.parts,
+            period_ms=args.period_ms,
+            folder=Path(folder),
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    return line_tables(figures)
+
+
+def _accuracy(args: argparse.Namespace) -> str:
+    plan = Plan(args.preset, args.train, args.good, args.defective)
+    console = Console(stderr=True)
+    chosen = tasks(args.data, args.only)
+    return accuracy_tables(measure(chosen, plan, args.out, args.work, console.print))
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def _parts(text: str) -> int:
+    value = int(text)
+    if value < 200:
+        raise argparse.ArgumentTypeError("must be at least 200: the first 100 are warming up")
+    return value
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError("must be more than 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

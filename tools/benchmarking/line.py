@@ -1,0 +1,257 @@
+"""Everything between trigger and verdict: the real daemon in its own process, asked for its own time stamps after."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+
+import numpy as np
+import yaml
+import zmq
+from numpy.typing import NDArray
+
+from benchmarking.machine import markdown_table
+from engines.artifact import Bundle
+from inspectd.config import Station
+from inspectd.errors import InspectdError
+from inspectd.messages import Verdict
+from inspectd.records.reading import RecordReader
+from inspectd.wire.public import from_bytes, result_topic
+
+SILENT_AT_MOST_S = 60.0
+POLL_MS = 500
+ENDS_WITHIN_S = 60.0
+SETTLED_PARTS = 100
+"""Parts after which memory is read for the first time, and which no latency is taken from: caches fill, pages come."""
+SAMPLES = 20
+NS_PER_MS = 1e6
+STEPS = ("capture", "locate", "engine", "verdict")
+
+
+class BenchmarkError(InspectdError):
+    """The daemon did not do what is to be measured."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineFigures:
+    """One run.
+
+    steps_ms: (P, 4) trigger -> captured -> located -> scored -> verdict. heard_ms: (P,) trigger -> subscriber.
+    memory_mib: resident size after SETTLED_PARTS, then evenly up to the last part. metrics_ms: mean of what happens
+    after the verdict (publish, commit), from the daemon's own histograms.
+    """
+
+    parts: int
+    period_ms: float
+    outcomes: dict[str, int]
+    steps_ms: NDArray[np.float64]
+    heard_ms: NDArray[np.float64]
+    memory_mib: tuple[float, ...]
+    torch: bool
+    metrics_ms: dict[str, float]
+
+
+def measure_line(
+    station: Station, bundle: Bundle, *, parts: int, period_ms: float, folder: Path, progress: Callable[[int], None]
+) -> LineFigures:
+    """Run `inspectd run` on the simulated camera below `folder`; blocks for parts x period_ms, plus some seconds.
+
+    Raises BenchmarkError where the daemon ends early or loses a part.
+    """
+    settings, results, port = _settings(station, folder, period_ms)
+    with _daemon(settings, bundle, folder) as process, _subscriber(results, station.station) as subscriber:
+        heard, memory = _listen(process, subscriber, parts, folder, progress)
+        torch = "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        metrics = _step_means_ms(port)
+        process.send_signal(signal.SIGTERM)
+        if process.wait(ENDS_WITHIN_S) != 0:
+            raise BenchmarkError(f"the daemon ended with code {process.returncode}: {_last_line(folder)}")
+    with RecordReader(folder / "records" / station.station) as reader:
+        verdicts = [part.verdict for part in reader.between(heard[0][0], heard[-1][0], len(heard))]
+    if [verdict.seq for verdict in verdicts] != [seq for seq, _ in heard]:
+        raise BenchmarkError(f"{len(heard)} results were heard, {len(verdicts)} are recorded")
+    timed = _timed(verdicts, heard)
+    return LineFigures(
+        parts=len(verdicts),
+        period_ms=period_ms,
+        outcomes=dict(Counter(verdict.outcome.value for verdict in verdicts)),
+        steps_ms=_steps_ms(timed),
+        heard_ms=np.array([at_ns - verdict.trigger_wall_ns for verdict, at_ns in timed]) / NS_PER_MS,
+        memory_mib=memory,
+        torch=torch,
+        metrics_ms=metrics,
+    )
+
+
+def _listen(
+    process: subprocess.Popen[bytes],
+    subscriber: zmq.Socket[bytes],
+    parts: int,
+    folder: Path,
+    progress: Callable[[int], None],
+) -> tuple[list[tuple[int, int]], tuple[float, ...]]:
+    """(sequence number, wall time in ns) of each result as it comes, and the daemon's memory in MiB meanwhile."""
+    heard: list[tuple[int, int]] = []
+    memory: list[float] = []
+    every = max(1, (parts - SETTLED_PARTS) // SAMPLES)
+    while len(heard) < parts:
+        _wait(process, subscriber, folder)
+        content = subscriber.recv_multipart()[1]
+        heard.append((from_bytes(content, "inspectd.result")["seq"], time.time_ns()))
+        settled = len(heard) - SETTLED_PARTS
+        if settled >= 0 and settled % every == 0:
+            memory.append(_resident_mib(process.pid))
+        progress(len(heard))
+    return heard, (*memory, _resident_mib(process.pid))
+
+
+def _wait(process: subprocess.Popen[bytes], subscriber: zmq.Socket[bytes], folder: Path) -> None:
+    """Block for the next result. Raises BenchmarkError where the daemon has ended, or says nothing for long."""
+    give_up_s = time.monotonic() + SILENT_AT_MOST_S
+    while not subscriber.poll(POLL_MS):
+        if process.poll() is not None:
+            raise BenchmarkError(f"the daemon ended with code {process.returncode}: {_last_line(folder)}")
+        if time.monotonic() > give_up_s:
+            raise BenchmarkError(f"no result for {SILENT_AT_MOST_S:g} s: {_last_line(folder)}")
+
+
+def line_tables(figures: LineFigures) -> str:
+    """Markdown: latencies by step, what happens after the verdict, memory."""
+    total = figures.steps_ms.sum(axis=1)
+    engine = figures.steps_ms[:, STEPS.index("engine")]
+    rows = [
+        _latency_row("trigger to verdict", total),
+        _latency_row("**trigger to verdict, less the engine**", total - engine),
+        _latency_row("trigger to image (camera hand-over)", figures.steps_ms[:, 0]),
+        _latency_row("image to part located (queue, locate)", figures.steps_ms[:, 1]),
+        _latency_row("engine", engine),
+        _latency_row("scores to verdict (queue, gate)", figures.steps_ms[:, 3]),
+        _latency_row("trigger to subscriber, less the engine", figures.heard_ms - engine),
+    ]
+    means = [(name, f"{mean:.3f}") for name, mean in figures.metrics_ms.items()]
+    memory = figures.memory_mib
+    facts = [
+        ("parts", f"{figures.parts}, one each {figures.period_ms:g} ms"),
+        ("verdicts", ", ".join(f"{name} {count}" for name, count in figures.outcomes.items())),
+        (f"memory after {SETTLED_PARTS} parts, MiB", f"{memory[0]:.1f}"),
+        ("memory after the last part, MiB", f"{memory[-1]:.1f}"),
+        ("most memory seen, MiB", f"{max(memory):.1f}"),
+        ("torch in the process", "yes" if figures.torch else "no"),
+    ]
+    return "\n\n".join(
+        (
+            markdown_table(("step", "p50 ms", "p99 ms", "max ms"), rows),
+            markdown_table(("after the verdict", "mean ms"), means),
+            markdown_table(("run", ""), facts),
+        )
+    )
+
+
+def _timed(verdicts: list[Verdict], heard: list[tuple[int, int]]) -> list[tuple[Verdict, int]]:
+    """The judged parts after the first SETTLED_PARTS, each with the wall time when it was heard."""
+    pairs = zip(verdicts[SETTLED_PARTS:], heard[SETTLED_PARTS:], strict=True)
+    timed = [(verdict, at_ns) for verdict, (_, at_ns) in pairs if verdict.scored_ns]
+    if not timed:
+        raise BenchmarkError("no part was judged: look at the station's `locate` and deadline")
+    return timed
+
+
+def _steps_ms(timed: list[tuple[Verdict, int]]) -> NDArray[np.float64]:
+    stamps = np.array([(v.trigger_ns, v.captured_ns, v.located_ns, v.scored_ns, v.verdict_ns) for v, _ in timed])
+    return np.asarray(np.diff(stamps, axis=1) / NS_PER_MS, dtype=np.float64)
+
+
+def _latency_row(name: str, values_ms: NDArray[np.float64]) -> tuple[str, ...]:
+    p50, p99 = np.percentile(values_ms, (50, 99))
+    return (name, f"{p50:.3f}", f"{p99:.3f}", f"{values_ms.max():.3f}")
+
+
+def _settings(station: Station, folder: Path, period_ms: float) -> tuple[Path, str, int]:
+    """The station as it is, but on the simulated camera, a timer, free ports and records of its own."""
+    raw = station.model_dump(mode="json")
+    results, queries, port = (_free_port() for _ in range(3))
+    raw["camera"] = {"kind": "simulated", "seed": 1, "pool": 256, "defect_share": 0.1}
+    raw["trigger"] = {"source": "timer", "period_ms": period_ms}
+    raw["records"] = {**raw["records"], "folder": str(folder / "records")}
+    raw["outputs"] = {
+        "results": f"tcp://127.0.0.1:{results}",
+        "queries": f"tcp://127.0.0.1:{queries}",
+        "metrics_port": port,
+    }
+    path = folder / f"{station.station}.yaml"
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    return path, raw["outputs"]["results"], port
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def _daemon(settings: Path, bundle: Bundle, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    command = [sys.executable, "-m", "inspectd", "run", "--station", str(settings), "--bundle", str(bundle.folder)]
+    with (folder / "run.log").open("wb") as log_file:
+        process = subprocess.Popen(command, stdout=log_file, stderr=log_file)  # noqa: S603 - our own program
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
+
+@contextmanager
+def _subscriber(endpoint: str, station: str) -> Iterator[zmq.Socket[bytes]]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        with context.socket(zmq.SUB) as subscriber:
+            subscriber.linger = 0
+            subscriber.rcvhwm = 0
+            subscriber.reconnect_ivl = 10
+            subscriber.subscribe(result_topic(station))
+            subscriber.connect(endpoint)
+            yield subscriber
+    finally:
+        context.term()
+
+
+def _resident_mib(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 1024
+    raise BenchmarkError(f"/proc/{pid}/status says nothing of memory: is the daemon still there?")
+
+
+def _step_means_ms(port: int) -> dict[str, float]:
+    """Mean time of publish and commit, from /metrics."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    except (OSError, HTTPException) as error:
+        raise BenchmarkError(f"the daemon's metrics cannot be read: {error}") from error
+    finally:
+        connection.close()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    means = {}
+    for step in ("publish", "commit"):
+        total, count = (float(values[f'inspectd_step_seconds_{what}{{step="{step}"}}']) for what in ("sum", "count"))
+        if count:
+            means[step] = 1e3 * total / count
+    return means
+
+
+def _last_line(folder: Path) -> str:
+    lines = (folder / "run.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1] if lines else "it said nothing"
