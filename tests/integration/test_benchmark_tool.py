@@ -1,0 +1,107 @@
+"""tools/benchmark.py as a user runs it: small runs, what it prints, what it refuses. No figure is judged here."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from tiny_station import TinyStation, tool
+
+FIGURES = {
+    "good": 16,
+    "defective": 48,
+    "image_auroc": 0.5,
+    "fpr_at_95tpr": 0.9,
+    "tpr_at_10fpr": 0.1,
+    "pixel_auroc": None,
+    "pro": None,
+    "false_rejects": 2,
+    "false_reject_rate": 0.125,
+    "false_reject_interval": [0.016, 0.383],
+    "escapes": 48,
+    "escape_rate": 1.0,
+    "escape_interval": [0.926, 1.0],
+}
+
+
+def finished(name: str) -> dict[str, object]:
+    """A row of a set that was measured before."""
+    about = {"name": name, "preset": "quick", "station": "texture", "bundle": "ab" * 8, "precision": "f32"}
+    rest = {"calibration_s": 61.2, "promised": [0.01, 0.08], "asked_rate": 0.01, "by_severity": {}, "by_size": {}}
+    return {**about, **rest, **FIGURES, "by_type": {"cut": FIGURES, "hole": FIGURES}}
+
+
+@pytest.mark.parametrize("command", ["engine", "line", "accuracy"])
+def test_each_sub_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
+    """--help works and shows a call."""
+    done = tool("benchmark", command, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert f"tools/benchmark.py {command} --" in done.stdout
+
+
+def test_the_line_is_measured_in_the_real_daemon(tiny_station: TinyStation, tmp_path: Path) -> None:
+    """Every step has its latencies, in order; memory is read; torch is not in the process; nothing is left behind."""
+    settings = tiny_station.settings(tmp_path)
+    done = tool("benchmark", "line", "--station", str(settings), "--parts", "220", "--period-ms", "8", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", done.stdout, re.MULTILINE)
+    figures = {name: [float(value) for value in values] for name, *values in rows}
+    assert len(figures) == 7
+    assert all(0 <= p50 <= p99 <= most for p50, p99, most in figures.values())
+    assert figures["**trigger to verdict, less the engine**"][0] < figures["trigger to verdict"][0]
+    assert "| torch in the process | no |" in done.stdout
+    assert "| parts | 220, one each 8 ms |" in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {settings.name}
+
+
+def test_a_bundle_that_cannot_run_is_refused(tiny_station: TinyStation, tmp_path: Path) -> None:
+    """A bundle that the daemon would refuse ends with its code, before anything is measured."""
+    settings = tiny_station.settings(tmp_path)
+    other = tiny_station.variant(tmp_path / "other")
+    weights = other.folder / "engine.bin"
+    weights.chmod(0o644)
+    weights.write_bytes(b"short")
+    done = tool("benchmark", "line", "--station", str(settings), "--bundle", str(other.folder), folder=tmp_path)
+    assert done.returncode == 4
+    assert "engine.bin" in done.stderr.splitlines()[-1]
+
+
+def test_finished_rows_are_not_measured_again(tmp_path: Path) -> None:
+    """A set that the output file has already costs nothing, and is in the tables; several have a mean."""
+    for name in ("cloth", "paper"):
+        (tmp_path / "data" / name / "train" / "good").mkdir(parents=True)
+    out = tmp_path / "accuracy.json"
+    out.write_text(json.dumps({"rows": [finished("cloth"), finished("paper")]}))
+    before = out.read_bytes()
+    only = ("--only", "cloth", "--only", "paper")
+    done = tool("benchmark", "accuracy", "--data", "data", "--out", str(out), *only, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| cloth | texture | abababababababab | 0.5000 | - | - | 0.9000 | 0.1000 |" in done.stdout
+    assert "**mean of the categories**" in done.stdout
+    assert "| cloth | 2 of 16, 12.5% (1.6% to 38.3%) | 1.0% to 8.0% |" in done.stdout
+    assert out.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (("engine", "--bundle", "nowhere"), 4, "no such folder"),
+        (("line", "--station", "nowhere"), 3, "no station named"),
+        (("line", "--station", "smdc", "--parts", "10"), 2, "at least 200"),
+        (("accuracy", "--data", "."), 8, "no category"),
+        (("accuracy", "--data", ".", "--only", "silk"), 8, "no set named silk"),
+        (("accuracy", "--data", ".", "--only", "smdc", "--out", "broken.json"), 8, "not what this benchmark writes"),
+        ((), 2, "required"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_a_documented_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, says: str
+) -> None:
+    """Never a traceback."""
+    (tmp_path / "broken.json").write_text("[1")
+    done = tool("benchmark", *arguments, folder=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
