@@ -193,9 +193,10 @@ def _mottle(rng: np.random.Generator, shape: tuple[int, ...], cell_px: int) -> F
 
 
 def _speckle(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatMap:
-    """Fine grain of about unit deviation, with a few coarser grains standing out."""
-    fine = np.float32(2.6) * cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), 0.75)
-    return np.asarray(0.82 * fine + 0.09 * fine * fine * fine, np.float32)
+    """Fine Gaussian grain of about unit deviation: no grain of a good surface stands out like a defect."""
+    return np.asarray(
+        np.float32(2.6) * cv2.GaussianBlur(rng.standard_normal(shape, np.float32), (0, 0), 0.75), np.float32
+    )
 
 
 def _background(rng: np.random.Generator, look: Look) -> FloatMap:
