@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from engines.networks.calibrated import AnomalyMap, Blur, ComponentMaps, Tint, outside_regions, region_maxima
 from engines.networks.dtkd import DtkdOutputs
@@ -17,10 +18,10 @@ from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 Doubles = NDArray[np.float64]
 SHRINKAGE = 0.1
-"""Share of the identity in a residual's correlation matrix: few parts leave the smallest eigenvalues too small."""
-TINT_SHRINKAGE = 0.01
+"""Share of the identity in a residual's correlation matrix: few parts leave the smallest eigenvalues too small, and the
+colours of a tint are nearly one direction, beside which noise in hue would be blown up."""
 SMALLEST_DEVIATION = 1e-3
-PRIOR_PARTS = 20.0
+PRIOR_PARTS = 10.0
 """How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
 CANONICAL_GAIN = 0.5
 """Parts are in canonical pose where a cell's own mean leaves less than this share of the tint's variance."""
@@ -44,9 +45,11 @@ def fit_constants(
             torch.cat([part.targets[k] - part.imitations[k] for part in outputs])
             for k in range(len(outputs[0].targets))
         ]
-    pairs = [_whitening(residual, SHRINKAGE) for residual in residuals]
-    pairs.append(_whitening(tints - tint_mean, TINT_SHRINKAGE))
+    outside = outside_regions(canvas, regions)
     height, width = tints.shape[2:]
+    inside = (outside == 0).any(dim=0).reshape(height, width)
+    pairs = [_whitening(residual, inside, SHRINKAGE) for residual in residuals]
+    pairs.append(_whitening(tints - tint_mean, inside, SHRINKAGE))
     zeros = np.zeros((len(pairs), height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
     constants = CalibratedConstants(
@@ -61,8 +64,7 @@ def fit_constants(
         patch_location=none,
         patch_scale=none + 1,
     )
-    outside = outside_regions(canvas, regions)
-    constants = _fit_gain(constants, outputs, outside)
+    constants = _fit_gain(constants, outputs, inside)
     return _fit_regions(constants, outputs, outside, weighted_gmsd, model)
 
 
@@ -77,9 +79,13 @@ def _is_canonical(outputs: Sequence[DtkdOutputs]) -> bool:
     return bool(own < CANONICAL_GAIN * common)
 
 
-def _whitening(residual: Tensor, shrinkage: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Symmetric whitening (C, C) and offset (C,) of residuals (P, C, H, W), over all positions of all parts."""
-    values = residual.double().transpose(0, 1).flatten(1)  # P, C, H, W -> C, P * H * W
+def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Symmetric whitening (C, C) and offset (C,) of residuals (P, C, H, W), over all cells that touch a region.
+
+    `inside`: (H1, W1). The background must not count: there is nothing to imitate, and it would shrink the covariance.
+    """
+    cells = functional.adaptive_max_pool2d(inside[None, None].float(), residual.shape[2:])[0, 0] > 0
+    values = residual[:, :, cells].double().transpose(0, 1).flatten(1)  # P, C, cells -> C, P * cells
     mean = values.mean(dim=1)
     covariance = torch.cov(values, correction=0)
     deviation = covariance.diagonal().sqrt().clamp_min(SMALLEST_DEVIATION)
@@ -90,13 +96,12 @@ def _whitening(residual: Tensor, shrinkage: float) -> tuple[NDArray[np.float32],
     return matrix.float().numpy(), (-matrix @ mean).float().numpy()
 
 
-def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], outside: Tensor) -> CalibratedConstants:
+def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], inside: Tensor) -> CalibratedConstants:
     """Bring each component map to one scale: mean 0 and equal deviation at each cell, worst cell of a good part 1."""
     components = ComponentMaps(constants)
     with torch.inference_mode():
         maps = torch.cat([components(part) for part in outputs])  # P, K + 1, H1, W1
         smooth = Blur(1.0)
-        inside = (outside == 0).any(dim=0).reshape(maps.shape[2:])
         location = smooth(maps.mean(dim=0, keepdim=True))[0]
         excess = maps - location
         common = excess[:, :, inside].square().mean(dim=(0, 2))[:, None, None]
