@@ -29,7 +29,7 @@ SIZE_EDGES_PX = (3, 6, 9, 12)
 NOT_A_NUMBER = "not_a_number"
 
 
-class Uninspectable(Exception):  # noqa: N818 - a verdict, not a crash
+class Uninspectable(Exception):
     """`prepare` says why a frame gives no part image; the part counts as INVALID, which the line rejects."""
 
     def __init__(self, reason: str) -> None:

@@ -203,5 +203,5 @@ class Acquisition:
         send(self._gate, fault)
 
 
-class _Stale(Exception):  # noqa: N818 - never leaves this module
+class _Stale(Exception):
     """Only images from before the trigger came in time."""

@@ -21,7 +21,7 @@ IDLE_MS = 50
 NS_PER_MS = 1_000_000
 
 
-class PartFault(Exception):  # noqa: N818 - it becomes a `Fault`, not a crash
+class PartFault(Exception):
     """The part cannot be located: the reason for its verdict, and one line for people."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

@@ -38,7 +38,7 @@ LEAST_SLOPE = 8
 _CLOSING = np.ones((5, 5), np.uint8)
 
 
-class LocateFault(Exception):  # noqa: N818 - it becomes a `Fault`, not a crash
+class LocateFault(Exception):
     """The part cannot be judged: `reason` for the verdict, `detail` for people (one line)."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

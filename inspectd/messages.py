@@ -1,4 +1,4 @@
-"""The values that move through the line: Trigger, Frame, Scores or Fault, Verdict, Record. Frozen; imports nothing of ours.
+"""The values that move through the line: Trigger, Frame, Scores or Fault, Verdict, Record. Frozen; imports only NumPy.
 
 Clocks: `*_ns` fields are the monotonic clock (`time.monotonic_ns`), valid within one run of the daemon;
 `*_wall_ns` fields are nanoseconds since 1970 (`time.time_ns`) and are for records only.
@@ -19,7 +19,7 @@ Image = NDArray[np.uint8]
 class Outcome(StrEnum):
     """What is said of one part."""
 
-    PASS = "PASS"
+    PASS = "PASS"  # noqa: S105 - a verdict
     REJECT = "REJECT"
     INVALID = "INVALID"
 
@@ -79,7 +79,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pose:
-    """Where the part lay in the frame: centre in pixels, angle in degrees, scale = frame pixels per part-image pixel."""
+    """Where the part lay in the frame; scale = frame pixels per part-image pixel."""
 
     x_px: float
     y_px: float

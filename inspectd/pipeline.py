@@ -82,7 +82,7 @@ class Engine:
     bundle_hash: str
 
 
-class StageFailed(InspectdError):  # noqa: N818 - named as what happened, like the others in errors
+class StageFailed(InspectdError):
     """A stage ended with an error, and the pipeline with it; the exit code is that of the error."""
 
     def __init__(self, stage: str, error: Exception) -> None:

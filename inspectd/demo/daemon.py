@@ -20,7 +20,7 @@ POLL_MS = 200
 ENDS_S = 30.0
 
 
-class DaemonFailed(InspectdError):  # noqa: N818 - named as what happened
+class DaemonFailed(InspectdError):
     """The daemon's process ended with an error; the exit code is the daemon's own."""
 
     def __init__(self, exit_code: int, log: Path) -> None:

@@ -36,7 +36,7 @@ FIGURES = (
 )
 
 
-class StepFailed(InspectdError):  # noqa: N818 - named as what happened, like the others in errors
+class StepFailed(InspectdError):
     """A command that the benchmark ran did not end well; its own line says why."""
 
 
