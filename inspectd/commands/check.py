@@ -19,6 +19,12 @@ from inspectd.records import database
 from inspectd.wire.sockets import Context, bind
 
 
+EPILOG = """\
+example:
+  inspectd check --station smdc && systemctl start inspectd@smdc
+"""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the sub-command."""
     parser = subparsers.add_parser(
@@ -26,6 +32,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="validate settings, bundle and camera",
         description="Check all that `inspectd run` needs, and say in one line each what is wrong. "
         "Ends with 0, or with the exit code of the first fault.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")

@@ -10,12 +10,21 @@ from inspectd.wire.client import ask
 from inspectd.wire.errors import WireError
 
 
+EPILOG = """\
+examples:
+  inspectd health --station smdc
+  inspectd health --station smdc || systemctl restart inspectd@smdc
+"""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "health",
         help="ask a running daemon whether it is healthy",
         description="Ask the station's daemon how it is. Ends with 0 where it is running, with 10 where it is not.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="seconds to wait for an answer")

@@ -29,12 +29,21 @@ SILENT_S = 3.0
 COLOURS = {"PASS": "green", "REJECT": "red", "INVALID": "yellow"}
 
 
+EPILOG = """\
+examples:
+  inspectd watch --station smdc
+  inspectd watch --station smdc --max-parts 100 | grep REJECT
+"""
+
+
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "watch",
         help="follow the verdicts in a terminal",
         description="Follow the verdicts of a running daemon; Ctrl-C ends it. Without a terminal: one line per part.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     parser.add_argument("--max-parts", type=int, metavar="N", help="end after N verdicts")

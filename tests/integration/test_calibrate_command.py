@@ -1,0 +1,81 @@
+"""`inspectd calibrate` as a person meets it when something about the good parts is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from line_values import settings
+from yaml import safe_dump
+
+from inspectd.__main__ import main
+from inspectd.cameras.simulated import render_part
+from inspectd.commands.calibrate import read_good_parts
+from inspectd.config import load_station
+
+pytest.importorskip("torch")
+
+
+def _station(folder: Path) -> str:
+    path = folder / "test.yaml"
+    path.write_text(safe_dump(settings(folder)))
+    return str(path)
+
+
+def _parts(folder: Path, indices: list[int]) -> Path:
+    folder.mkdir()
+    for number, index in enumerate(indices):
+        image = render_part(3, index).image
+        cv2.imwrite(str(folder / f"{number:03d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def _one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("inspectd:")]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def _calibrate(folder: Path, data: Path) -> int:
+    return main(["calibrate", "--station", _station(folder), "--data", str(data), "--out", str(folder / "out")])
+
+
+def test_a_missing_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Good parts that are not there end with code 5 and the folder's name."""
+    assert _calibrate(tmp_path, tmp_path / "nowhere") == 5
+    assert "nowhere: no such folder" in _one_line(capsys)
+
+
+def test_too_few_good_parts_say_how_many_are_needed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Three parts are refused before any training, with the number that is needed."""
+    assert _calibrate(tmp_path, _parts(tmp_path / "few", [0, 1, 2])) == 5
+    assert "at least 16" in _one_line(capsys)
+
+
+def test_images_without_a_part_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """When most images show no part, the line names some of them and the settings to look at."""
+    data = _parts(tmp_path / "parts", [0, 1])
+    for number in range(20):
+        cv2.imwrite(str(data / f"dark{number:02d}.png"), np.full((200, 240), 12 + number % 3, np.uint8))
+    assert _calibrate(tmp_path, data) == 5
+    text = _one_line(capsys)
+    assert "20 of 22 images show no part" in text
+    assert "locate" in text
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A text file that claims to be an image ends with code 5 and its name."""
+    data = _parts(tmp_path / "parts", list(range(3)))
+    (data / "999.png").write_text("not an image")
+    assert _calibrate(tmp_path, data) == 5
+    assert "999.png" in _one_line(capsys)
+
+
+def test_repeated_images_count_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same picture twice is one part: it must not lie on both sides of a split."""
+    data = _parts(tmp_path / "parts", [0, 1, 2, 1, 0])
+    parts = read_good_parts(load_station(_station(tmp_path)), data, lambda what, done, total: None)
+    assert len(parts.images) == 3
+    assert "2 images that repeat" in capsys.readouterr().err
