@@ -18,7 +18,6 @@ from inspectd.locate import LocateFault, Locator
 from inspectd.records import database
 from inspectd.wire.sockets import Context, bind
 
-
 EPILOG = """\
 example:
   inspectd check --station smdc && systemctl start inspectd@smdc

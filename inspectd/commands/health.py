@@ -9,7 +9,6 @@ from inspectd.errors import NotHealthy
 from inspectd.wire.client import ask
 from inspectd.wire.errors import WireError
 
-
 EPILOG = """\
 examples:
   inspectd health --station smdc
