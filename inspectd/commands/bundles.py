@@ -6,10 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from engines.artifact import BundleSummary, list_bundles
+from inspectd.commands.tables import table_console
 from inspectd.config import load_station
 
 EPILOG = """\
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     elif not found:
         print(f"{root / station.station}: no bundles yet; run `inspectd calibrate --station {args.station}`")
     else:
-        Console().print(_table(found))
+        table_console().print(_table(found))
     return 0
 
 

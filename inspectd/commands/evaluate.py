@@ -18,6 +18,7 @@ from engines.artifact import Bundle, open_bundle, resolve_bundle
 from engines.errors import BundleError
 from engines.golden import verify
 from engines.runtimes import load_runtime
+from inspectd.commands.tables import table_console
 from inspectd.config import LocateSettings
 from inspectd.errors import SettingsError
 from inspectd.locate import LocateFault, Locator
@@ -124,7 +125,7 @@ def _progress() -> Progress:
 
 
 def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
-    console = Console()
+    console = table_console()
     console.print(f"bundle {bundle.short_hash} (station {bundle.station}) on {data}", soft_wrap=True)
     overall = evaluation.overall
     promised = bundle.thresholds
@@ -137,6 +138,9 @@ def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
     )
     for reason, count in evaluation.invalid_reasons.items():
         console.print(f"  {reason}: {count}")
+    console.print(
+        "AUROC per part, FPR at 95 % TPR, TPR at 10 % FPR, AUROC per pixel, PRO up to FPR 0.3; escapes at the limit"
+    )
     groups = (("type", evaluation.by_type), ("severity", evaluation.by_severity), ("size", evaluation.by_size))
     for title, group in groups:
         if group:

@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 
-from rich.console import Console
 from rich.table import Table
 
+from inspectd.commands.tables import table_console
 from inspectd.config import load_station
 from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader
@@ -92,7 +92,7 @@ def _print_table(parts: Iterable[StoredPart]) -> None:
             f"{message['latency_ms']:.2f}",
             "" if message["verdict"] == "PASS" else message["detail"],
         )
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    table_console().print(table)
 
 
 def _range(text: str) -> tuple[int, int]:
