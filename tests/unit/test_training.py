@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,15 @@ def parts(count: int, seed: int = 0) -> NDArray[np.uint8]:
     images[:, 16:48, 8:56] = 140 + rng.normal(0, 6, (count, 32, 48, 1))
     images[:, 16:48, 8:20] += 80
     return np.clip(images + rng.normal(0, 1, images.shape), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small gain nothing from more threads, and lose much where another process wants the cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def nothing(_stage: str, _done: int, _total: int) -> None:
@@ -102,16 +112,11 @@ def test_a_killed_training_resumes_to_the_same_weights(
     process.stdout.close()
     assert process.wait() == -signal.SIGKILL
     monkeypatch.setattr(checkpoint_module, "SECONDS_BETWEEN", 0.0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        steps: list[tuple[str, int]] = []
-        resumed = train(
-            parts(6), ModelSettings(), TINY, seed=3, work=tmp_path, progress=lambda s, d, _: steps.append((s, d))
-        )
-        whole = train(parts(6), ModelSettings(), TINY, seed=3, work=None, progress=nothing)
-    finally:
-        torch.set_num_threads(threads)
+    steps: list[tuple[str, int]] = []
+    resumed = train(
+        parts(6), ModelSettings(), TINY, seed=3, work=tmp_path, progress=lambda s, d, _: steps.append((s, d))
+    )
+    whole = train(parts(6), ModelSettings(), TINY, seed=3, work=None, progress=nothing)
     assert steps[0] == (stage, 2)  # step 2 had been taken, its checkpoint not yet written
     assert same(resumed, whole)
 
