@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import Fitted, fit
 from calibration.report import ReportData, SampleMaps, write_report
+from calibration.synthetic import with_defects
 from calibration.threshold import choose_thresholds
 from engines.artifact import (
     Bundle,
@@ -42,7 +43,7 @@ Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
 LEAST_PARTS = 16
-GOLDEN_PARTS = 8
+GOLDEN_PARTS = 6
 REPORT_SAMPLES = 6
 PARITY_PARTS = 64
 NETWORK = "network.safetensors"
@@ -117,7 +118,7 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
         held_out = parts.images[fitted.held_out]
-        compiled = _compile(fused, (parts.images, held_out), request, writer.folder, progress)
+        compiled = _compile(fused, parts.images, held_out, request=request, folder=writer.folder, progress=progress)
         save_fused(fused, writer.folder / NETWORK)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
         try:
@@ -141,18 +142,26 @@ def _check(parts: GoodParts) -> None:
 
 
 def _compile(
-    fused: FusedEngine, images: tuple[Images, Images], request: Request, folder: Path, progress: Progress
+    fused: FusedEngine, images: Images, held_out: Images, *, request: Request, folder: Path, progress: Progress
 ) -> CompiledEngine:
-    """Compile into `folder`; `images`: all good parts, and the held-out ones, on which parity is judged.
+    """Compile into `folder`; parity is judged on held-out parts, half of them with drawn-on defects.
 
-    Verdicts are compared by limits that are chosen on each candidate's own scores.
+    Verdicts are compared by limits that are chosen on each candidate's own scores of the good ones.
     """
-    names = [region.name for region in request.snapshot.regions]
+    regions = request.snapshot.regions
+    names = [region.name for region in regions]
+    good = held_out[:PARITY_PARTS]
 
-    def verdicts(part: NDArray[np.float64], regions: NDArray[np.float64]) -> NDArray[np.bool_]:
-        limits = choose_thresholds(part, regions, names, asked_rate=request.asked_rate, confidence=request.confidence)
+    def verdicts(part: NDArray[np.float64], by_region: NDArray[np.float64]) -> NDArray[np.bool_]:
+        limits = choose_thresholds(
+            part[: len(good)],
+            by_region[: len(good)],
+            names,
+            asked_rate=request.asked_rate,
+            confidence=request.confidence,
+        )
         limit = np.array([limits.regions[name].value for name in names])
-        rejected: NDArray[np.bool_] = (part > limits.part.value) | (regions > limit).any(axis=1)
+        rejected: NDArray[np.bool_] = (part > limits.part.value) | (by_region > limit).any(axis=1)
         return rejected
 
     return compile_engine(
@@ -161,8 +170,8 @@ def _compile(
         regions=len(names),
         out=folder,
         engine=request.snapshot.engine,
-        calibration_images=images[0],
-        parity_images=images[1][:PARITY_PARTS],
+        calibration_images=images,
+        parity_images=np.concatenate([good, with_defects(good, regions, request.seed)]),
         verdicts=verdicts,
         progress=progress,
     )
@@ -206,12 +215,14 @@ def _spread(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
-    """Held-out parts, with what the engine that will run says of each."""
+    """Held-out parts, as they are and with drawn-on defects, with what the engine that will run says of each."""
+    good = made.held_out[_spread(made.fitted.part_scores, GOLDEN_PARTS)]
+    images = np.concatenate([good, with_defects(good, made.request.snapshot.regions, made.request.seed + 1)])
     golden = []
-    for number, index in enumerate(_spread(made.fitted.part_scores, GOLDEN_PARTS)):
-        name = f"golden/{number:02d}.png"
-        write_golden(made.folder / name, made.held_out[index])
-        outputs = infer(made.runtime, made.held_out[index])
+    for number, image in enumerate(images):
+        name = f"golden/{number:02d}-{'good' if number < len(good) else 'defective'}.png"
+        write_golden(made.folder / name, image)
+        outputs = infer(made.runtime, image)
         golden.append(
             GoldenImage(
                 file=name,

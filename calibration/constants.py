@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from engines.networks.calibrated import AnomalyMap, Blur, ComponentMaps, Tint, outside_regions, region_maxima
+from engines.networks.calibrated import (
+    AnomalyMap,
+    Blur,
+    ComponentMaps,
+    Details,
+    Tint,
+    outside_regions,
+    region_maxima,
+)
 from engines.networks.dtkd import DtkdOutputs
 from engines.scoring import CalibratedConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
@@ -21,6 +29,10 @@ SHRINKAGE = 0.1
 """Share of the identity in a residual's correlation matrix: few parts leave the smallest eigenvalues too small, and the
 colours of a tint are nearly one direction, beside which noise in hue would be blown up."""
 SMALLEST_DEVIATION = 1e-3
+SMALLEST_GREY_DEVIATION = 0.3
+"""Added to the deviation of a pixel's details, in grey levels: rounding to 8 bits."""
+DEVIATION_SIGMA_PX = 1.0
+"""Gaussian over the variance of a pixel's details: neighbours vary alike, and parts are few."""
 PRIOR_PARTS = 10.0
 """How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
 CANONICAL_GAIN = 0.5
@@ -50,13 +62,16 @@ def fit_constants(
     inside = (outside == 0).any(dim=0).reshape(height, width)
     pairs = [_whitening(residual, inside, SHRINKAGE) for residual in residuals]
     pairs.append(_whitening(tints - tint_mean, inside, SHRINKAGE))
-    zeros = np.zeros((len(pairs), height, width), np.float32)
+    detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
+    zeros = np.zeros((len(pairs) + canonical, height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
     constants = CalibratedConstants(
         whitening=tuple(matrix for matrix, _ in pairs),
         offsets=tuple(offset for _, offset in pairs),
         tint_mean=np.ascontiguousarray(tint_mean.numpy()),
         surround=np.array([surround], np.float32),
+        detail_mean=detail_mean,
+        detail_gain=detail_gain,
         location=zeros,
         gain=zeros + 1,
         region_location=none,
@@ -96,11 +111,31 @@ def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDAr
     return matrix.float().numpy(), (-matrix @ mean).float().numpy()
 
 
+def _details(
+    outputs: Sequence[DtkdOutputs], canvas: CanvasSettings, regions: Sequence[RegionSettings], *, canonical: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and 1 / deviation of each pixel's details over good parts, (S, H, W), 0 outside regions; S 0 for no pose."""
+    height, width = canvas.height_px, canvas.width_px
+    if not canonical:
+        none = np.zeros((0, height, width), np.float32)
+        return none, none
+    details, smooth = Details(), Blur(DEVIATION_SIGMA_PX)
+    with torch.inference_mode():
+        seen = torch.cat([details(part.planes) for part in outputs])
+        mean = seen.mean(dim=0)
+        variance = smooth((seen - mean).square().mean(dim=0, keepdim=True))[0]
+    inside = np.zeros((height, width), np.float32)
+    for region in regions:
+        rows = slice(region.top_px, region.top_px + region.height_px)
+        inside[rows, region.left_px : region.left_px + region.width_px] = 1.0
+    return mean.numpy(), inside / (variance.sqrt().numpy() + SMALLEST_GREY_DEVIATION)
+
+
 def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], inside: Tensor) -> CalibratedConstants:
     """Bring each component map to one scale: mean 0 and equal deviation at each cell, worst cell of a good part 1."""
     components = ComponentMaps(constants)
     with torch.inference_mode():
-        maps = torch.cat([components(part) for part in outputs])  # P, K + 1, H1, W1
+        maps = torch.cat([components(part) for part in outputs])  # P, C, H1, W1
         smooth = Blur(1.0)
         location = smooth(maps.mean(dim=0, keepdim=True))[0]
         excess = maps - location
@@ -108,7 +143,7 @@ def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], in
         own = smooth(excess.square().mean(dim=0, keepdim=True))[0]
         count = len(outputs)
         deviation = ((count * own + PRIOR_PARTS * common) / (count + PRIOR_PARTS)).sqrt().clamp_min(SMALLEST_DEVIATION)
-        worst = (excess / deviation)[:, :, inside].amax(dim=2).mean(dim=0).clamp_min(1.0)  # K + 1
+        worst = (excess / deviation)[:, :, inside].amax(dim=2).mean(dim=0).clamp_min(1.0)  # C
         gain = 1.0 / (deviation * worst[:, None, None])
     return replace(constants, location=location.numpy(), gain=gain.numpy())
 

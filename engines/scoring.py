@@ -22,7 +22,13 @@ TINT_SIGMA_PX = 4.0
 """Deviation of the Gaussian under which colours are compared, in canvas pixels."""
 SURROUND_SIGMA_PX = 8.0
 """Deviation of the wider Gaussian that is taken off for parts in canonical pose, whose light varies."""
-PATCH_WEIGHT = 0.5
+DETAIL_SIGMAS_PX = (0.7, 1.2, 2.0)
+"""Deviations of the Gaussians under which small spots are looked for on parts in canonical pose, in canvas pixels."""
+DETAIL_SURROUND_PX = 7.0
+"""Deviation of the wider Gaussian that is taken off them."""
+DETAIL_WEIGHT = 3.0
+"""Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
+PATCH_WEIGHT = 0.25
 """Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
 
@@ -30,11 +36,13 @@ PATCH_WEIGHT = 0.5
 class CalibratedConstants:
     """What `score: calibrated` was fitted to: statistics of good parts that the networks had not seen. All float32.
 
-    Components are the K feature levels, then the tint; (H1, W1) are the cells of the anomaly map.
+    Components are the K feature levels, the tint and, for parts in canonical pose, the detail: C of them; (H1, W1) are
+    the cells of the anomaly map.
 
     whitening, offsets: per component (C, C) and (C,): residual r -> z = whitening @ r + offset, white over good parts.
     tint_mean: (3, H1, W1), what the tint is compared with. surround: (1,), 1 where a wider mean is taken off, else 0.
-    location, gain: (K + 1, H1, W1): component map d -> (d - location) * gain.
+    detail_mean, detail_gain: (S, H, W) for the S detail scales, S = 0 where parts are in no canonical pose.
+    location, gain: (C, H1, W1): component map d -> (d - location) * gain.
     region_location, region_scale: (R,) of a region's highest cell. patch_location, patch_scale: (R,) of
     lambda_r * Patch_GMSD_r, zeros and ones without a decoder.
     """
@@ -43,6 +51,8 @@ class CalibratedConstants:
     offsets: tuple[Floats, ...]
     tint_mean: Floats
     surround: Floats
+    detail_mean: Floats
+    detail_gain: Floats
     location: Floats
     gain: Floats
     region_location: Floats
@@ -70,6 +80,8 @@ class CalibratedConstants:
             offsets=tuple(named[f"offsets.{index}"] for index in range(components)),
             tint_mean=named["tint_mean"],
             surround=named["surround"],
+            detail_mean=named["detail_mean"],
+            detail_gain=named["detail_gain"],
             location=named["location"],
             gain=named["gain"],
             region_location=named["region_location"],

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.networks.dtkd import DtkdOutputs
 from engines.networks.patch_gmsd import PatchGmsd
+from engines.preprocess import to_grey
 from engines.scoring import (
+    DETAIL_SIGMAS_PX,
+    DETAIL_SURROUND_PX,
+    DETAIL_WEIGHT,
     LEVEL_STRIDE,
     PATCH_WEIGHT,
     SMOOTHING_CELLS,
@@ -29,7 +32,10 @@ OUTSIDE = -1e4
 
 
 class Blur(nn.Module):
-    """Gaussian over (N, C, H, W), edges mirrored; sigma in cells."""
+    """Gaussian over (N, C, H, W), edges mirrored; sigma in cells.
+
+    Channels become images: OpenVINO has no f32 kernel for a grouped convolution inside an engine that runs in bf16.
+    """
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
@@ -39,10 +45,13 @@ class Blur(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Same shape."""
-        channels, count = maps.shape[1], self.taps.shape[0]
-        padded = functional.pad(maps, (count // 2,) * 4, mode="reflect")
-        down = functional.conv2d(padded, self.taps.reshape(1, 1, -1, 1).expand(channels, 1, -1, 1), groups=channels)
-        return functional.conv2d(down, self.taps.reshape(1, 1, 1, -1).expand(channels, 1, 1, -1), groups=channels)
+        count = self.taps.shape[0]
+        height, width = maps.shape[2:]
+        images = maps.reshape(-1, 1, height, width)  # N, C, H, W -> N * C, 1, H, W
+        padded = functional.pad(images, (count // 2,) * 4, mode="reflect")
+        down = functional.conv2d(padded, self.taps.reshape(1, 1, -1, 1))
+        across = functional.conv2d(down, self.taps.reshape(1, 1, 1, -1))
+        return across.reshape(maps.shape)  # N * C, 1, H, W -> N, C, H, W
 
 
 class Tint(nn.Module):
@@ -75,8 +84,41 @@ class Whitening(nn.Module):
         return functional.conv2d(residual, self.matrix, self.offset).square().mean(dim=1, keepdim=True)
 
 
+class Details(nn.Module):
+    """Grey levels under narrow Gaussians minus those under a wide one: what small spots change, per scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList([Blur(sigma) for sigma in DETAIL_SIGMAS_PX])
+        self.wide = Blur(DETAIL_SURROUND_PX / LEVEL_STRIDE)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map planes (N, 3, H, W) to (N, S, H, W), in grey levels."""
+        grey = 255.0 * to_grey(planes).unsqueeze(1)
+        around = self.wide(functional.avg_pool2d(grey, LEVEL_STRIDE))
+        around = functional.interpolate(around, size=grey.shape[2:], mode="bilinear", align_corners=False)
+        return torch.cat([blur(grey) for blur in self.narrow], dim=1) - around
+
+
+class DetailDistance(nn.Module):
+    """How far the details of each pixel are from those of good parts at this very pixel; the worst scale and pixel."""
+
+    def __init__(self, mean: Floats, gain: Floats) -> None:
+        super().__init__()
+        self.details = Details()
+        self.register_buffer("mean", torch.from_numpy(mean), persistent=False)
+        self.register_buffer("gain", torch.from_numpy(gain), persistent=False)
+        self.mean: Tensor
+        self.gain: Tensor
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Map planes (N, 3, H, W) to (N, 1, H / 4, W / 4), in squared deviations."""
+        distance = ((self.details(planes) - self.mean) * self.gain).square().amax(dim=1, keepdim=True)
+        return functional.max_pool2d(distance, LEVEL_STRIDE)
+
+
 class ComponentMaps(nn.Module):
-    """Distance maps of each feature level and of the tint, all at the size of level one."""
+    """Distance maps of each feature level, of the tint and of the detail, all at the size of level one."""
 
     def __init__(self, constants: CalibratedConstants) -> None:
         super().__init__()
@@ -85,9 +127,11 @@ class ComponentMaps(nn.Module):
         self.tint = Tint(float(constants.surround[0]))
         self.register_buffer("tint_mean", torch.from_numpy(constants.tint_mean), persistent=False)
         self.tint_mean: Tensor
+        canonical = len(constants.detail_mean) > 0
+        self.detail = DetailDistance(constants.detail_mean, constants.detail_gain) if canonical else None
 
     def forward(self, outputs: DtkdOutputs) -> Tensor:
-        """(N, K + 1, H_1, W_1), not negative."""
+        """(N, C, H_1, W_1), not negative."""
         residuals = [t - s for t, s in zip(outputs.targets, outputs.imitations, strict=True)]
         residuals.append(self.tint(outputs.planes) - self.tint_mean)
         size = residuals[0].shape[2:]
@@ -97,26 +141,35 @@ class ComponentMaps(nn.Module):
             if level.shape[2:] != size:
                 level = functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
             maps.append(level)
+        if self.detail is not None:
+            maps.append(self.detail(outputs.planes))
         return torch.cat(maps, dim=1)
 
 
 class AnomalyMap(nn.Module):
-    """Component maps, each in units of its own spread over good parts, summed and smoothed."""
+    """Component maps, each in units of its own worst cell on a good part, as one map.
+
+    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail is added as it is, because smoothing would
+    hide what is small.
+    """
 
     def __init__(self, constants: CalibratedConstants) -> None:
         super().__init__()
         self.components = ComponentMaps(constants)
         self.blur = Blur(SMOOTHING_CELLS)
+        self.smoothed = len(constants.whitening)
         self.register_buffer("gain", torch.from_numpy(constants.gain), persistent=False)
-        offset = np.sum(constants.location * constants.gain, axis=0, dtype=np.float64)
-        self.register_buffer("offset", torch.from_numpy(offset.astype(np.float32)), persistent=False)
+        self.register_buffer("offset", torch.from_numpy(constants.location * constants.gain), persistent=False)
         self.gain: Tensor
         self.offset: Tensor
 
     def forward(self, outputs: DtkdOutputs) -> Tensor:
-        """(N, H_1, W_1); about 0 on good parts, about K + 1 at the worst cell of a good part."""
-        summed = (self.components(outputs) * self.gain).sum(dim=1) - self.offset
-        return self.blur(summed.unsqueeze(1))[:, 0]  # type: ignore[no-any-return]
+        """(N, H_1, W_1); about 0 on good parts."""
+        maps = self.components(outputs) * self.gain - self.offset
+        total = self.blur(maps[:, : self.smoothed].sum(dim=1, keepdim=True))[:, 0]
+        if self.components.detail is not None:
+            total = total + DETAIL_WEIGHT * maps[:, self.smoothed]
+        return total  # type: ignore[no-any-return]
 
 
 def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
