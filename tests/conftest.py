@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from threading import Thread
 
@@ -10,6 +11,9 @@ import tiny_station as tiny
 import zmq
 
 TERMINATES_WITHIN_S = 5.0
+
+# FFmpeg takes its log level at its first use in the process, which here may be a test that writes a video.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @pytest.fixture
