@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-
-pytest.importorskip("torch")
 
 from calibration.synthetic import with_defects
 from engines.settings import RegionSettings

@@ -1,0 +1,89 @@
+"""`score: calibrated` on made-up network outputs: what raises it, where, and what does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from calibration.constants import fit_constants
+from engines.networks.calibrated import Blur, CalibratedTail
+from engines.networks.dtkd import DtkdOutputs
+from engines.scoring import CalibratedConstants, gaussian
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings
+
+SIDE = 64
+CANVAS = CanvasSettings(height_px=SIDE, width_px=SIDE)
+REGIONS = (
+    RegionSettings(name="top", top_px=0, left_px=0, height_px=32, width_px=64),
+    RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64),
+)
+MODEL = ModelSettings(decoder=False, attention=False)
+LEVELS = ((4, 16), (6, 8), (8, 4))
+PARTS = 40
+
+
+def _pose_pattern() -> np.ndarray:
+    """A part whose every place has its own brightness."""
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    return (90 + 60 * (rows > 20) + 40 * (columns > 40)).astype(np.float32)
+
+
+def _part(rng: np.random.Generator, *, posed: bool, spot: tuple[int, int] | None = None) -> DtkdOutputs:
+    """Residuals are noise; planes are a part in one pose or shapeless texture, with a dark 3x3 spot where asked."""
+    grey = (_pose_pattern() if posed else 120 + 0 * _pose_pattern()) + rng.normal(0, 3, (SIDE, SIDE))
+    if spot is not None:
+        grey[spot[0] : spot[0] + 3, spot[1] : spot[1] + 3] -= 40
+    planes = torch.from_numpy(np.repeat(grey[None, None], 3, axis=1).astype(np.float32))
+    targets = [torch.from_numpy(rng.normal(size=(1, c, s, s)).astype(np.float32)) for c, s in LEVELS]
+    return DtkdOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None)
+
+
+def _fit(*, posed: bool) -> tuple[CalibratedConstants, CalibratedTail, np.random.Generator]:
+    rng = np.random.default_rng(5)
+    good = [_part(rng, posed=posed) for _ in range(PARTS)]
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL)
+    return constants, CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants), rng
+
+
+def test_a_small_spot_on_a_posed_part_is_found_where_it_is() -> None:
+    """A dark spot of 3 pixels lifts the part score above all good parts, in its region, at its place on the map."""
+    _, tail, rng = _fit(posed=True)
+    good = [float(tail(_part(rng, posed=True))[0]) for _ in range(20)]
+    part_score, regions, anomaly_map = tail(_part(rng, posed=True, spot=(46, 12)))
+    row, column = divmod(int(anomaly_map[0].argmax()), SIDE // 4)
+    assert float(part_score) > max(good) + 3
+    assert float(regions[0, 1]) == float(part_score) > float(regions[0, 0]) + 3
+    assert (row, column) in {(r, c) for r in (11, 12) for c in (3,)}
+
+
+def test_good_parts_score_about_zero() -> None:
+    """Region scores are in deviations of good parts from their mean: fresh good parts lie around 0."""
+    _, tail, rng = _fit(posed=True)
+    scores = np.array([tail(_part(rng, posed=True))[1][0].numpy() for _ in range(60)])
+    assert np.all(np.abs(scores.mean(axis=0)) < 2.0)
+    assert np.all(scores.std(axis=0) < 3.0)
+
+
+def test_texture_has_no_places_to_compare_with() -> None:
+    """Where no pixel has a look of its own, the component that compares pixel by pixel is left out."""
+    assert len(_fit(posed=True)[0].detail_mean) > 0
+    assert len(_fit(posed=False)[0].detail_mean) == 0
+
+
+def test_constants_survive_their_file() -> None:
+    """What is written beside the network gives the same score when it is read again."""
+    constants, tail, rng = _fit(posed=True)
+    again = CalibratedConstants.from_arrays(constants.arrays())
+    part = _part(rng, posed=True, spot=(10, 10))
+    assert torch.equal(CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), again)(part)[1], tail(part)[1])
+
+
+def test_blur_is_a_mirrored_gaussian() -> None:
+    """Each channel is blurred by itself, as NumPy does it with mirrored edges."""
+    maps = np.random.default_rng(1).normal(size=(2, 3, 12, 14)).astype(np.float32)
+    taps = gaussian(1.2).astype(np.float64)
+    reach = len(taps) // 2
+    padded = np.pad(maps.astype(np.float64), ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="reflect")
+    down = sum(tap * padded[:, :, k : k + 12] for k, tap in enumerate(taps))
+    expected = sum(tap * down[..., k : k + 14] for k, tap in enumerate(taps))
+    assert np.allclose(Blur(1.2)(torch.from_numpy(maps)).numpy(), expected, atol=1e-5)
