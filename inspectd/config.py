@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from engines.settings import (
     CanvasSettings,
@@ -23,8 +23,18 @@ from engines.settings import (
 )
 from inspectd.errors import SettingsError
 
-Endpoint = Annotated[str, Field(pattern=r"^(tcp://[^\s/]+:\d{1,5}|ipc://\S+)$")]
 SECONDS_PER_DAY = 86_400
+LARGEST_PORT = 65_535
+
+
+def _port_exists(endpoint: str) -> str:
+    """libzmq takes the port modulo 65 536, and binds another one than was asked for."""
+    if endpoint.startswith("tcp://") and not 1 <= int(endpoint.rpartition(":")[2]) <= LARGEST_PORT:
+        raise ValueError(f"{endpoint}: a port is a number from 1 to {LARGEST_PORT}")
+    return endpoint
+
+
+Endpoint = Annotated[str, Field(pattern=r"^(tcp://[^\s/]+:\d{1,5}|ipc://\S+)$"), AfterValidator(_port_exists)]
 
 
 class SimulatedCameraSettings(Settings):
@@ -119,7 +129,7 @@ class OutputSettings(Settings):
     results: Endpoint = Field("tcp://127.0.0.1:5560", description="PUB: topics result, reject, health")
     queries: Endpoint = Field("tcp://127.0.0.1:5561", description="ROUTER: missed results, maps, status")
     metrics_port: int | None = Field(
-        None, ge=1, le=65_535, description="HTTP /metrics and /ready on 127.0.0.1 at this port; none: no HTTP"
+        None, ge=1, le=LARGEST_PORT, description="HTTP /metrics and /ready on 127.0.0.1 at this port; none: no HTTP"
     )
 
 
@@ -166,6 +176,11 @@ class Station(Settings):
             self.locate.part_height_px > self.canvas.height_px or self.locate.part_width_px > self.canvas.width_px
         ):
             raise ValueError("locate: the part is larger than the canvas")
+        endpoints = [self.outputs.results, self.outputs.queries]
+        if self.trigger.endpoint is not None:
+            endpoints.append(self.trigger.endpoint)
+        if len(set(endpoints)) != len(endpoints):
+            raise ValueError(f"outputs.results, outputs.queries and trigger.endpoint must differ, got {endpoints}")
         return self
 
 

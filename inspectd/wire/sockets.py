@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket as sockets
+
 import zmq
 
 from inspectd.errors import EndpointError
@@ -36,6 +38,8 @@ def pull(context: Context, endpoint: str) -> Socket:
 
 def bind(context: Context, kind: int, endpoint: str, bound: int) -> Socket:
     """Bind a socket that others reach from outside. Raises EndpointError with one line."""
+    if _is_taken(endpoint):
+        raise EndpointError(f"{endpoint}: Address already in use; is another daemon running? change `outputs`")
     socket = context.socket(kind)
     socket.set_hwm(bound)
     socket.linger = GOODBYE_MS
@@ -46,6 +50,22 @@ def bind(context: Context, kind: int, endpoint: str, bound: int) -> Socket:
         socket.close(linger=0)
         raise EndpointError(f"{endpoint}: {error.strerror}; is another daemon running? change `outputs`") from error
     return socket
+
+
+def _is_taken(endpoint: str) -> bool:
+    """Whether somebody listens on an ipc endpoint: libzmq would take it from them, not refuse as with tcp."""
+    if not endpoint.startswith("ipc://"):
+        return False
+    path = endpoint.removeprefix("ipc://")
+    with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect("\0" + path[1:] if path.startswith("@") else path)
+        except BlockingIOError:
+            return True  # a listener whose queue is full
+        except OSError:
+            return False  # nothing there, or what a killed daemon left; other faults are for `bind` to tell
+    return True
 
 
 def send(socket: Socket, message: Message) -> bool:

@@ -74,6 +74,8 @@ def test_each_setting_is_described() -> None:
         ({"locate": {"part_height_px": 200}}, "larger than the canvas"),
         ({"locate": {"min_scale": 2.0}}, "above max_scale"),
         ({"outputs": {"results": "localhost"}}, "outputs.results"),
+        ({"outputs": {"results": "tcp://127.0.0.1:65536"}}, "a port is a number from 1 to 65535"),
+        ({"outputs": {"results": "ipc:///tmp/a", "queries": "ipc:///tmp/a"}}, "must differ"),
     ],
 )
 def test_bad_settings_are_one_clear_line(tmp_path: Path, changes: dict[str, object], expected: str) -> None:
