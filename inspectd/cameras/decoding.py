@@ -17,7 +17,7 @@ from inspectd.messages import Image
 def to_rgb(native: NDArray[Any]) -> Image:
     """Convert what OpenCV decoded, (H, W), (H, W, 1), (H, W, 3) BGR or (H, W, 4) BGRA, to new (H, W, 3) uint8 RGB.
 
-    uint16 keeps its upper 8 bits; float is taken as 0..1; transparent pixels become black, as the background is.
+    uint16 keeps its upper 8 bits; float is taken as 0..1; alpha is laid over black, as in calibration.
     Raises ValueError for other shapes and dtypes.
     """
     pixels = _to_uint8(native)
@@ -29,7 +29,8 @@ def to_rgb(native: NDArray[Any]) -> Image:
         raise ValueError(f"cannot make RGB of an array of shape {native.shape}")
     rgb = cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2RGB)
     if pixels.shape[2] == 4:
-        rgb[pixels[..., 3] == 0] = 0
+        weight = pixels[..., 3:].astype(np.uint16)
+        return np.asarray((rgb * weight + 127) // 255, np.uint8)  # 255 * 255 + 127 fits 16 bits
     return rgb  # type: ignore[return-value]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from inspectd.camera import Shot
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
@@ -15,6 +16,7 @@ from inspectd.config import FolderCameraSettings
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
 
+JPEG_MAGIC = b"\xff\xd8"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -72,7 +74,7 @@ def read_image(file: Path) -> Image:
         raise CameraError(f"{file}: cannot be read: {error.strerror}") from error
     try:
         with quiet_opencv():
-            native = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
+            native = cv2.imdecode(data, _flags(data)) if data.size else None
     except cv2.error as error:
         raise CameraError(f"{file}: cannot be decoded: {error.err}") from error
     if native is None:
@@ -81,6 +83,12 @@ def read_image(file: Path) -> Image:
         return to_rgb(native)
     except ValueError as error:
         raise CameraError(f"{file}: {error}") from error
+
+
+def _flags(data: NDArray[np.uint8]) -> int:
+    """Everything as stored, but a JPEG upright as its EXIF tag says: calibration reads its parts so, too."""
+    is_jpeg = data[:2].tobytes() == JPEG_MAGIC
+    return cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR if is_jpeg else cv2.IMREAD_UNCHANGED
 
 
 def natural_key(file: Path) -> list[tuple[int, str]]:

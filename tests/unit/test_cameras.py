@@ -7,7 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image as PillowImage
 
+from calibration.images import load_image
 from inspectd.camera import Camera
 from inspectd.cameras import open_camera
 from inspectd.cameras.decoding import to_rgb
@@ -15,6 +17,7 @@ from inspectd.config import FolderCameraSettings, OpenCvCameraSettings, Simulate
 from inspectd.errors import CameraError, EndOfFootage
 
 RGB = (200, 120, 40)
+ORIENTATION_TAG = 0x0112
 
 
 def solid(value: int | tuple[int, ...], dtype: type = np.uint8) -> np.ndarray:
@@ -80,6 +83,7 @@ def test_a_corrupt_image_is_named_and_the_next_grab_goes_on(tmp_path: Path, dama
         ("deep_colour.tif", solid((0x2800, 0x7800, 0xC800), np.uint16), RGB),
         ("opaque.png", solid((*RGB[::-1], 255)), RGB),
         ("transparent.png", solid((*RGB[::-1], 0)), (0, 0, 0)),
+        ("half_transparent.png", solid((*RGB[::-1], 51)), (40, 24, 8)),
         ("lossless.bmp", solid(RGB[::-1]), RGB),
     ],
 )
@@ -92,6 +96,18 @@ def test_pictures_of_any_depth_become_rgb_uint8(
     assert image.shape == (20, 30, 3)
     assert image.dtype == np.uint8
     assert tuple(image[5, 5].tolist()) == expected
+
+
+def test_a_turned_photograph_is_read_as_calibration_reads_it(tmp_path: Path) -> None:
+    """A JPEG whose EXIF tag says "turn me" arrives upright, pixel for pixel what the good parts were learned from."""
+    exif = PillowImage.Exif()
+    exif[ORIENTATION_TAG] = 6
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:16, :24] = RGB
+    PillowImage.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95, subsampling=0)
+    seen, learned = folder_camera(tmp_path).grab(1.0).image, load_image(tmp_path / "turned.jpg")
+    assert seen.shape == learned.shape == (48, 32, 3)
+    assert int(np.abs(seen.astype(int) - learned).max()) <= 4  # two JPEG decoders
 
 
 def test_float_pictures_are_taken_as_0_to_1_and_other_types_are_refused() -> None:
