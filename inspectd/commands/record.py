@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from inspectd.camera import Camera, Shot
 from inspectd.cameras import open_camera
+from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage, StorageError
 from inspectd.health.meters import Meters
@@ -53,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
-    parser.add_argument("--count", type=int, required=True, metavar="N", help="parts to save")
+    parser.add_argument("--count", type=count, required=True, metavar="N", help="parts to save")
     parser.add_argument("--out", type=Path, metavar="DIR", help="new or empty folder (default: footage/<station>)")
 
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Save; returns 0. Raises CameraError, StorageError, SettingsError, EndpointError."""
     station = load_station(args.station)
     out = args.out or Path("footage") / station.station
-    saved, unfit = record_parts(station, max(0, args.count), out)
+    saved, unfit = record_parts(station, args.count, out)
     left_out = "; ".join(f"{count} left out: {why}" for why, count in unfit.items())
     print(f"{saved} good parts in {out}" + (f" ({left_out})" if left_out else ""))
     if saved < args.count:
@@ -81,9 +82,9 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
     locator = Locator(station.locate, station.canvas)
     try:
         with (
-            (out / METADATA_NAME).open("x", encoding="utf-8") as metadata,
             closing(open_camera(station.camera)) as camera,
             closing(_triggers(station, context)) as triggers,
+            (out / METADATA_NAME).open("x", encoding="utf-8") as metadata,  # last: a try that fails leaves none
             _progress() as progress,
         ):
             bar = progress.add_task("recording", total=count)

@@ -16,6 +16,7 @@ import cv2
 import structlog
 
 from inspectd.cameras import open_camera
+from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station, notify_address, watchdog_period_s
 from inspectd.health.heartbeat import Heartbeat
 from inspectd.health.http import MetricsServer
@@ -63,7 +64,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
-    parser.add_argument("--max-parts", type=_count, metavar="N", help="stop after N parts")
+    parser.add_argument("--max-parts", type=count, metavar="N", help="stop after N parts")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -147,10 +148,3 @@ def _quiet_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value

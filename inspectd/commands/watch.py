@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station
 from inspectd.errors import EndpointError
 from inspectd.wire.errors import WireError
@@ -46,7 +47,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
-    parser.add_argument("--max-parts", type=int, metavar="N", help="end after N verdicts")
+    parser.add_argument("--max-parts", type=count, metavar="N", help="end after N verdicts")
 
 
 def run(args: argparse.Namespace) -> int:
