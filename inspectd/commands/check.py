@@ -13,6 +13,7 @@ from engines.errors import EnginesError
 from inspectd.cameras import open_camera
 from inspectd.config import Station, load_station
 from inspectd.errors import InspectdError
+from inspectd.health.http import MetricsServer
 from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import LocateFault, Locator
 from inspectd.records import database
@@ -95,4 +96,8 @@ def _ports(station: Station) -> str:
             bind(context, kind, endpoint, 1).close(linger=0)
     finally:
         context.term()
-    return ", ".join(endpoint for _, endpoint in ports)
+    names = [endpoint for _, endpoint in ports]
+    if (port := station.outputs.metrics_port) is not None:
+        MetricsServer(port, metrics=bytes, ready=bool).close()
+        names.append(f"127.0.0.1:{port}")
+    return ", ".join(names)

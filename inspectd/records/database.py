@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from inspectd.messages import Action, LateScores, Outcome, Pose, Reason, Record,
 SCHEMA_VERSION = 1
 APPLICATION_ID = 0x494E5350  # "INSP": an SQLite file that is not ours is refused
 FULL_CHECK_BYTES = 64 * 2**20
+LEAST_FREE_BYTES = 2**20
 DATABASE_NAME = "records.db"
 
 _TABLES = """
@@ -247,6 +249,8 @@ def last_seq(connection: sqlite3.Connection) -> int:
 
 
 def check(folder: Path) -> None:
-    """Raise StorageError where the station's records cannot be written or read."""
+    """Raise StorageError where the station's records cannot be written or read, or the disk is full."""
     with closing(open_for_writing(folder)):
-        return
+        free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < LEAST_FREE_BYTES:
+        raise StorageError(f"{folder}: the disk is full ({free_bytes} bytes left); free space")
