@@ -35,10 +35,12 @@ class BundleSummary:
 def active_bundle(root: Path, station: str) -> Path:
     """The folder of the station's active bundle. Raises BundleError where there is none."""
     link = Path(root) / station / ACTIVE_NAME
-    folder = link.resolve()
+    with _permitted(link.parent):
+        folder = Path(os.path.realpath(link))  # unlike Path.resolve, also where the link leads to itself
+        is_bundle = folder.parent == link.parent.resolve() and (folder / MANIFEST_NAME).is_file()
     if not link.is_symlink():
         raise BundleError(f"{link.parent}: station {station} has no active bundle; run `inspectd calibrate`")
-    if folder.parent != link.parent.resolve() or not (folder / MANIFEST_NAME).is_file():
+    if not is_bundle:
         raise BundleError(f"{link}: points to {folder.name}, which is no bundle here; run `inspectd rollback`")
     return folder
 
@@ -63,9 +65,11 @@ def rollback(root: Path, station: str) -> tuple[str, str]:
     Raises BundleError where there is no earlier one; verifies it first.
     """
     home = Path(root) / station
-    if not (home / ACTIVE_NAME).is_symlink():
+    with _permitted(home):
+        is_active = (home / ACTIVE_NAME).is_symlink()
+    if not is_active:
         raise BundleError(f"{home}: station {station} has no active bundle; run `inspectd calibrate`")
-    with _locked(home):
+    with _permitted(home), _locked(home):
         current = (home / ACTIVE_NAME).readlink().name
         earlier = [short for short in _trail(home) if short != current and (home / short).is_dir()]
         if not earlier:
@@ -77,16 +81,20 @@ def rollback(root: Path, station: str) -> tuple[str, str]:
 
 
 def list_bundles(root: Path, station: str) -> list[BundleSummary]:
-    """The station's bundles, oldest first, by their manifests alone (no hash is checked), broken ones with a fault."""
+    """The station's bundles, oldest first, by their manifests alone (no hash is checked), broken ones with a fault.
+
+    Raises BundleError where the folder may not be read.
+    """
     home = Path(root) / station
-    if not home.is_dir():
-        return []
-    link = home / ACTIVE_NAME
-    active = link.readlink().name if link.is_symlink() else ""
     found = []
-    for folder in home.iterdir():
-        if HASH_NAME.fullmatch(folder.name) and folder.is_dir():
-            found.append(_summary(folder, folder.name == active))
+    with _permitted(home):
+        if not home.is_dir():
+            return []
+        link = home / ACTIVE_NAME
+        active = link.readlink().name if link.is_symlink() else ""
+        for folder in home.iterdir():
+            if HASH_NAME.fullmatch(folder.name) and folder.is_dir():
+                found.append(_summary(folder, folder.name == active))
     return sorted(
         found, key=lambda summary: (summary.manifest.created.isoformat() if summary.manifest else "", summary.folder)
     )
@@ -151,6 +159,15 @@ def _trail(home: Path) -> list[str]:
         else:
             trail.append(short)
     return trail
+
+
+@contextmanager
+def _permitted(home: Path) -> Iterator[None]:
+    """Turn a refusal of the file system into one line."""
+    try:
+        yield
+    except PermissionError as error:
+        raise BundleError(f"{error.filename or home}: permission denied; check who owns the bundles") from error
 
 
 @contextmanager

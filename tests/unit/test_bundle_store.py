@@ -122,3 +122,28 @@ def test_readers_always_find_an_active_bundle(tmp_path: Path, three: list[str]) 
         seen.add(open_bundle(active_bundle(tmp_path, "line1")).short_hash)
     writer.join()
     assert seen <= set(three)
+
+
+def test_a_link_to_itself_is_one_line(tmp_path: Path, three: list[str]) -> None:
+    """`active` that leads to itself is told as such, not as a fault of ours."""
+    link = tmp_path / "line1" / "active"
+    link.unlink(missing_ok=True)
+    link.symlink_to("active")
+    with pytest.raises(BundleError, match="points to active, which is no bundle here"):
+        active_bundle(tmp_path, "line1")
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(
+    tmp_path: Path, three: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the file system refuses, the line names the path and says what to look at."""
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_symlink", refuse)
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    for command in (active_bundle, rollback, list_bundles):
+        with pytest.raises(BundleError, match=r"line1.*permission denied; check who owns the bundles"):
+            command(tmp_path, "line1")
