@@ -43,5 +43,8 @@ def explain(name: str, error: Exception) -> int:
         where = error.filename or "storage"
         sys.stderr.write(f"{name}: {where}: {error.strerror}; free space or choose another folder\n")
         return EXIT_STORAGE
+    if isinstance(error, PermissionError) and error.filename:
+        sys.stderr.write(f"{name}: {error.filename}: {error.strerror}; check who owns it, and who runs {name}\n")
+        return EXIT_STORAGE
     sys.stderr.write(f"{name}: internal error: {type(error).__name__}: {error} (run again with --debug to see where)\n")
     return EXIT_INTERNAL

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from inspectd.__main__ import COMMANDS, main
+from inspectd.exits import explain
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,3 +55,11 @@ def test_the_daemons_commands_do_not_import_torch(command: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_may_not_be_opened_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """What no module expected to be refused still ends with the path and code 8, not as a fault of ours."""
+    assert explain("inspectd", PermissionError(13, "Permission denied", "/etc/key")) == 8
+    assert capsys.readouterr().err == (
+        "inspectd: /etc/key: Permission denied; check who owns it, and who runs inspectd\n"
+    )
