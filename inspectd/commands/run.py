@@ -18,9 +18,10 @@ import structlog
 from inspectd.cameras import open_camera
 from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station, notify_address, watchdog_period_s
+from inspectd.errors import StorageError
 from inspectd.health.heartbeat import Heartbeat
 from inspectd.health.http import MetricsServer
-from inspectd.health.meters import Meters
+from inspectd.health.meters import Count, Meters
 from inspectd.health.systemd import Notifier
 from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import Locator
@@ -81,7 +82,10 @@ def run(args: argparse.Namespace) -> int:
 def serve(
     station: Station, engine: Engine, notifier: Notifier, should_stop: Callable[[], bool], max_parts: int | None
 ) -> int:
-    """Run one pipeline from READY to STOPPING, then free the engine; returns 0, or 1 where a stage did not end."""
+    """Run one pipeline from READY to STOPPING, then free the engine; returns 0, or 1 where a stage did not end.
+
+    Raises StorageError in the end where records were lost.
+    """
     cv2.setNumThreads(1)
     sys.setswitchinterval(THREAD_SWITCH_S)
     pipeline = Pipeline(
@@ -106,6 +110,9 @@ def serve(
         log.info("stopped", **_summary(pipeline.meters))
         if clean:  # a stage that hangs may still use the engine
             engine.runtime.close()
+    lost = pipeline.meters.counts().get(Count.ROWS_LOST.value, 0)
+    if lost:
+        raise StorageError(f"{station.records.folder}: {lost} records could not be written; free space there")
     return 0 if clean else 1
 
 
