@@ -14,9 +14,10 @@ from benchmarking.engine import engine_table, measure_bundle
 from benchmarking.line import line_tables, measure_line
 from benchmarking.machine import describe_machine
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engines.artifact import open_bundle, resolve_bundle
+from inspectd.commands.arguments import count
+from inspectd.commands.terminal import progress_bar
 from inspectd.config import load_station
 from inspectd.exits import run_program
 from inspectd.loading import find_bundle
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "--bundle", type=Path, action="append", required=True, help="a bundle's folder; may be repeated"
     )
     engine.add_argument("--seconds", type=_positive, default=10.0, help="how long each engine is timed (10)")
-    engine.add_argument("--threads", type=_count, default=1, help="inference threads (1)")
+    engine.add_argument("--threads", type=count, default=1, help="inference threads (1)")
 
     line = _command(commands, "line", "time everything between trigger and verdict, in the real daemon", LINE_EPILOG)
     line.add_argument("--station", required=True, help="station name, or path of its settings")
@@ -90,9 +91,9 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--preset", choices=("quick", "full"), default="quick", help="schedule of the training")
     accuracy.add_argument("--out", type=Path, default=Path("accuracy.json"), help="rows so far (accuracy.json)")
     accuracy.add_argument("--work", type=Path, default=Path("work/benchmark"), help="bundles and rendered parts")
-    accuracy.add_argument("--train", type=_count, default=300, help="simulated good parts to calibrate from (300)")
-    accuracy.add_argument("--good", type=_count, default=1000, help="simulated good parts to test with (1000)")
-    accuracy.add_argument("--defective", type=_count, default=900, help="simulated defective parts (900)")
+    accuracy.add_argument("--train", type=count, default=300, help="simulated good parts to calibrate from (300)")
+    accuracy.add_argument("--good", type=count, default=1000, help="simulated good parts to test with (1000)")
+    accuracy.add_argument("--defective", type=count, default=900, help="simulated defective parts (900)")
     return parser
 
 
@@ -106,7 +107,7 @@ def _command(
 
 def _engine(args: argparse.Namespace) -> str:
     bundles = [open_bundle(resolve_bundle(path)) for path in args.bundle]
-    with _progress() as bar:
+    with progress_bar() as bar:
         task = bar.add_task("bundles", total=len(bundles))
         measured = []
         for bundle in bundles:
@@ -121,7 +122,7 @@ def _engine(args: argparse.Namespace) -> str:
 def _line(args: argparse.Namespace) -> str:
     station = load_station(args.station)
     bundle = find_bundle(station, args.bundle)
-    with tempfile.TemporaryDirectory(prefix="inspectd-benchmark-") as folder, _progress() as bar:
+    with tempfile.TemporaryDirectory(prefix="inspectd-benchmark-") as folder, progress_bar() as bar:
         task = bar.add_task("inspecting", total=args.parts)
         figures = measure_line(
             station,
@@ -139,18 +140,6 @@ def _accuracy(args: argparse.Namespace) -> str:
     console = Console(stderr=True)
     chosen = tasks(args.data, args.only)
     return accuracy_tables(measure(chosen, plan, args.out, args.work, console.print))
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 def _parts(text: str) -> int:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import cv2
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from inspectd.commands.arguments import count
+from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.exits import EXIT_CHANGED, run_program
 from inspectd.loading import find_bundle, load_engine
@@ -96,7 +97,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
         "--bundle", type=Path, action="append", help="a bundle's folder (default: the active one); twice: compare"
     )
     parser.add_argument("--against", type=Path, metavar="DB", help="records.db to compare with: which verdicts changed")
-    parser.add_argument("--max-parts", type=_count, metavar="N", help="only the first N parts")
+    parser.add_argument("--max-parts", type=count, metavar="N", help="only the first N parts")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write one row for each part (and bundle)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -119,23 +120,11 @@ def _replay(station: Station, footage: Footage, bundles: Sequence[Path | None], 
             lines.append(
                 ReplayLine(station.station, engine=engine, locate=locate, invalid_action=station.line.invalid_action)
             )
-        bar = stack.enter_context(_progress())
+        bar = stack.enter_context(progress_bar())
         total = footage.parts if footage.parts is None or max_parts is None else min(footage.parts, max_parts)
         task = bar.add_task("inspecting", total=total)
         results = replay(footage, lines, max_parts=max_parts, progress=lambda done: bar.update(task, completed=done))
     return [Run(line.bundle_hash, line.engine, parts) for line, parts in zip(lines, results, strict=True)]
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return value
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.table import Table
 
 from engines.artifact import BundleSummary, list_bundles
-from inspectd.commands.tables import table_console
+from inspectd.commands.terminal import table_console
 from inspectd.config import load_station
 
 EPILOG = """\

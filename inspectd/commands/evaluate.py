@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from engines.artifact import Bundle, open_bundle, resolve_bundle
 from engines.errors import BundleError
 from engines.golden import verify
 from engines.runtimes import load_runtime
-from inspectd.commands.tables import table_console
+from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.config import LocateSettings
 from inspectd.errors import SettingsError
 from inspectd.locate import LocateFault, Locator
@@ -65,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     runtime = load_runtime(bundle, snapshot.engine)
     try:
         verify(bundle, runtime)
-        with _progress() as bar:
+        with progress_bar() as bar:
             task = bar.add_task("inspecting", total=len(samples))
             evaluation = evaluate(
                 samples,
@@ -117,11 +114,6 @@ def _preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
         return Prepared(located.part_image, located.matrix)
 
     return prepare
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:

@@ -17,12 +17,11 @@ from typing import TextIO
 
 import cv2
 import zmq
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from inspectd.camera import Camera, Shot
 from inspectd.cameras import open_camera
 from inspectd.commands.arguments import count
+from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage, StorageError
 from inspectd.health.meters import Meters
@@ -85,7 +84,7 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
             closing(open_camera(station.camera)) as camera,
             closing(_triggers(station, context)) as triggers,
             (out / METADATA_NAME).open("x", encoding="utf-8") as metadata,  # last: a try that fails leaves none
-            _progress() as progress,
+            progress_bar(passing=False) as progress,
         ):
             bar = progress.add_task("recording", total=count)
             for part_id, shot in _shots(station, camera, triggers, unfit):
@@ -207,8 +206,3 @@ def _save(path: Path, metadata: TextIO, *, part_id: str, shot: Shot, pose: Pose)
     }
     metadata.write(json.dumps(line) + "\n")
     metadata.flush()
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from inspectd.commands.tables import table_console
+from inspectd.commands.terminal import table_console
 from inspectd.config import load_station
 from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader

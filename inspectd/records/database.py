@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,15 +87,7 @@ def open_for_writing(folder: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=2.0)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"{path}: cannot be opened: {error}") from error
-    try:
-        _prepare(connection, path)
-    except sqlite3.Error as error:
-        connection.close()
-        raise StorageError(f"{path}: {error}; {_remedy(error)}") from error
-    except StorageError:
-        connection.close()
-        raise
-    return connection
+    return _accepted(connection, path, _prepare)
 
 
 def open_for_reading(path: Path) -> sqlite3.Connection:
@@ -108,8 +101,15 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         )
     except sqlite3.Error as error:
         raise StorageError(f"{path}: cannot be opened: {error}") from error
+    return _accepted(connection, path, _check_kind)
+
+
+def _accepted(
+    connection: sqlite3.Connection, path: Path, check: Callable[[sqlite3.Connection, Path], None]
+) -> sqlite3.Connection:
+    """The connection, once `check` has passed; else it is closed. Raises StorageError with one line."""
     try:
-        _check_kind(connection, path)
+        check(connection, path)
     except sqlite3.Error as error:
         connection.close()
         raise StorageError(f"{path}: {error}; {_remedy(error)}") from error
