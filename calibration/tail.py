@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 Floats = NDArray[np.float64]
+NO_SCALE = 1e-100
+"""Scale of a tail without any spread: far below any score's own, and distances over it still are finite."""
 SHAPES = np.linspace(-0.5, 1.0, 61)
 # Scale as a multiple of the mean exceedance; the mean of the distribution is scale / (1 - shape).
 RELATIVE_SCALES = np.geomspace(0.05, 8.0, 81)
@@ -92,7 +94,7 @@ def fit_tail(scores: NDArray[np.floating]) -> Tail:
         return Tail(
             float(start),
             flat,
-            np.full_like(rates, np.finfo(np.float64).tiny),
+            np.full_like(rates, NO_SCALE),
             rates,
             np.full_like(rates, 1 / RATE_POINTS),
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
@@ -101,6 +101,7 @@ def test_limits_follow_the_unit_of_the_scores(scores: NDArray[np.float64], facto
 
 
 @settings(max_examples=20, deadline=None)
+@example(10, 2, 0.01, 370)
 @given(st.integers(10, 300), st.integers(1, 4), st.sampled_from([0.01, 0.1]), st.integers(0, 1000))
 def test_ties_reject_no_more_than_promised(count: int, levels: int, asked_rate: float, seed: int) -> None:
     """Scores of a few distinct values, or one: no calibration part above the asked share, and 0 is in the interval."""
