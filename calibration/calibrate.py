@@ -265,6 +265,7 @@ def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
         part_scores=scores,
         region_scores=made.fitted.region_scores,
         samples=tuple(samples),
+        warnings=made.compiled.left_out,
         took_s=took_s,
     )
     write_report(made.folder / "report.html", data)

@@ -49,7 +49,8 @@ class CompiledEngine:
     """What compilation made: its files by role (graph, model, weights), and the table that the choice rests on.
 
     The bundle keeps the files' names: OpenVINO finds the weights by the model's.
-    network_error: largest relative difference between the f32 engine's scores and the trained network's.
+    network_error: largest relative difference between the f32 engine's scores and the trained network's. left_out: what
+    `auto` could not build or run here, and why, one line each.
     """
 
     runtime: str
@@ -57,6 +58,7 @@ class CompiledEngine:
     files: dict[str, Path]
     parity: tuple[ParityRow, ...]
     network_error: float
+    left_out: tuple[str, ...] = ()
 
 
 def compile_engine(
@@ -88,7 +90,8 @@ def compile_engine(
     export_graph(module, canvas, regions, out / GRAPH)
     progress("export", 1, 1)
     with tempfile.TemporaryDirectory(dir=out, prefix=".candidates-") as folder:
-        built = _build(out / GRAPH, Path(folder), engine, calibration_images, progress)
+        left_out: list[str] = []
+        built = _build(out / GRAPH, Path(folder), engine, calibration_images, progress, left_out=left_out)
         runtimes = {variant.name: runtime for variant, runtime in built.items()}
         scores = {name: _scores(name, runtime, parity_images, progress) for name, runtime in runtimes.items()}
         network_error = _check_network(module, parity_images, scores["f32"], progress)
@@ -106,13 +109,20 @@ def compile_engine(
         files={"graph": out / GRAPH, "model": out / MODEL, "weights": out / WEIGHTS},
         parity=parity_rows(table, chosen),
         network_error=network_error,
+        left_out=tuple(left_out),
     )
 
 
 def _build(
-    graph: Path, folder: Path, engine: EngineSettings, calibration_images: NDArray[np.uint8], progress: Progress
+    graph: Path,
+    folder: Path,
+    engine: EngineSettings,
+    calibration_images: NDArray[np.uint8],
+    progress: Progress,
+    *,
+    left_out: list[str],
 ) -> dict[Variant, OpenVinoRuntime]:
-    """The f32 engine and the variants beside it; `auto` leaves out what this machine cannot build or run."""
+    """The f32 engine and the variants beside it; `auto` goes on without what this machine cannot run."""
     runtimes: dict[Variant, OpenVinoRuntime] = {}
     wanted = variants_of(graph, engine.precision)
     for done, variant in enumerate(wanted):
@@ -121,9 +131,10 @@ def _build(
         try:
             build_model(graph, variant, calibration_images, model)
             runtimes[variant] = OpenVinoRuntime(model, variant.precision, engine.threads)
-        except EngineUnavailable:
+        except EngineUnavailable as error:
             if engine.precision != "auto" or variant.precision == "f32":
                 raise
+            left_out.append(f"engine {variant.name} was left out: {error}")
     progress("compile", len(wanted), len(wanted))
     return runtimes
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from numpy.typing import NDArray
 from tiny_engine import CANVAS, REGIONS, TinyEngine, part_images
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from engines.compilation.parity import (
 from engines.compilation.precision import Variant, build_model
 from engines.compilation.rewrite import ShuffledConvolution, faster_equivalent
 from engines.compile import CompiledEngine, compile_engine
-from engines.errors import ParityError
+from engines.errors import EngineUnavailable, ParityError
 from engines.runtimes import infer
 from engines.runtimes.openvino import OpenVinoRuntime, Precision, import_openvino
 from engines.settings import EngineSettings
@@ -78,6 +79,21 @@ def test_auto_keeps_the_fastest_that_keeps_parity(tmp_path: Path, capfd: pytest.
     runtime = OpenVinoRuntime(compiled.files["model"], compiled.precision)
     assert np.isfinite(infer(runtime, PARTS[0]).part_score)
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_auto_leaves_out_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variant that cannot be built here costs auto that variant alone, and the result says which and why."""
+
+    def build(graph: Path, variant: Variant, good_parts: NDArray[np.uint8], model: Path) -> None:
+        if variant.precision == "bf16":
+            raise EngineUnavailable("no such kernel")
+        build_model(graph, variant, good_parts, model)
+
+    monkeypatch.setattr("engines.compile.build_model", build)
+    compiled = compile_tiny(tmp_path)
+    assert any("bf16" in line and "no such kernel" in line for line in compiled.left_out)
+    assert all("int8" not in line for line in compiled.left_out)
+    assert "bf16" not in {row.precision for row in compiled.parity}
 
 
 def test_precision_by_name(tmp_path: Path) -> None:
