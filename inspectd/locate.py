@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.settings import CanvasSettings
-from inspectd.config import LocateSettings
 from inspectd.messages import Image, Pose, Reason
 from inspectd.part_edges import EdgeFitter, OrientedBox
+from inspectd.sections import LocateSettings
 
 Affine = NDArray[np.float64]
 Grey = NDArray[np.uint8]

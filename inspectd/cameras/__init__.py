@@ -7,12 +7,7 @@ from inspectd.cameras.folder import FolderCamera
 from inspectd.cameras.opencv import OpenCvCamera
 from inspectd.cameras.simulated import SimulatedCamera
 from inspectd.cameras.video import VideoCamera
-from inspectd.config import (
-    CameraSettings,
-    FolderCameraSettings,
-    SimulatedCameraSettings,
-    VideoCameraSettings,
-)
+from inspectd.sections import CameraSettings, FolderCameraSettings, SimulatedCameraSettings, VideoCameraSettings
 
 
 def open_camera(settings: CameraSettings) -> Camera:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from inspectd.camera import Shot
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
-from inspectd.config import FolderCameraSettings
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
+from inspectd.sections import FolderCameraSettings
 
 JPEG_MAGIC = b"\xff\xd8"
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})

@@ -8,8 +8,8 @@ import cv2
 
 from inspectd.camera import Shot
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
-from inspectd.config import OpenCvCameraSettings
 from inspectd.errors import CameraError, CameraTimeout
+from inspectd.sections import OpenCvCameraSettings
 
 OPEN_TIMEOUT_MS = 5_000
 READ_TIMEOUT_MS = 2_000

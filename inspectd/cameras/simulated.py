@@ -18,9 +18,9 @@ from inspectd.cameras.capacitor_defects import (
     Severity,
     add_defect,
 )
-from inspectd.config import SimulatedCameraSettings
 from inspectd.errors import CameraError
 from inspectd.messages import Image, Pose
+from inspectd.sections import SimulatedCameraSettings
 
 _PART_STREAM, _DEFECT_STREAM, _CHOICE_STREAM = range(3)
 

@@ -8,8 +8,8 @@ import cv2
 
 from inspectd.camera import Shot
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
-from inspectd.config import VideoCameraSettings
 from inspectd.errors import CameraError, EndOfFootage
+from inspectd.sections import VideoCameraSettings
 
 
 class VideoCamera:

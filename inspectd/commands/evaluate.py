@@ -16,10 +16,10 @@ from engines.errors import BundleError
 from engines.golden import verify
 from engines.runtimes import load_runtime
 from inspectd.commands.terminal import progress_bar, table_console
-from inspectd.config import LocateSettings
 from inspectd.errors import SettingsError
 from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Image
+from inspectd.sections import LocateSettings
 
 if TYPE_CHECKING:
     from calibration.dataset import Sample

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inspectd.cameras import open_camera
-from inspectd.config import OpenCvCameraSettings, VideoCameraSettings
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
+from inspectd.sections import OpenCvCameraSettings, VideoCameraSettings
 
 REDS = (40, 120, 200)
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from engines.settings import CanvasSettings
 from inspectd.cameras.capacitor_defects import DefectSpec, DefectType, Severity
 from inspectd.cameras.simulated import render_part
-from inspectd.config import LocateSettings
 from inspectd.locate import Located, LocateFault, Locator
 from inspectd.messages import Image, Pose, Reason
+from inspectd.sections import LocateSettings
 
 Change = Callable[[Image], Image]
 
