@@ -1,4 +1,4 @@
-"""The sections of a station's settings, each field described; frozen, unknown keys refused. `config.Station` holds them."""
+"""The sections of a station's settings, each field described; frozen, unknown keys refused; `Station` holds them."""
 
 from __future__ import annotations
 
