@@ -254,7 +254,7 @@ class GateLoop:
             self._tell(self._gate.expire(time.monotonic_ns(), self._margin_ns), None)
         self._tell(self._gate.expire(time.monotonic_ns(), self._margin_ns), None)
         self._meters.set_count(Count.REFUSED, self._gate.refused)
-        self._meters.set_pending(self._gate.pending)
+        self._meters.set_pending(self._gate.pending, self._gate.next_deadline_ns)
         self._flush()
 
     def finish(self) -> None:

@@ -281,8 +281,9 @@ class Pipeline:
     def _announce(self, topics: Topics, verdict: Verdict) -> None:
         begun_ns = time.monotonic_ns()
         topics.announce(verdict)
-        self.meters.observe(Step.PUBLISH, time.monotonic_ns() - begun_ns)
-        self.meters.verdict(verdict)
+        told_ns = time.monotonic_ns()
+        self.meters.observe(Step.PUBLISH, told_ns - begun_ns)
+        self.meters.verdict(verdict, told_ns)
         if self._room is not None:
             self._room.release()
 

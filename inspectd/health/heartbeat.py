@@ -11,6 +11,8 @@ from inspectd.wire.public import Json, health_head
 
 FAULTS_IN_A_ROW = 10
 LOSS_WINDOW_S = 60.0
+OVERDUE_S = 0.5
+MISSES_IN_A_ROW = 10
 
 
 class State(StrEnum):
@@ -28,7 +30,7 @@ class Heartbeat:
     """Reads the meters and says how the pipeline is; safe across threads.
 
     patience_s: how long each stage's loop may take at most. A stage on the verdict path that is silent for longer
-    stalls the pipeline; the others only degrade it.
+    stalls the pipeline, and so do verdicts that do not leave in time; the other stages only degrade it.
     """
 
     VITAL = (Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
@@ -49,14 +51,14 @@ class Heartbeat:
         self._phase = phase
 
     def advances(self) -> bool:
-        """True while every stage between trigger and verdict comes round in time: what the watchdog is told."""
-        return not self._silent(self.VITAL)
+        """True while every stage between trigger and verdict comes round and verdicts leave: the watchdog's food."""
+        return not self._stalled()
 
     def state(self) -> tuple[State, list[str]]:
         """The state, and one line for each thing that is not as it should be."""
         if self._phase is not State.RUNNING:
             return self._phase, []
-        stalled = [f"{stage.value} has not come round for too long" for stage in self._silent(self.VITAL)]
+        stalled = self._stalled()
         others = [stage for stage in self._patience_s if stage not in self.VITAL]
         worries = [f"{stage.value} has not come round for too long" for stage in self._silent(others)]
         worries += self._meters.storage_faults()
@@ -86,6 +88,15 @@ class Heartbeat:
             "latency_ms": self._meters.latencies_ms(),
             "counts": self._meters.counts(),
         }
+
+    def _stalled(self) -> list[str]:
+        """Why no verdict can be relied on, one line each."""
+        why = [f"{stage.value} has not come round for too long" for stage in self._silent(self.VITAL)]
+        if (overdue_s := self._meters.overdue_s()) > OVERDUE_S:
+            why.append(f"a verdict is {overdue_s:.1f} s overdue")
+        if (misses := self._meters.misses()) >= MISSES_IN_A_ROW:
+            why.append(f"the last {misses} verdicts left after their deadline")
+        return why
 
     def _silent(self, stages: tuple[Stage, ...] | list[Stage]) -> list[Stage]:
         return [stage for stage in stages if self._meters.beat_age_s(stage) > self._patience_s.get(stage, float("inf"))]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from enum import StrEnum
 from threading import Lock
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from inspectd.messages import Outcome, Reason, Verdict
 
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
+RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
 REMEMBERED_LATENCIES = 4096
+MISSES_COUNT_FOR_NS = 2_000_000_000
 
 
 class Stage(StrEnum):
@@ -29,6 +32,7 @@ class Stage(StrEnum):
 class Step(StrEnum):
     """A piece of the way from trigger to verdict."""
 
+    CAPTURE = "capture"
     HAND_OVER = "hand_over"
     LOCATE = "locate"
     ENGINE = "engine"
@@ -38,10 +42,11 @@ class Step(StrEnum):
 
 
 class Count(StrEnum):
-    """What else is counted."""
+    """What else is counted: each is a counter of its own, inspectd_<name>_total; its text is in `_MEANINGS`."""
 
     TRIGGERS = "triggers"
     TRIGGERS_REFUSED = "triggers_refused"
+    DEADLINES_MISSED = "deadlines_missed"
     OVERLOAD = "overload"
     ENGINE_FAULTS = "engine_faults"
     CAMERA_FAULTS = "camera_faults"
@@ -56,6 +61,26 @@ class Count(StrEnum):
     QUERIES_REFUSED = "queries_refused"
 
 
+_MEANINGS = {
+    Count.TRIGGERS: "parts that asked to be inspected",
+    Count.TRIGGERS_REFUSED: "trigger messages that were not understood",
+    Count.DEADLINES_MISSED: "verdicts that left after their deadline; must be zero",
+    Count.OVERLOAD: "parts that could not be inspected in time, or found a full queue",
+    Count.ENGINE_FAULTS: "inferences that failed or hung",
+    Count.CAMERA_FAULTS: "images that the camera failed to give",
+    Count.STAGE_ERRORS: "faults inside a stage, or messages lost between two; must be zero",
+    Count.REFUSED: "second answers, or another part's, that the gate refused; must be zero",
+    Count.LATE_SCORES: "scores that came after their part's verdict",
+    Count.ROWS: "records committed",
+    Count.ROWS_LOST: "records given up; must be zero",
+    Count.STORAGE_FAULTS: "attempts to write that the disk refused",
+    Count.IMAGES: "images stored",
+    Count.IMAGES_DROPPED: "images dropped for a full queue or disk",
+    Count.QUERIES_REFUSED: "questions refused",
+}
+_SINCE_TRIGGER = ("captured", "located", "scored", "decided", "told")
+
+
 class Meters:
     """All meters of one pipeline, in a registry of their own."""
 
@@ -65,16 +90,39 @@ class Meters:
             "inspectd_step_seconds", "time of one step", ["step"], buckets=BUCKETS_S, registry=self.registry
         )
         self._steps = {step: steps.labels(step.value) for step in Step}
-        self._latency = Histogram(
-            "inspectd_verdict_seconds", "trigger to verdict", buckets=BUCKETS_S, registry=self.registry
+        since = Histogram(
+            "inspectd_since_trigger_seconds",
+            "trigger to this point of the part's way; told: handed to the output",
+            ["point"],
+            buckets=BUCKETS_S,
+            registry=self.registry,
+        )
+        self._since = {point: since.labels(point) for point in _SINCE_TRIGGER}
+        self._ratio = Histogram(
+            "inspectd_part_score_ratio",
+            "part score over its limit; above 1 is a reject",
+            buckets=RATIO_BUCKETS,
+            registry=self.registry,
         )
         verdicts = Counter("inspectd_verdicts", "verdicts", ["outcome", "reason"], registry=self.registry)
         self._verdicts = {pair: verdicts.labels(*pair) for pair in _verdict_labels()}
-        events = Counter("inspectd_events", "events since the start", ["event"], registry=self.registry)
-        self._events = {count: events.labels(count.value) for count in Count}
+        self._events = {
+            count: Counter(f"inspectd_{count.value}", _MEANINGS.get(count, count.value), registry=self.registry)
+            for count in Count
+        }
         depths = Gauge("inspectd_waiting", "parts that wait", ["queue"], registry=self.registry)
         self._pending_gauge, self._inspect_gauge = depths.labels("gate"), depths.labels("inspect")
         self._rows_gauge = depths.labels("rows")
+        self._state = Gauge(
+            "inspectd_state", "1 for the state that the daemon is in", ["state"], registry=self.registry
+        )
+        self._build = Gauge(
+            "inspectd_build_info",
+            "always 1; what runs",
+            ["version", "station", "bundle", "engine"],
+            registry=self.registry,
+        )
+        ProcessCollector(registry=self.registry)
         self._lock = Lock()
         self._counts = dict.fromkeys(Count, 0)
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -82,7 +130,11 @@ class Meters:
         self._latencies_ms = np.zeros(REMEMBERED_LATENCIES, np.float32)
         self._verdict_count = 0
         self.last_seq: int | None = None
+        self.pending = 0
+        self.earliest_deadline_ns: int | None = None
         self.engine_faults_in_a_row = 0
+        self._misses_in_a_row = 0
+        self._last_miss_ns = 0
         self._storage_faults: dict[Stage, str] = {}
 
     def observe(self, step: Step, duration_ns: int) -> None:
@@ -100,19 +152,34 @@ class Meters:
         """Take over a total that one stage keeps itself, and that only rises."""
         self.count(what, total - self._counts[what])
 
-    def verdict(self, verdict: Verdict) -> None:
-        """Note a verdict and its latency. Called by the gate's thread only."""
-        latency_ms = (verdict.verdict_ns - verdict.trigger_ns) / 1e6
-        self._latency.observe(latency_ms / 1e3)
+    def verdict(self, verdict: Verdict, told_ns: int | None = None) -> None:
+        """Note a verdict, and when it had been told (None: as it was made). Called by the gate's thread only."""
+        told_ns = verdict.verdict_ns if told_ns is None else told_ns
+        stamps = (verdict.captured_ns, verdict.located_ns, verdict.scored_ns, verdict.verdict_ns, told_ns)
+        for point, at_ns in zip(_SINCE_TRIGGER, stamps, strict=True):
+            if at_ns:
+                self._since[point].observe((at_ns - verdict.trigger_ns) / 1e9)
+        if verdict.captured_ns:
+            self.observe(Step.CAPTURE, verdict.captured_ns - verdict.trigger_ns)
+        if verdict.part_score is not None and verdict.thresholds.part > 0:
+            self._ratio.observe(verdict.part_score / verdict.thresholds.part)
         self._verdicts[(verdict.outcome.value, verdict.reason.value)].inc()
+        latency_ms = (verdict.verdict_ns - verdict.trigger_ns) / 1e6
         with self._lock:
             self._outcomes[verdict.outcome] += 1
             self._latencies_ms[self._verdict_count % REMEMBERED_LATENCIES] = latency_ms
             self._verdict_count += 1
             self.last_seq = verdict.seq
+        if told_ns < verdict.deadline_ns:
+            self._misses_in_a_row = 0
+        else:
+            self._misses_in_a_row += 1
+            self._last_miss_ns = told_ns
+            self.count(Count.DEADLINES_MISSED)
 
-    def set_pending(self, parts: int) -> None:
-        """Note how many triggers wait for their verdict."""
+    def set_pending(self, parts: int, earliest_deadline_ns: int | None = None) -> None:
+        """Note how many triggers wait for their verdict, and the earliest of their deadlines (monotonic clock)."""
+        self.pending, self.earliest_deadline_ns = parts, earliest_deadline_ns
         self._pending_gauge.set(parts)
 
     def set_waiting(self, parts: int) -> None:
@@ -160,6 +227,26 @@ class Meters:
             return {}
         p50, p99 = np.percentile(recent, (50, 99))
         return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(float(recent.max()), 3)}
+
+    def describe(self, *, version: str, station: str, bundle: str, engine: str) -> None:
+        """Note what runs, in place of what was noted before."""
+        self._build.clear()
+        self._build.labels(version, station, bundle, engine).set(1)
+
+    def set_state(self, state: str, states: Iterable[str]) -> None:
+        """Note which of the possible states the daemon is in."""
+        for name in states:
+            self._state.labels(name).set(name == state)
+
+    def overdue_s(self) -> float:
+        """How long the earliest pending verdict has been due, in seconds; 0 where none is."""
+        deadline_ns = self.earliest_deadline_ns
+        return 0.0 if deadline_ns is None else max(0, time.monotonic_ns() - deadline_ns) / 1e9
+
+    def misses(self) -> int:
+        """How many verdicts in a row, up to the last one, left after their deadline; 0 once that is 2 s ago."""
+        in_a_row, last_ns = self._misses_in_a_row, self._last_miss_ns
+        return in_a_row if time.monotonic_ns() - last_ns < MISSES_COUNT_FOR_NS else 0
 
     def prometheus(self) -> bytes:
         """All meters in Prometheus' text format."""

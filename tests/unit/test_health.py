@@ -7,19 +7,20 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
-from line_values import free_port, verdict
+from line_values import MS, free_port, verdict
 
 from inspectd.errors import EndpointError
 from inspectd.health import meters as meters_module
-from inspectd.health.heartbeat import FAULTS_IN_A_ROW, Heartbeat, State
+from inspectd.health.heartbeat import FAULTS_IN_A_ROW, MISSES_IN_A_ROW, Heartbeat, State
 from inspectd.health.http import MetricsServer
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.health.systemd import Notifier
-from inspectd.messages import Outcome
+from inspectd.messages import Outcome, Verdict
 from inspectd.wire.public import schema, to_bytes
 
 PATIENCE = {Stage.ACQUIRE: 2.0, Stage.INSPECT: 2.0, Stage.GATE: 2.0, Stage.RECORD: 10.0}
@@ -114,6 +115,50 @@ def test_faults_degrade_until_they_are_over() -> None:
     assert heartbeat.state() == (State.RUNNING, [])
 
 
+def test_an_overdue_verdict_starves_the_watchdog(clock: Callable[[float], None]) -> None:
+    """Every loop comes round, but a pending part is not answered half a second past its deadline: stalled."""
+    meters, heartbeat = beating()
+    meters.set_pending(1, clock_ns() + 50 * MS)
+    clock(0.4)
+    assert heartbeat.advances()
+    clock(0.2)
+    assert not heartbeat.advances()
+    state, why = heartbeat.state()
+    assert (state, why) == (State.STALLED, ["a verdict is 0.6 s overdue"])
+    meters.set_pending(0, None)
+    assert heartbeat.state() == (State.RUNNING, [])
+
+
+def test_deadline_misses_in_a_row_starve_the_watchdog(clock: Callable[[float], None]) -> None:
+    """Ten late verdicts in a row stall the daemon; one in time, or two quiet seconds, and it runs again."""
+    meters, heartbeat = beating()
+    for seq in range(MISSES_IN_A_ROW):
+        assert heartbeat.advances()
+        meters.verdict(late(seq), clock_ns())
+    assert not heartbeat.advances()
+    assert heartbeat.state()[1] == ["the last 10 verdicts left after their deadline"]
+    meters.verdict(replace(late(11), deadline_ns=clock_ns() + 1), clock_ns())
+    assert heartbeat.advances()
+    for seq in range(MISSES_IN_A_ROW):
+        meters.verdict(late(seq), clock_ns())
+    assert not heartbeat.advances()
+    clock(2.1)
+    for stage in PATIENCE:
+        meters.beat(stage)
+    assert heartbeat.advances()
+    assert meters.counts()["deadlines_missed"] == 2 * MISSES_IN_A_ROW
+
+
+def late(seq: int) -> Verdict:
+    """A verdict whose deadline is now."""
+    return replace(verdict(seq, Outcome.INVALID), deadline_ns=clock_ns(), verdict_ns=clock_ns())
+
+
+def clock_ns() -> int:
+    """What the meters take for the time."""
+    return meters_module.time.monotonic_ns()
+
+
 def test_the_health_message_follows_its_schema() -> None:
     """Before the first part and after some, in every phase."""
     meters, heartbeat = beating()
@@ -149,7 +194,7 @@ def test_meters_are_served_over_http() -> None:
         text = get(server.port, "/metrics")[1]
         assert 'inspectd_verdicts_total{outcome="REJECT",reason="over_threshold"} 1.0' in text
         assert 'inspectd_step_seconds_count{step="engine"} 1.0' in text
-        assert 'inspectd_events_total{event="overload"} 2.0' in text
+        assert "inspectd_overload_total 2.0" in text
         assert get(server.port, "/ready")[0] == 200
         ready[0] = False
         assert get(server.port, "/ready")[0] == 503
