@@ -28,8 +28,11 @@ from inspectd.sections import (
     LineSettings,
     LocateSettings,
     OutputSettings,
+    ProcessSettings,
     RecordSettings,
+    SecuritySettings,
     TriggerSettings,
+    on_loopback,
 )
 
 
@@ -49,6 +52,8 @@ class Station(Settings):
     calibration: CalibrationSettings = CalibrationSettings()
     outputs: OutputSettings = OutputSettings()
     records: RecordSettings = RecordSettings()
+    process: ProcessSettings = ProcessSettings()
+    security: SecuritySettings = SecuritySettings()
     bundles: Path = Field(Path("bundles"), description="folder that holds <station>/<hash>/")
 
     @model_validator(mode="after")
@@ -58,12 +63,24 @@ class Station(Settings):
             self.locate.part_height_px > self.canvas.height_px or self.locate.part_width_px > self.canvas.width_px
         ):
             raise ValueError("locate: the part is larger than the canvas")
-        endpoints = [self.outputs.results, self.outputs.queries]
-        if self.trigger.endpoint is not None:
-            endpoints.append(self.trigger.endpoint)
+        endpoints = self.endpoints()
         if len(set(endpoints)) != len(endpoints):
             raise ValueError(f"outputs.results, outputs.queries and trigger.endpoint must differ, got {endpoints}")
+        if self.security.curve == "off" and self.security.plain_tcp == "loopback_only":
+            for endpoint in endpoints:
+                if not on_loopback(endpoint):
+                    raise ValueError(
+                        f"{endpoint} can be reached from other machines, and is plain: set security.curve: required "
+                        "(and make keys with `inspectd keys`), or security.plain_tcp: anywhere"
+                    )
         return self
+
+    def endpoints(self) -> list[str]:
+        """The ZeroMQ endpoints that its daemon listens on."""
+        endpoints = [self.outputs.results, self.outputs.queries]
+        if self.trigger.source == "zmq" and self.trigger.endpoint is not None:
+            endpoints.append(self.trigger.endpoint)
+        return endpoints
 
 
 def station_folders() -> list[Path]:

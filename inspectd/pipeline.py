@@ -164,6 +164,10 @@ class Pipeline:
             self.stop()
             raise
 
+    def thread_id(self, stage: Stage) -> int:
+        """The system's id of a started stage's thread."""
+        return self._workers[stage].thread_id
+
     def run(self, should_stop: Callable[[], bool], each_turn: Callable[[], None]) -> None:
         """Take parts until told to stop, the footage ends, or a stage fails (StageFailed). Turns every 0.1 s."""
         self.heartbeat.set_phase(State.RUNNING)

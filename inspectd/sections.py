@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -19,7 +20,18 @@ def _port_exists(endpoint: str) -> str:
     return endpoint
 
 
-Endpoint = Annotated[str, Field(pattern=r"^(tcp://[^\s/]+:\d{1,5}|ipc://\S+)$"), AfterValidator(_port_exists)]
+Endpoint = Annotated[str, Field(pattern=r"^(tcp://[^\s/\x00]+:[0-9]{1,5}|ipc://[^\s\x00]+)$"), AfterValidator(_port_exists)]
+
+
+def on_loopback(endpoint: str) -> bool:
+    """Whether only programs of this machine reach an endpoint: ipc, or TCP on 127.0.0.0/8, ::1 or localhost."""
+    if not endpoint.startswith("tcp://"):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class SimulatedCameraSettings(Settings):
@@ -118,6 +130,22 @@ class OutputSettings(Settings):
     )
 
 
+class SecuritySettings(Settings):
+    """Who may talk to the daemon over TCP; ipc:// endpoints are guarded by the permissions of their files."""
+
+    curve: Literal["off", "required"] = Field(
+        "off",
+        description="required: every TCP endpoint, also on the loopback, is encrypted and lets in only the clients of "
+        "the allow-list (`inspectd keys`); off: plain TCP",
+    )
+    plain_tcp: Literal["loopback_only", "anywhere"] = Field(
+        "loopback_only",
+        description="where plain TCP may listen while curve is off; anywhere: whoever reaches the port reads results "
+        "and sends triggers",
+    )
+    keys: Path = Field(Path("keys"), description="holds <station>/ with the daemon's key and clients/, the allow-list")
+
+
 class RecordSettings(Settings):
     """What is kept of each part, where and for how long."""
 
@@ -125,6 +153,28 @@ class RecordSettings(Settings):
     keep_days: float = Field(90.0, gt=0, description="older records and images are deleted")
     keep_bytes: int = Field(10 * 2**30, ge=2**20, description="images and database together; the oldest go first")
     passed_image_every: int = Field(100, ge=0, description="keep the image of each n-th passed part; 0: none")
+
+
+Core = Annotated[int, Field(ge=0)]
+
+
+class ProcessSettings(Settings):
+    """How the process runs beside others. What the system refuses is logged, and done without (docs/reliability.md)."""
+
+    lock_memory: bool = Field(
+        True, description="memory in use is never paged out; needs an unlimited RLIMIT_MEMLOCK, as the unit sets it"
+    )
+    realtime_priority: int = Field(
+        0, ge=0, le=98, description="SCHED_FIFO priority of the acquire and gate threads; 0: like all others"
+    )
+    engine_cores: tuple[Core, ...] = Field((), description="cores of the engine's threads; empty: any")
+    other_cores: tuple[Core, ...] = Field((), description="cores of all other threads; empty: any")
+    garbage_collection: Literal["quiet", "default"] = Field(
+        "quiet", description="quiet: seldom, and while no part waits; default: as Python does"
+    )
+    thread_switch_ms: float = Field(
+        0.5, gt=0, le=100, description="longest time that a thread keeps the interpreter while another wants it"
+    )
 
 
 class CalibrationSettings(Settings):

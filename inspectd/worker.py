@@ -47,6 +47,11 @@ class Worker:
         """True once the body has returned or failed."""
         return self._thread.ident is not None and not self._thread.is_alive()
 
+    @property
+    def thread_id(self) -> int:
+        """The system's id of the started thread."""
+        return self._thread.native_id or 0
+
     def _run(self) -> None:
         try:
             self._body(self._stop, self._ready.set)

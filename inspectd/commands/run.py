@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import gc
+import importlib.metadata
 import signal
-import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from pathlib import Path
 from types import FrameType
 
@@ -19,19 +18,18 @@ from inspectd.cameras import open_camera
 from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station, notify_address, watchdog_period_s
 from inspectd.errors import StorageError
-from inspectd.health.heartbeat import Heartbeat
+from inspectd.health.heartbeat import State
 from inspectd.health.http import MetricsServer
-from inspectd.health.meters import Count, Meters
+from inspectd.health.meters import Count, Meters, Stage
 from inspectd.health.systemd import Notifier
 from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
 from inspectd.pipeline import Engine, Pipeline, locate_part
+from inspectd.process import Process, on_engine_cores
 
 SUMMARY_S = 60.0
 STATUS_S = 5.0
-THREAD_SWITCH_S = 0.0005
-GC_THRESHOLDS = (50_000, 50, 100)
 log = structlog.get_logger(__name__)
 
 EPILOG = """\
@@ -75,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     with Notifier(notify_address()) as notifier:
         notifier.tell(STATUS="loading")
         station = load_station(args.station)
-        engine = load_engine(station, find_bundle(station, args.bundle))
+        with on_engine_cores(station.process):
+            engine = load_engine(station, find_bundle(station, args.bundle))
         return serve(station, engine, notifier, lambda: stopper.asked, args.max_parts)
 
 
@@ -87,7 +86,8 @@ def serve(
     Raises StorageError in the end where records were lost.
     """
     cv2.setNumThreads(1)
-    sys.setswitchinterval(THREAD_SWITCH_S)
+    process = Process(station.process)
+    process.before_stages()
     pipeline = Pipeline(
         station,
         engine=engine,
@@ -97,19 +97,21 @@ def serve(
     )
     pipeline.start()
     clean = False
-    try:
-        with _metrics(station, pipeline):
-            _quiet_garbage_collector()
+    with ExitStack() as at_end:  # HTTP answers until the last verdict has been told
+        try:
+            at_end.enter_context(_metrics(station, pipeline))
+            _place(process, pipeline)
+            _describe(station, engine, pipeline.meters)
             bundle, info = engine.bundle_hash[:16], engine.runtime.info
             notifier.tell(READY="1", STATUS=f"inspecting, bundle {bundle}")
             log.info("ready", station=station.station, bundle=bundle, engine=f"{info.runtime} {info.precision}")
-            pipeline.run(should_stop, _housekeeping(pipeline.heartbeat, pipeline.meters, notifier))
-    finally:
-        notifier.tell(STOPPING="1", STATUS="stopping")
-        clean = pipeline.stop()
-        log.info("stopped", **_summary(pipeline.meters))
-        if clean:  # a stage that hangs may still use the engine
-            engine.runtime.close()
+            pipeline.run(should_stop, _housekeeping(pipeline, notifier, process))
+        finally:
+            notifier.tell(STOPPING="1", STATUS="stopping")
+            clean = pipeline.stop()
+            log.info("stopped", **_summary(pipeline.meters))
+            if clean:  # a stage that hangs may still use the engine
+                engine.runtime.close()
     lost = pipeline.meters.counts().get(Count.ROWS_LOST.value, 0)
     if lost:
         raise StorageError(f"{station.records.folder}: {lost} records could not be written; free space there")
@@ -121,11 +123,37 @@ def _metrics(station: Station, pipeline: Pipeline) -> AbstractContextManager[obj
     port = station.outputs.metrics_port
     if port is None:
         return nullcontext()
-    return closing(MetricsServer(port, metrics=pipeline.meters.prometheus, ready=pipeline.heartbeat.advances))
+    heartbeat, meters = pipeline.heartbeat, pipeline.meters
+
+    def metrics() -> bytes:
+        meters.set_state(heartbeat.state()[0].value, State)
+        return meters.prometheus()
+
+    return closing(MetricsServer(port, metrics=metrics, ready=heartbeat.readiness))
 
 
-def _housekeeping(heartbeat: Heartbeat, meters: Meters, notifier: Notifier) -> Callable[[], None]:
-    """What the main thread does ten times a second: the watchdog while the pipeline advances, status, a summary."""
+def _place(process: Process, pipeline: Pipeline) -> None:
+    """Give each stage's thread its cores and priority; what was refused stands in the metrics too."""
+    process.stages_run(
+        engine_thread=pipeline.thread_id(Stage.INSPECT),
+        timed_threads=[pipeline.thread_id(stage) for stage in (Stage.ACQUIRE, Stage.GATE)],
+    )
+    pipeline.meters.set_process(process.granted())
+
+
+def _describe(station: Station, engine: Engine, meters: Meters) -> None:
+    info = engine.runtime.info
+    meters.describe(
+        version=importlib.metadata.version("inspectd"),
+        station=station.station,
+        bundle=engine.bundle_hash[:16],
+        engine=f"{info.runtime} {info.version} {info.precision}",
+    )
+
+
+def _housekeeping(pipeline: Pipeline, notifier: Notifier, process: Process) -> Callable[[], None]:
+    """What the main thread does ten times a second: the watchdog while verdicts leave in time, status, a summary."""
+    heartbeat, meters = pipeline.heartbeat, pipeline.meters
     period_s = watchdog_period_s()
     next_s = {"watchdog": 0.0, "status": 0.0, "summary": time.monotonic() + SUMMARY_S}
 
@@ -141,6 +169,7 @@ def _housekeeping(heartbeat: Heartbeat, meters: Meters, notifier: Notifier) -> C
         if now_s >= next_s["summary"]:
             next_s["summary"] = now_s + SUMMARY_S
             log.info("summary", **_summary(meters))
+        process.idle(meters.pending)
 
     return turn
 
@@ -148,10 +177,3 @@ def _housekeeping(heartbeat: Heartbeat, meters: Meters, notifier: Notifier) -> C
 def _summary(meters: Meters) -> dict[str, object]:
     happened = {name: total for name, total in meters.counts().items() if total}
     return {"verdicts": meters.outcomes(), "latency_ms": meters.latencies_ms(), "counts": happened}
-
-
-def _quiet_garbage_collector() -> None:
-    """What lives now lives on: look only at what comes later, and seldom, so that no verdict waits for a collection."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)

@@ -54,6 +54,11 @@ class Heartbeat:
         """True while every stage between trigger and verdict comes round and verdicts leave: the watchdog's food."""
         return not self._stalled()
 
+    def readiness(self) -> tuple[bool, str]:
+        """Whether parts are judged now, and the state with what is not as it should be, in one line."""
+        state, why = self.state()
+        return state in (State.RUNNING, State.DEGRADED), "; ".join([state.value, *why])
+
     def state(self) -> tuple[State, list[str]]:
         """The state, and one line for each thing that is not as it should be."""
         if self._phase is not State.RUNNING:

@@ -8,14 +8,18 @@ from threading import Thread
 
 from inspectd.errors import EndpointError
 
+TEXT_TYPE = "text/plain; charset=utf-8"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLOWEST_CLIENT_S = 5.0
 
 
 class MetricsServer:
-    """Serves on 127.0.0.1:`port` from its own thread until closed. Raises EndpointError where the port is in use."""
+    """Serves on 127.0.0.1:`port` from its own thread until closed. Raises EndpointError where the port is in use.
 
-    def __init__(self, port: int, *, metrics: Callable[[], bytes], ready: Callable[[], bool]) -> None:
+    ready: whether parts are judged now, and one line that says how the daemon is.
+    """
+
+    def __init__(self, port: int, *, metrics: Callable[[], bytes], ready: Callable[[], tuple[bool, str]]) -> None:
         try:
             self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(metrics, ready))
         except OSError as error:
@@ -34,7 +38,7 @@ class MetricsServer:
         self._thread.join()
 
 
-def _handler(metrics: Callable[[], bytes], ready: Callable[[], bool]) -> type[BaseHTTPRequestHandler]:
+def _handler(metrics: Callable[[], bytes], ready: Callable[[], tuple[bool, str]]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         """Two fixed pages."""
 
@@ -45,10 +49,10 @@ def _handler(metrics: Callable[[], bytes], ready: Callable[[], bool]) -> type[Ba
             if self.path == "/metrics":
                 self._reply(200, metrics(), METRICS_TYPE)
             elif self.path == "/ready":
-                is_ready = ready()
-                self._reply(200 if is_ready else 503, b"ready\n" if is_ready else b"not ready\n", "text/plain")
+                is_ready, how = ready()
+                self._reply(200 if is_ready else 503, f"{how}\n".encode(), TEXT_TYPE)
             else:
-                self._reply(404, b"/metrics or /ready\n", "text/plain")
+                self._reply(404, b"/metrics or /ready\n", TEXT_TYPE)
 
         def log_message(self, *_: object) -> None:
             """Requests are no news."""

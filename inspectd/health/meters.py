@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from threading import Lock
 
@@ -122,6 +122,12 @@ class Meters:
             ["version", "station", "bundle", "engine"],
             registry=self.registry,
         )
+        self._process = Gauge(
+            "inspectd_process_setting",
+            "a wish of the settings' section `process`: 1 in force, 0 refused by the system",
+            ["setting"],
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
         self._lock = Lock()
         self._counts = dict.fromkeys(Count, 0)
@@ -232,6 +238,11 @@ class Meters:
         """Note what runs, in place of what was noted before."""
         self._build.clear()
         self._build.labels(version, station, bundle, engine).set(1)
+
+    def set_process(self, granted: Mapping[str, bool]) -> None:
+        """Note which wishes of the settings' section `process` are in force."""
+        for setting, is_granted in granted.items():
+            self._process.labels(setting).set(is_granted)
 
     def set_state(self, state: str, states: Iterable[str]) -> None:
         """Note which of the possible states the daemon is in."""

@@ -189,15 +189,15 @@ def test_meters_are_served_over_http() -> None:
     meters.verdict(verdict(1, Outcome.REJECT))
     meters.observe(Step.ENGINE, 3_000_000)
     meters.count(Count.OVERLOAD, 2)
-    ready = [True]
+    ready = [(True, "running")]
     with closing(MetricsServer(free_port(), metrics=meters.prometheus, ready=lambda: ready[0])) as server:
         text = get(server.port, "/metrics")[1]
         assert 'inspectd_verdicts_total{outcome="REJECT",reason="over_threshold"} 1.0' in text
         assert 'inspectd_step_seconds_count{step="engine"} 1.0' in text
         assert "inspectd_overload_total 2.0" in text
-        assert get(server.port, "/ready")[0] == 200
-        ready[0] = False
-        assert get(server.port, "/ready")[0] == 503
+        assert get(server.port, "/ready") == (200, "running\n")
+        ready[0] = (False, "stalled; gate has not come round for too long")
+        assert get(server.port, "/ready") == (503, "stalled; gate has not come round for too long\n")
         assert get(server.port, "/secrets")[0] == 404
 
 

@@ -1,0 +1,137 @@
+"""How the daemon's process runs beside others: memory, cores, priorities, garbage; set around the stages' start.
+
+Each wish that the system refuses is one warning and a gauge: verdicts go on without it, only later under load.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import structlog
+
+from inspectd.sections import ProcessSettings
+
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
+"""From <sys/mman.h>. ONFAULT: what is mapped but never used (libraries, stacks) takes no memory."""
+QUIET_THRESHOLDS = (50_000, 50, 100)
+IDLE_COLLECTION_S = 1.0
+MS_PER_S = 1000.0
+log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def on_engine_cores(settings: ProcessSettings) -> Iterator[None]:
+    """Keep this thread on the engine's cores meanwhile: the threads that an engine starts as it loads inherit them."""
+    before = os.sched_getaffinity(0)
+    try:
+        if settings.engine_cores:
+            with suppress(OSError):  # `Process` asks for the same, and tells
+                os.sched_setaffinity(0, settings.engine_cores)
+        yield
+    finally:
+        if os.sched_getaffinity(0) != before:
+            os.sched_setaffinity(0, before)
+
+
+class Process:
+    """Applies the settings, from the main thread: `before_stages`, then `stages_run`, then `idle` now and again.
+
+    refused: the wishes that the system did not grant, one line each.
+    """
+
+    def __init__(self, settings: ProcessSettings) -> None:
+        self._settings = settings
+        self._next_collection_s = 0.0
+        self.refused: list[str] = []
+
+    def before_stages(self) -> None:
+        """Move this thread to the other cores, which everything started from now on inherits; set the switch time."""
+        sys.setswitchinterval(self._settings.thread_switch_ms / MS_PER_S)
+        if self._settings.other_cores:
+            self._move(0, self._settings.other_cores, "other_cores")
+
+    def stages_run(self, *, engine_thread: int, timed_threads: Sequence[int]) -> None:
+        """Place the running threads, last of all before READY; blocks for the collection of what the start left.
+
+        engine_thread: the system's id of the thread that waits for the engine. timed_threads: of those that take parts
+        and give verdicts, which come first where `realtime_priority` says so.
+        """
+        if self._settings.engine_cores:
+            self._move(engine_thread, self._settings.engine_cores, "engine_cores")
+        if self._settings.realtime_priority:
+            self._prefer(timed_threads)
+        if self._settings.lock_memory:
+            self._lock_memory()
+        if self._settings.garbage_collection == "quiet":
+            _quiet_garbage_collector()
+
+    def granted(self) -> Mapping[str, bool]:
+        """Each wish by its setting's name: whether it was granted."""
+        settings = self._settings
+        wished = {
+            "lock_memory": settings.lock_memory,
+            "realtime_priority": bool(settings.realtime_priority),
+            "engine_cores": bool(settings.engine_cores),
+            "other_cores": bool(settings.other_cores),
+        }
+        return {
+            name: not any(line.startswith(f"process.{name}") for line in self.refused)
+            for name, is_wished in wished.items()
+            if is_wished
+        }
+
+    def idle(self, parts_pending: int) -> None:
+        """Collect young garbage, at most once a second and only while no part waits: a fraction of a millisecond."""
+        now_s = time.monotonic()
+        if self._settings.garbage_collection == "quiet" and parts_pending == 0 and now_s >= self._next_collection_s:
+            self._next_collection_s = now_s + IDLE_COLLECTION_S
+            gc.collect(1)
+
+    def _move(self, thread: int, cores: Sequence[int], setting: str) -> None:
+        remedy = f"realtime.conf.example beside the unit allows it, if cores {list(cores)} exist"
+        self._try(setting, remedy, lambda: os.sched_setaffinity(thread, cores))
+
+    def _prefer(self, threads: Sequence[int]) -> None:
+        priority = os.sched_param(self._settings.realtime_priority)
+
+        def prefer() -> None:
+            for thread in threads:
+                os.sched_setscheduler(thread, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, priority)
+
+        self._try("realtime_priority", "realtime.conf.example beside the unit allows it", prefer)
+
+    def _lock_memory(self) -> None:
+        """With a limit, a later allocation would fail instead: locked is only where there is none."""
+
+        def lock() -> None:
+            if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY:
+                resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+            library = ctypes.CDLL(None, use_errno=True)
+            if library.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0:
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
+
+        self._try("lock_memory", "LimitMEMLOCK=infinity in the unit allows it", lock)
+
+    def _try(self, setting: str, remedy: str, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except (OSError, ValueError) as error:  # setrlimit raises ValueError where the limit may not be raised
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            line = f"process.{setting} is not in force: {why}; {remedy}"
+            self.refused.append(line)
+            log.warning("real-time setting refused", why=line)
+
+
+def _quiet_garbage_collector() -> None:
+    """What lives now lives on: look only at what comes later, and seldom, so that no verdict waits for a collection."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*QUIET_THRESHOLDS)
