@@ -50,9 +50,17 @@ class Action(StrEnum):
     STOP = "stop"
 
 
+class Command(StrEnum):
+    """What became of a reject that is tracked to its actuator."""
+
+    SCHEDULED = "scheduled"
+    HELD = "held"
+    MISSED = "missed"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """One part asks to be inspected."""
+    """One part asks to be inspected. `encoder`: the belt's raw count at the trigger, where it was told."""
 
     station: str
     seq: int
@@ -60,6 +68,15 @@ class Trigger:
     trigger_ns: int
     trigger_wall_ns: int
     deadline_ns: int
+    encoder: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where the belt is: the encoder's raw count, and when it was read."""
+
+    count: int
+    at_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +146,25 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reject:
+    """How a part is to be taken off: what became of the command, and when the actuator must act.
+
+    The window is in time, in raw encoder counts or in both; None where it is not known. neighbour: another part in the
+    same window that is not known to be rejected, or empty. detail: why the command was missed.
+    """
+
+    command: Command
+    opens_ns: int | None = None
+    closes_ns: int | None = None
+    from_count: int | None = None
+    to_count: int | None = None
+    neighbour: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The one answer to one trigger."""
+    """The one answer to one trigger. `reject`: of a tracked part that is to be taken off, else None."""
 
     station: str
     seq: int
@@ -151,6 +185,18 @@ class Verdict:
     deadline_ns: int
     located_ns: int = 0
     label: str = ""
+    encoder: int | None = None
+    reject: Reject | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToldReject:
+    """A held reject was told after its verdict, or was missed after all; recorded beside the verdict."""
+
+    seq: int
+    part_id: str
+    reject: Reject
+    told_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,8 +223,9 @@ class LateScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredImage:
-    """The image of part `seq` is on disk: `path` is relative to the station's records folder."""
+    """The image of part `seq` is on disk: `path` is relative to the station's records folder; `sha256` of its bytes."""
 
     seq: int
     path: str
     size_bytes: int
+    sha256: str = ""

@@ -23,10 +23,13 @@ from inspectd.messages import (
     Frame,
     LateScores,
     Pose,
+    Position,
     Record,
+    Reject,
     Scores,
     StoredImage,
     Thresholds,
+    ToldReject,
     Trigger,
     Verdict,
 )
@@ -39,9 +42,9 @@ MAX_TEXT = 4096
 MAX_DIMENSIONS = 3
 
 Buffer = bytes | memoryview
-Message = Trigger | Frame | Scores | Fault | Record | LateScores | StoredImage
+Message = Trigger | Position | Frame | Scores | Fault | Record | LateScores | StoredImage | ToldReject
 Named = tuple[tuple[str, float], ...]
-_NESTED = (Pose, Thresholds, Verdict)
+_NESTED = (Pose, Thresholds, Reject, Verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,5 +223,6 @@ def _dtype(kind: Any) -> np.dtype[Any] | None:
 
 
 _PLANS: dict[str, tuple[type, tuple[_Field, ...]]] = {
-    made.__name__: (made, _plan(made)) for made in (Trigger, Frame, Scores, Fault, Record, LateScores, StoredImage)
+    made.__name__: (made, _plan(made))
+    for made in (Trigger, Position, Frame, Scores, Fault, Record, LateScores, StoredImage, ToldReject)
 }

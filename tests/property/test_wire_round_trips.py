@@ -15,16 +15,20 @@ from line_values import frame, verdict
 
 from inspectd.messages import (
     Action,
+    Command,
     Fault,
     Frame,
     LateScores,
     Outcome,
     Pose,
+    Position,
     Reason,
     Record,
+    Reject,
     Scores,
     StoredImage,
     Thresholds,
+    ToldReject,
     Trigger,
     Verdict,
 )
@@ -41,6 +45,14 @@ image = arrays.arrays(np.uint8, shape)
 anomaly_map = arrays.arrays(np.float32, (2, 3), elements=st.floats(0, 10, width=32))
 pose = st.builds(Pose, x_px=number, y_px=number, angle_deg=number, scale=number)
 limits = st.builds(Thresholds, part=number, regions=named)
+count = st.none() | whole
+rejects = st.builds(
+    Reject,
+    command=st.sampled_from(Command),
+    **dict.fromkeys(["opens_ns", "closes_ns", "from_count", "to_count"], count),
+    neighbour=words,
+    detail=words,
+)
 verdicts = st.builds(
     Verdict,
     station=words,
@@ -58,10 +70,15 @@ verdicts = st.builds(
         ["trigger_ns", "trigger_wall_ns", "captured_ns", "scored_ns", "verdict_ns", "deadline_ns", "located_ns"], whole
     ),
     label=words,
+    encoder=count,
+    reject=st.none() | rejects,
 )
 part = {"seq": whole, "part_id": words}
 messages = st.one_of(
-    st.builds(Trigger, station=words, **part, trigger_ns=whole, trigger_wall_ns=whole, deadline_ns=whole),
+    st.builds(
+        Trigger, station=words, **part, trigger_ns=whole, trigger_wall_ns=whole, deadline_ns=whole, encoder=count
+    ),
+    st.builds(Position, count=whole, at_ns=whole),
     st.builds(
         Frame,
         **part,
@@ -92,6 +109,7 @@ messages = st.one_of(
     st.builds(Record, verdict=verdicts, pose=st.none() | pose, source=words, image=st.none() | image),
     st.builds(LateScores, **part, part_score=number, region_scores=named, scored_ns=whole),
     st.builds(StoredImage, seq=whole, path=words, size_bytes=whole),
+    st.builds(ToldReject, **part, reject=rejects, told_ns=whole),
 )
 
 

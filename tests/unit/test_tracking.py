@@ -1,0 +1,137 @@
+"""Tracker: when a reject is told, held or missed, by time. Time is given, not read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from line_values import MS, trigger, verdict
+
+from inspectd.messages import Action, Command, Outcome, Reject, Verdict
+from inspectd.tracking import ByDelay, Tracker
+
+
+def tracker(*, delay_ms: float = 200, window_ms: float = 10, lead_ms: float = 5, hold: bool = False) -> Tracker:
+    """A tracker by delay."""
+    course = ByDelay(delay_ns=round(delay_ms * MS), window_ns=round(window_ms * MS))
+    return Tracker(course, lead_ns=round(lead_ms * MS), hold=hold)
+
+
+def judged(seq: int, at_ms: float, outcome: Outcome = Outcome.REJECT) -> Verdict:
+    """The verdict on the part whose trigger was `at_ms`."""
+    return replace(verdict(seq, outcome), trigger_ns=round(at_ms * MS))
+
+
+def given(rule: Tracker, seq: int, at_ms: float, outcome: Outcome = Outcome.REJECT, *, after_ms: float = 20) -> Verdict:
+    """What becomes of a part that is triggered and then judged."""
+    rule.on_trigger(trigger(seq, at_ms=at_ms))
+    return rule.on_verdict(judged(seq, at_ms, outcome), round((at_ms + after_ms) * MS))
+
+
+def command(of: Verdict) -> Reject:
+    """The reject of a verdict that has one."""
+    assert of.reject is not None
+    return of.reject
+
+
+def test_a_reject_is_told_with_its_window() -> None:
+    """The window opens the delay after the trigger, whenever the verdict came."""
+    told = command(given(tracker(), 1, 1000, after_ms=37))
+    assert told == Reject(command=Command.SCHEDULED, opens_ns=1200 * MS, closes_ns=1210 * MS)
+
+
+def test_a_part_that_could_not_be_judged_is_tracked_like_a_reject() -> None:
+    """INVALID with the action reject gets the same window; a part that passes gets none."""
+    assert command(given(tracker(), 1, 0, Outcome.INVALID)).opens_ns == 200 * MS
+    assert given(tracker(), 1, 0, Outcome.PASS).reject is None
+
+
+def test_a_stop_does_not_wait_for_the_actuator() -> None:
+    """The action stop has no window: it is meant at once."""
+    rule = tracker(hold=True)
+    stopped = rule.on_verdict(replace(judged(1, 0), action=Action.STOP), MS)
+    assert stopped.reject is None
+    assert rule.held == 0
+
+
+def test_a_command_that_would_act_after_the_window_is_missed() -> None:
+    """Up to its window's end less the lead a command is told; later it is missed, and says by how much."""
+    assert command(given(tracker(), 1, 0, after_ms=205)).command is Command.SCHEDULED
+    missed = command(given(tracker(), 1, 0, after_ms=205.5))
+    assert missed.command is Command.MISSED
+    assert missed.detail == "the command would act 0.5 ms after its window"
+
+
+def test_a_held_command_leaves_when_its_window_opens_less_the_lead() -> None:
+    """Not with the verdict, not a moment early, once."""
+    rule = tracker(hold=True)
+    assert command(given(rule, 1, 0)).command is Command.HELD
+    assert rule.next_due_ns(20 * MS) == 195 * MS
+    assert rule.due(195 * MS - 1) == []
+    (told,) = rule.due(195 * MS)
+    assert command(told).command is Command.SCHEDULED
+    assert rule.due(300 * MS) == []
+    assert rule.next_due_ns(300 * MS) is None
+
+
+def test_held_commands_leave_in_the_order_of_their_parts() -> None:
+    """A part that was judged later but triggered earlier is told first."""
+    rule = tracker(hold=True)
+    for seq in (2, 1, 3):
+        given(rule, seq, seq * 10)
+    assert [told.seq for told in rule.due(225 * MS)] == [1, 2, 3]
+
+
+def test_a_held_command_that_was_forgotten_too_long_is_missed() -> None:
+    """A loop that was stopped for too long tells no command that would hit another part."""
+    rule = tracker(hold=True)
+    given(rule, 1, 0)
+    (told,) = rule.due(230 * MS)
+    assert command(told).command is Command.MISSED
+
+
+def test_the_end_tells_every_held_command_at_once() -> None:
+    """Whoever gets it can wait for the window by itself; what is too late by then is missed."""
+    rule = tracker(hold=True)
+    for seq in (1, 2):
+        given(rule, seq, (seq - 1) * 300)
+    assert [command(told).command for told in rule.close(321 * MS)] == [Command.MISSED, Command.SCHEDULED]
+    assert rule.close(322 * MS) == []
+
+
+def test_neighbours_in_one_window_are_named_and_counted() -> None:
+    """A reject names a part that shares its window and may be good; a pair of both kinds is counted once."""
+    rule = tracker(window_ms=30)
+    for seq in (1, 2, 3):
+        rule.on_trigger(trigger(seq, at_ms=seq * 20))
+    assert rule.on_verdict(judged(1, 20, Outcome.PASS), 70 * MS).reject is None
+    assert command(rule.on_verdict(judged(2, 40), 70 * MS)).neighbour == "p1"
+    assert rule.overlaps == 1
+    assert command(rule.on_verdict(judged(3, 60), 70 * MS)).neighbour == ""
+    assert rule.overlaps == 1
+
+
+def test_a_good_part_judged_after_its_rejected_neighbour_is_counted_too() -> None:
+    """Which of the two was judged first does not matter."""
+    rule = tracker(window_ms=30)
+    for seq in (1, 2):
+        rule.on_trigger(trigger(seq, at_ms=seq * 20))
+    assert command(rule.on_verdict(judged(1, 20), 50 * MS)).neighbour == "p2"
+    rule.on_verdict(judged(2, 40, Outcome.PASS), 60 * MS)
+    assert rule.overlaps == 1
+
+
+def test_parts_further_apart_than_the_window_have_no_neighbours() -> None:
+    """Windows that only touch do not overlap."""
+    rule = tracker(window_ms=20)
+    given(rule, 1, 0, Outcome.PASS)
+    assert command(given(rule, 2, 20)).neighbour == ""
+    assert rule.overlaps == 0
+
+
+def test_without_tracking_verdicts_pass_through_as_they_are() -> None:
+    """A station that does not track rejects tells each one at once, as ever."""
+    rule = Tracker(None)
+    plain = judged(1, 0)
+    rule.on_trigger(trigger(1))
+    assert rule.on_verdict(plain, MS) is plain
+    assert rule.due(MS) == rule.close(MS) == []
