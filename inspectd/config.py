@@ -75,6 +75,10 @@ class Station(Settings):
                     )
         return self
 
+    def key_folder(self) -> Path | None:
+        """Where its keys lie, None where TCP is plain."""
+        return self.security.keys / self.station if self.security.curve == "required" else None
+
     def endpoints(self) -> list[str]:
         """The ZeroMQ endpoints that its daemon listens on."""
         endpoints = [self.outputs.results, self.outputs.queries]

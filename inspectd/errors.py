@@ -19,6 +19,10 @@ class SettingsError(InspectdError):
     exit_code = 3
 
 
+class KeysError(SettingsError):
+    """A key file is missing, damaged, readable by others, or the allow-list cannot be read."""
+
+
 class CameraError(InspectdError):
     """The camera, folder or video cannot be opened or read."""
 
@@ -27,6 +31,10 @@ class CameraError(InspectdError):
 
 class CameraTimeout(CameraError):
     """No frame came in time; the part becomes INVALID and the camera is kept."""
+
+
+class CameraLost(CameraError):
+    """The device is gone (unplugged, crashed, driver closed): nothing comes until it has been opened again."""
 
 
 class EndOfFootage(CameraError):
@@ -46,6 +54,18 @@ class StorageError(InspectdError):
 
 
 class NotHealthy(InspectdError):
-    """A health question was answered with no: the daemon is down, or up and not advancing."""
+    """A health question was answered with no: the daemon is up, and verdicts are not to be relied on."""
 
     exit_code = 10
+
+
+class Degraded(NotHealthy):
+    """The daemon gives verdicts in time, but something needs a person."""
+
+    exit_code = 12
+
+
+class NoAnswer(NotHealthy):
+    """Nobody answers where the daemon should: it is down or hangs."""
+
+    exit_code = 13

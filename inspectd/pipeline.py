@@ -19,7 +19,7 @@ from inspectd.config import Station
 from inspectd.errors import InspectdError
 from inspectd.gate import Gate, GateLoop, margin_ns
 from inspectd.health.heartbeat import Heartbeat, State
-from inspectd.health.meters import Meters, Stage, Step
+from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
 from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Image, Pose, Thresholds, Verdict
@@ -32,7 +32,8 @@ from inspectd.records.recorder import Recorder
 from inspectd.records.retention import Retention
 from inspectd.records.sequence import Sequence
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
-from inspectd.wire.sockets import Context, bind, pull, push
+from inspectd.wire.door import Door
+from inspectd.wire.sockets import Context, pull, push
 from inspectd.worker import Worker
 
 FRAMES, GATE, ROWS, IMAGES = "inproc://frames", "inproc://gate", "inproc://rows", "inproc://images"
@@ -143,6 +144,12 @@ class Pipeline:
         self._context: Context = zmq.Context()
         self._go = Event()
         self._something_ended = Event()
+        self._door = Door(
+            self._context,
+            station.endpoints(),
+            keys=station.key_folder(),
+            refused=partial(self.meters.count, Count.CLIENTS_REFUSED),
+        )
         bodies = {
             Stage.ACQUIRE: self._acquire,
             Stage.INSPECT: self._inspect,
@@ -158,6 +165,7 @@ class Pipeline:
     def start(self) -> None:
         """Start every stage, receivers before senders; no part is taken yet. Raises what a stage could not do."""
         try:
+            self._door.open(self._something_ended.set)
             for row in reversed(TABLE):
                 self._workers[row.stage].start(CAMERA_OPENS_S if row.stage is Stage.ACQUIRE else STAGE_STARTS_S)
         except BaseException:
@@ -174,7 +182,7 @@ class Pipeline:
         self._go.set()
         while not should_stop() and not self._something_ended.wait(POLL_S):
             each_turn()
-        for worker in self._workers.values():
+        for worker in [*self._door.workers, *self._workers.values()]:
             if worker.error is not None:
                 raise StageFailed(worker.name, worker.error) from worker.error
 
@@ -190,6 +198,7 @@ class Pipeline:
             if not self._workers[row.stage].stop(ends_s):
                 log.error("stage did not end", stage=row.stage.value)
                 clean = False
+        clean = self._door.close() and clean
         self.heartbeat.set_phase(State.STOPPED)
         try:
             self._sequence.close()
@@ -234,7 +243,7 @@ class Pipeline:
         if settings.source == "timer":
             return TimerTriggers(settings.period_ms)
         if settings.source == "zmq" and settings.endpoint is not None:
-            return MessageTriggers(bind(self._context, zmq.PULL, settings.endpoint, BOUNDS[TRIGGERS]), self.meters)
+            return MessageTriggers(self._door.bind(zmq.PULL, settings.endpoint, BOUNDS[TRIGGERS]), self.meters)
         return None
 
     def _inspect(self, stop: Event, ready: Callable[[], None]) -> None:
@@ -260,7 +269,7 @@ class Pipeline:
             inbox = stack.enter_context(closing(pull(self._context, GATE)))
             rows = stack.enter_context(closing(push(self._context, ROWS, BOUNDS[ROWS])))
             images = stack.enter_context(closing(push(self._context, IMAGES, BOUNDS[IMAGES])))
-            socket = bind(self._context, zmq.PUB, self._station.outputs.results, PUBLISHED_BOUND)
+            socket = self._door.bind(zmq.PUB, self._station.outputs.results, PUBLISHED_BOUND)
             topics = Topics(socket, self._station.station)
             stack.callback(self._say_goodbye, topics)
             gate = Gate(
@@ -317,7 +326,7 @@ class Pipeline:
     def _answer(self, stop: Event, ready: Callable[[], None]) -> None:
         with (
             RecordReader(self._folder) as reader,
-            closing(bind(self._context, zmq.ROUTER, self._station.outputs.queries, BOUNDS[QUERIES])) as socket,
+            closing(self._door.bind(zmq.ROUTER, self._station.outputs.queries, BOUNDS[QUERIES])) as socket,
         ):
             queries = Queries(
                 socket,

@@ -20,7 +20,8 @@ def _port_exists(endpoint: str) -> str:
     return endpoint
 
 
-Endpoint = Annotated[str, Field(pattern=r"^(tcp://[^\s/\x00]+:[0-9]{1,5}|ipc://[^\s\x00]+)$"), AfterValidator(_port_exists)]
+ADDRESS = r"^(tcp://[^\s/\x00]+:[0-9]{1,5}|ipc://[^\s\x00]+)$"
+Endpoint = Annotated[str, Field(pattern=ADDRESS), AfterValidator(_port_exists)]
 
 
 def on_loopback(endpoint: str) -> bool:

@@ -17,7 +17,8 @@ from inspectd.health.http import MetricsServer
 from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import LocateFault, Locator
 from inspectd.records import database
-from inspectd.wire.sockets import Context, bind
+from inspectd.wire.door import Door
+from inspectd.wire.sockets import Context
 
 EPILOG = """\
 example:
@@ -91,13 +92,17 @@ def _ports(station: Station) -> str:
     if station.trigger.source == "zmq" and station.trigger.endpoint is not None:
         ports.append((zmq.PULL, station.trigger.endpoint))
     context: Context = zmq.Context()
+    door = Door(context, station.endpoints(), keys=station.key_folder(), refused=lambda: None)
     try:
+        door.open(lambda: None)
         for kind, endpoint in ports:
-            bind(context, kind, endpoint, 1).close(linger=0)
+            door.bind(kind, endpoint, 1).close(linger=0)
     finally:
+        door.close()
         context.term()
     names = [endpoint for _, endpoint in ports]
     if (port := station.outputs.metrics_port) is not None:
         MetricsServer(port, metrics=bytes, ready=bool).close()
         names.append(f"127.0.0.1:{port}")
-    return ", ".join(names)
+    how = f", {door.guests} clients may come in through TCP" if station.key_folder() else ""
+    return ", ".join(names) + how

@@ -28,7 +28,8 @@ from inspectd.health.meters import Meters
 from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Pose
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
-from inspectd.wire.sockets import Context, bind
+from inspectd.wire.door import Door
+from inspectd.wire.sockets import Context
 
 METADATA_NAME = "metadata.jsonl"
 UNFIT_IN_A_ROW = 50
@@ -76,13 +77,14 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
     """
     _claim(out)
     context: Context = zmq.Context()
+    door = Door(context, station.endpoints(), keys=station.key_folder(), refused=lambda: None)
     unfit: dict[str, int] = {}
     saved = 0
     locator = Locator(station.locate, station.canvas)
     try:
         with (
             closing(open_camera(station.camera)) as camera,
-            closing(_triggers(station, context)) as triggers,
+            closing(_triggers(station, door)) as triggers,
             (out / METADATA_NAME).open("x", encoding="utf-8") as metadata,  # last: a try that fails leaves none
             progress_bar(passing=False) as progress,
         ):
@@ -102,6 +104,7 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
     except OSError as error:
         raise StorageError(f"{error.filename or out}: {error.strerror}; {saved} parts are saved") from error
     finally:
+        door.close()
         context.term()
     return saved, unfit
 
@@ -126,12 +129,13 @@ class _OnArrival:
         """Nothing to let go of."""
 
 
-def _triggers(station: Station, context: Context) -> TriggerSource | _OnArrival:
+def _triggers(station: Station, door: Door) -> TriggerSource | _OnArrival:
     settings = station.trigger
     if settings.source == "timer":
         return TimerTriggers(settings.period_ms)
     if settings.source == "zmq" and settings.endpoint is not None:
-        return MessageTriggers(bind(context, zmq.PULL, settings.endpoint, WAITING_TRIGGERS), Meters())
+        door.open(lambda: None)
+        return MessageTriggers(door.bind(zmq.PULL, settings.endpoint, WAITING_TRIGGERS), Meters())
     return _OnArrival()
 
 

@@ -59,6 +59,7 @@ class Count(StrEnum):
     IMAGES = "images"
     IMAGES_DROPPED = "images_dropped"
     QUERIES_REFUSED = "queries_refused"
+    CLIENTS_REFUSED = "clients_refused"
 
 
 _MEANINGS = {

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import socket as sockets
+from collections.abc import Callable
+from typing import NoReturn
 
 import zmq
 
 from inspectd.errors import EndpointError
+from inspectd.wire.errors import WireError
 from inspectd.wire.stages import Message, decode, encode
 
 ZERO_COPY_FROM_BYTES = 4096
-MAX_FOREIGN_BYTES = 1 << 16
+MAX_FOREIGN_BYTES = 1 << 13
+WAITING_SUBSCRIPTIONS = 100
+HANDSHAKE_MS = 3000
 GOODBYE_MS = 500
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -36,20 +41,54 @@ def pull(context: Context, endpoint: str) -> Socket:
     return socket
 
 
-def bind(context: Context, kind: int, endpoint: str, bound: int) -> Socket:
-    """Bind a socket that others reach from outside. Raises EndpointError with one line."""
+def bind(
+    context: Context, kind: int, endpoint: str, bound: int, guard: Callable[[Socket], None] | None = None
+) -> Socket:
+    """Bind a socket that others reach from outside. guard: called before it binds (see `wire.door`).
+
+    Raises EndpointError with one line.
+    """
     if _is_taken(endpoint):
         raise EndpointError(f"{endpoint}: Address already in use; is another daemon running? change `outputs`")
     socket = context.socket(kind)
     socket.set_hwm(bound)
+    if kind == zmq.PUB:
+        socket.rcvhwm = WAITING_SUBSCRIPTIONS
     socket.linger = GOODBYE_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_FOREIGN_BYTES)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    if "[" in endpoint:
+        socket.setsockopt(zmq.IPV6, 1)
     try:
+        if guard is not None:
+            guard(socket)
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close(linger=0)
         raise EndpointError(f"{endpoint}: {error.strerror}; is another daemon running? change `outputs`") from error
     return socket
+
+
+def receive_foreign(socket: Socket, most_frames: int) -> list[bytes]:
+    """Take the next message from outside, which must be there. Raises WireError where it has more frames than that.
+
+    Frames beyond those are thrown away one by one: a message of a million frames is never held as a whole.
+    """
+    frames = [socket.recv(zmq.DONTWAIT)]
+    while socket.getsockopt(zmq.RCVMORE):
+        if len(frames) < most_frames:
+            frames.append(socket.recv(zmq.DONTWAIT))
+        else:
+            _too_long(socket, most_frames)
+    return frames
+
+
+def _too_long(socket: Socket, most_frames: int) -> NoReturn:
+    count = most_frames
+    while socket.getsockopt(zmq.RCVMORE):
+        socket.recv(zmq.DONTWAIT, copy=False)
+        count += 1
+    raise WireError(f"a message of {count} frames, at most {most_frames} are read")
 
 
 def _is_taken(endpoint: str) -> bool:
