@@ -22,7 +22,8 @@ a station from nothing:
   inspectd watch --station smdc              follow the verdicts
 
 exit codes: 0 done, 1 internal error, 2 wrong usage, 3 settings, 4 bundle, 5 data or weights, 6 camera, 7 port,
-8 storage, 9 engine, 10 not healthy, 11 verdicts changed (tools/replay.py), 130 interrupted. See docs/exit_codes.md.
+8 storage, 9 engine, 10 not healthy, 11 verdicts changed (tools/replay.py), 12 degraded, 13 no answer,
+130 interrupted. See docs/exit_codes.md.
 """
 
 

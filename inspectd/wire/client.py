@@ -6,7 +6,7 @@ from typing import Any
 
 import zmq
 
-from inspectd.errors import NotHealthy
+from inspectd.errors import NoAnswer
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import Json, from_bytes, to_bytes
 from inspectd.wire.sockets import Context
@@ -15,7 +15,7 @@ from inspectd.wire.sockets import Context
 def ask(endpoint: str, question: dict[str, Any], timeout_s: float) -> tuple[Json, bytes]:
     """Ask a running daemon; returns the answer and, for a map, its bytes. Blocks for up to `timeout_s`.
 
-    Raises NotHealthy where nobody answers, WireError for a refusal or an answer that cannot be read.
+    Raises NoAnswer where nobody answers, WireError for a refusal or an answer that cannot be read.
     """
     context: Context = zmq.Context()
     try:
@@ -24,10 +24,10 @@ def ask(endpoint: str, question: dict[str, Any], timeout_s: float) -> tuple[Json
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError as error:
-                raise NotHealthy(f"{endpoint}: {error.strerror}") from error
+                raise NoAnswer(f"{endpoint}: {error.strerror}") from error
             socket.send(to_bytes(question))
             if not socket.poll(round(timeout_s * 1000)):
-                raise NotHealthy(f"no answer from {endpoint} within {timeout_s:g} s: the daemon is down or hangs")
+                raise NoAnswer(f"no answer from {endpoint} within {timeout_s:g} s: the daemon is down or hangs")
             answer, *rest = socket.recv_multipart()
     finally:
         context.term()

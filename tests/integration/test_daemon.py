@@ -237,7 +237,7 @@ def test_the_bridge_fetches_what_it_missed_and_hands_on_each_part_once(tmp_path:
 
 
 def test_the_commands_that_look_at_a_running_daemon(tmp_path: Path) -> None:
-    """health says running, watch prints verdicts, records lists them, also as JSON; without a daemon health is 10."""
+    """health says running, watch prints verdicts, records lists them, also as JSON; without a daemon health is 13."""
     with daemon(tmp_path) as running:
         station = ["--station", str(running.path)]
         assert main(["health", *station, "--timeout", "30"]) == 0
@@ -252,7 +252,7 @@ def test_the_commands_that_look_at_a_running_daemon(tmp_path: Path) -> None:
     with redirect_stdout(as_json):
         assert main(["records", *station, "--seq", "2..4", "--json"]) == 0
     assert [json.loads(line)["seq"] for line in as_json.getvalue().splitlines()] == [2, 3, 4]
-    assert main(["health", *station, "--timeout", "0.2"]) == 10
+    assert main(["health", *station, "--timeout", "0.2"]) == 13
 
 
 def test_a_corrupt_database_ends_the_start_with_one_line(tmp_path: Path) -> None:
