@@ -10,12 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import Fitted, fit
+from calibration.reference import reference
 from calibration.report import ReportData, SampleMaps, write_report
 from calibration.synthetic import with_defects
 from calibration.threshold import choose_thresholds
@@ -26,7 +26,6 @@ from engines.artifact import (
     GoldenImage,
     ManifestContent,
     SettingsSnapshot,
-    Statistic,
     TeacherInfo,
     fingerprint,
 )
@@ -204,7 +203,13 @@ def _content(made: _Made) -> ManifestContent:
             parity=made.compiled.parity,
         ),
         golden=_write_golden(made),
-        reference=_reference(made),
+        reference=reference(
+            made.parts.images,
+            made.parts.part_ids,
+            made.parts.poses,
+            fitted=fitted,
+            limits=limits,
+        ),
     )
 
 
@@ -232,18 +237,6 @@ def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
             )
         )
     return tuple(golden)
-
-
-def _reference(made: _Made) -> dict[str, Statistic]:
-    """How good parts look and score, for whoever watches drift."""
-    grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in made.parts.images]
-    values: dict[str, NDArray[np.float64]] = {
-        "part_score": made.fitted.part_scores,
-        "brightness": np.array([image.mean() for image in grey]),
-        "sharpness": np.array([cv2.Laplacian(image, cv2.CV_32F).var() for image in grey]),
-        **made.parts.poses,
-    }
-    return {name: Statistic.of(quantity) for name, quantity in values.items()}
 
 
 def _report(made: _Made, content: ManifestContent, took_s: float) -> None:

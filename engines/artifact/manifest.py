@@ -15,6 +15,7 @@ from engines.settings import CanvasSettings, EngineSettings, ModelSettings, Name
 MANIFEST_NAME = "manifest.json"
 MAX_FILE_BYTES = 2 * 2**30
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
+MOST_VALUES = 512
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Relative, no empty, dot or dot-dot steps, no backslash, no leading dot: what is safe to join to a folder.
@@ -115,18 +116,32 @@ class GoldenImage(Settings):
 
 
 class Statistic(Settings):
-    """How a quantity was spread over the good parts."""
+    """How a quantity was spread over good parts: one value a part."""
 
     mean: FiniteFloat
     std: Annotated[float, Field(ge=0)]
     quantiles: tuple[tuple[Rate, FiniteFloat], ...]
+    parts: int = Field(0, ge=0, description="how many good parts; 0 in bundles that did not count them")
+    values: tuple[FiniteFloat, ...] = Field(
+        (), max_length=MOST_VALUES, description="their values, what the drift watch compares with; none in old bundles"
+    )
 
     @classmethod
     def of(cls, values: NDArray[np.floating]) -> Self:
-        """Mean, population deviation and the quantiles of QUANTILES of a (P,) finite array, P >= 1."""
+        """Mean, population deviation, quantiles of QUANTILES, and the values of a (P,) finite array, P >= 1.
+
+        Of more than MOST_VALUES, evenly chosen ones are kept: parts stand in no order that has to do with their values.
+        """
         values = np.asarray(values, dtype=np.float64)
         cuts = tuple((q, float(v)) for q, v in zip(QUANTILES, np.quantile(values, QUANTILES), strict=True))
-        return cls(mean=float(values.mean()), std=float(values.std()), quantiles=cuts)
+        places = np.linspace(0, len(values) - 1, min(len(values), MOST_VALUES)).round().astype(np.int64)
+        return cls(
+            mean=float(values.mean()),
+            std=float(values.std()),
+            quantiles=cuts,
+            parts=len(values),
+            values=tuple(float(value) for value in values[places]),
+        )
 
 
 class SettingsSnapshot(Settings):
@@ -162,7 +177,7 @@ class ManifestContent(Settings):
     engine: EngineInfo
     golden: tuple[GoldenImage, ...] = Field(min_length=1)
     reference: dict[str, Statistic] = Field(
-        description="good parts: part_score, brightness, sharpness, pose, for drift"
+        description="held-out good parts that pass: part_score, region_score.<name>, brightness, sharpness, pose"
     )
 
     @model_validator(mode="after")
