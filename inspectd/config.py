@@ -25,6 +25,8 @@ from inspectd.errors import SettingsError
 from inspectd.sections import (
     CalibrationSettings,
     CameraSettings,
+    ChallengeSettings,
+    DriftSettings,
     LineSettings,
     LocateSettings,
     OutputSettings,
@@ -54,6 +56,8 @@ class Station(Settings):
     records: RecordSettings = RecordSettings()
     process: ProcessSettings = ProcessSettings()
     security: SecuritySettings = SecuritySettings()
+    drift: DriftSettings = DriftSettings()
+    challenge: ChallengeSettings = ChallengeSettings()
     bundles: Path = Field(Path("bundles"), description="folder that holds <station>/<hash>/")
 
     @model_validator(mode="after")

@@ -106,7 +106,10 @@ class Pose:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What the engine says of one part. `part_image` is (H, W, 3) uint8 RGB; maps are float32 or None."""
+    """What the engine says of one part. `part_image` is (H, W, 3) uint8 RGB; maps are float32 or None.
+
+    brightness and sharpness are those of the part image, as `engines.part_statistics` measures them.
+    """
 
     seq: int
     part_id: str
@@ -116,6 +119,8 @@ class Scores:
     located_ns: int
     scored_ns: int
     pose: Pose | None = None
+    brightness: float | None = None
+    sharpness: float | None = None
     label: str = ""
     source: str = ""
     image: Image | None = None
@@ -205,6 +210,8 @@ class Record:
 
     verdict: Verdict
     pose: Pose | None = None
+    brightness: float | None = None
+    sharpness: float | None = None
     source: str = ""
     image: Image | None = None
     anomaly_map: NDArray[np.float32] | None = None

@@ -178,6 +178,26 @@ class ProcessSettings(Settings):
     )
 
 
+class DriftSettings(Settings):
+    """Whether the passed parts still look as the good parts of calibration did (docs/drift.md)."""
+
+    enabled: bool = Field(True, description="watch; thresholds never move by themselves")
+    parts_per_false_alarm: int = Field(
+        10_000_000, ge=1_000, description="without drift, one false alarm in so many passed parts at most, on average"
+    )
+    quantities: tuple[Literal["part_score", "region_scores", "brightness", "sharpness", "pose"], ...] = Field(
+        ("part_score", "region_scores", "brightness", "sharpness", "pose"), description="what is watched"
+    )
+
+
+class ChallengeSettings(Settings):
+    """Proof that known-bad parts are rejected (`inspectd challenge`, docs/challenge.md)."""
+
+    every_hours: float | None = Field(
+        None, gt=0, description="health is degraded where the last passed challenge is longer ago; none: no reminder"
+    )
+
+
 class CalibrationSettings(Settings):
     """How thresholds are chosen."""
 
