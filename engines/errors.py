@@ -37,3 +37,7 @@ class EngineFault(EnginesError):
     """One inference failed or did not end in time; the part becomes INVALID."""
 
     exit_code = 9
+
+
+class EngineTimeout(EngineFault):
+    """One inference did not end in time, and may still run."""

@@ -1,7 +1,9 @@
-"""From a station's settings to an engine that may judge: bundle verified, engine loaded, golden images reproduced."""
+"""From a station's settings to its camera, and an engine that may judge: verified, loaded, golden images reproduced."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +11,32 @@ import numpy as np
 from engines import golden
 from engines.artifact import Bundle, active_bundle, check_settings, open_bundle, resolve_bundle
 from engines.runtimes import infer, load_runtime
+from inspectd.camera import Camera
+from inspectd.cameras import open_camera
 from inspectd.config import Station
 from inspectd.messages import Thresholds
 from inspectd.pipeline import Engine
 
 WARM_UP_PARTS = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where the daemon's images and its engine come from.
+
+    camera: opens it; called in the thread that uses it. engine: loads the bundle in a folder, None: the active one.
+    """
+
+    camera: Callable[[], Camera]
+    engine: Callable[[Path | None], Engine]
+
+
+def station_sources(station: Station) -> Sources:
+    """The camera and the bundles that the station's settings name; nothing is opened yet."""
+    return Sources(
+        camera=lambda: open_camera(station.camera),
+        engine=lambda path: load_engine(station, find_bundle(station, path)),
+    )
 
 
 def find_bundle(station: Station, path: Path | None) -> Bundle:

@@ -58,7 +58,7 @@ class Slot(Protocol):
         """Begin the inference and return at once. Raises EngineFault."""
 
     def wait(self, timeout_s: float) -> Outputs:
-        """Block until the answer is there. Raises EngineFault when it fails or `timeout_s` passes."""
+        """Block until the answer is there. Raises EngineFault when it fails, EngineTimeout when `timeout_s` passes."""
 
 
 class Runtime(Protocol):

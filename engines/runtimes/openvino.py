@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineFault, EngineUnavailable
+from engines.errors import EngineFault, EngineTimeout, EngineUnavailable
 from engines.runtimes import Outputs, RuntimeInfo
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ class OpenVinoSlot:
     def wait(self, timeout_s: float) -> Outputs:
         """Block until the answer is there; whole milliseconds, rounded up.
 
-        Raises EngineFault when the inference failed, was never started, or did not end within `timeout_s`; in the last
-        case it is cancelled, and the slot takes parts again as soon as the running layer has ended.
+        Raises EngineFault when the inference failed or was never started, EngineTimeout when it did not end within
+        `timeout_s`; it is cancelled then, and the slot takes parts again as soon as the running layer has ended.
         """
         if not self._started:
             raise EngineFault("the slot was not started")
@@ -105,7 +105,7 @@ class OpenVinoSlot:
             raise EngineFault(f"the inference failed: {_first_line(error)}") from error
         if not finished:
             self._request.cancel()
-            raise EngineFault(f"the inference did not end within {timeout_s * 1000:.0f} ms")
+            raise EngineTimeout(f"the inference did not end within {timeout_s * 1000:.0f} ms")
         return Outputs(float(self._part_score[0]), self._region_scores, self._anomaly_map, self._reconstruction)
 
 

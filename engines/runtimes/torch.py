@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineFault, EngineUnavailable
+from engines.errors import EngineFault, EngineTimeout, EngineUnavailable
 from engines.runtimes import Outputs, RuntimeInfo
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class TorchSlot:
         self._started = True
 
     def wait(self, timeout_s: float) -> Outputs:
-        """Block until the answer is there. Raises EngineFault when it failed, is late, or was never started.
+        """Block until the answer is there. Raises EngineFault, EngineTimeout when it is late.
 
         Torch cannot cancel: a timed-out inference runs to its end, and the slot takes parts again after that.
         """
@@ -51,7 +51,7 @@ class TorchSlot:
             raise EngineFault("the slot was not started")
         self._started = False
         if not wait([self._running], max(0.0, timeout_s)).done:
-            raise EngineFault(f"the inference did not end within {timeout_s * 1000:.0f} ms")
+            raise EngineTimeout(f"the inference did not end within {timeout_s * 1000:.0f} ms")
         try:
             return self._running.result()
         except RuntimeError as error:

@@ -14,7 +14,6 @@ from types import FrameType
 import cv2
 import structlog
 
-from inspectd.cameras import open_camera
 from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station, notify_address, watchdog_period_s
 from inspectd.errors import StorageError
@@ -22,7 +21,7 @@ from inspectd.health.heartbeat import State
 from inspectd.health.http import MetricsServer
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.health.systemd import Notifier
-from inspectd.loading import find_bundle, load_engine
+from inspectd.loading import Sources, station_sources
 from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
 from inspectd.pipeline import Engine, Pipeline, locate_part
@@ -71,20 +70,27 @@ def run(args: argparse.Namespace) -> int:
     set_up_logging()
     stopper = Stopper()
     with Notifier(notify_address()) as notifier:
-        notifier.tell(STATUS="loading")
         station = load_station(args.station)
-        with on_engine_cores(station.process):
-            engine = load_engine(station, find_bundle(station, args.bundle))
-        return serve(station, engine, notifier, lambda: stopper.asked, args.max_parts)
+        sources = station_sources(station)
+        return serve(station, sources, notifier, lambda: stopper.asked, bundle=args.bundle, max_parts=args.max_parts)
 
 
 def serve(
-    station: Station, engine: Engine, notifier: Notifier, should_stop: Callable[[], bool], max_parts: int | None
+    station: Station,
+    sources: Sources,
+    notifier: Notifier,
+    should_stop: Callable[[], bool],
+    *,
+    bundle: Path | None,
+    max_parts: int | None,
 ) -> int:
-    """Run one pipeline from READY to STOPPING, then free the engine; returns 0, or 1 where a stage did not end.
+    """Load the engine, run one pipeline from READY to STOPPING, free the engine; 0, or 1 where a stage did not end.
 
-    Raises StorageError in the end where records were lost.
+    bundle: a bundle's folder, None for the active one. Raises StorageError in the end where records were lost.
     """
+    notifier.tell(STATUS="loading")
+    with on_engine_cores(station.process):
+        engine = sources.engine(bundle)
     cv2.setNumThreads(1)
     process = Process(station.process)
     process.before_stages()
@@ -92,7 +98,7 @@ def serve(
         station,
         engine=engine,
         locate=locate_part(Locator(station.locate, station.canvas)),
-        camera=lambda: open_camera(station.camera),
+        camera=sources.camera,
         max_parts=max_parts,
     )
     pipeline.start()
@@ -102,9 +108,9 @@ def serve(
             at_end.enter_context(_metrics(station, pipeline))
             _place(process, pipeline)
             _describe(station, engine, pipeline.meters)
-            bundle, info = engine.bundle_hash[:16], engine.runtime.info
-            notifier.tell(READY="1", STATUS=f"inspecting, bundle {bundle}")
-            log.info("ready", station=station.station, bundle=bundle, engine=f"{info.runtime} {info.precision}")
+            judge, info = engine.bundle_hash[:16], engine.runtime.info
+            notifier.tell(READY="1", STATUS=f"inspecting, bundle {judge}")
+            log.info("ready", station=station.station, bundle=judge, engine=f"{info.runtime} {info.precision}")
             pipeline.run(should_stop, _housekeeping(pipeline, notifier, process))
         finally:
             notifier.tell(STOPPING="1", STATUS="stopping")

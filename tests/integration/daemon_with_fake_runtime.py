@@ -13,10 +13,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from fake_runtime import FakeRuntime
 from line_values import BUNDLE_HASH, LIMITS, REGIONS
 
+from inspectd.cameras import open_camera
 from inspectd.commands.run import Stopper, serve
 from inspectd.config import load_station, notify_address
 from inspectd.errors import InspectdError
 from inspectd.health.systemd import Notifier
+from inspectd.loading import Sources
 from inspectd.logs import set_up_logging
 from inspectd.pipeline import Engine
 
@@ -28,8 +30,12 @@ def main(path: str, score: str, max_parts: str) -> int:
     runtime = FakeRuntime(score=lambda image: float(score))
     engine = Engine(runtime=runtime, regions=REGIONS, thresholds=LIMITS, bundle_hash=BUNDLE_HASH)
     try:
+        station = load_station(path)
+        sources = Sources(camera=lambda: open_camera(station.camera), engine=lambda bundle: engine)
         with Notifier(notify_address()) as notifier:
-            return serve(load_station(path), engine, notifier, lambda: stopper.asked, int(max_parts) or None)
+            return serve(
+                station, sources, notifier, lambda: stopper.asked, bundle=None, max_parts=int(max_parts) or None
+            )
     except InspectdError as error:
         sys.stderr.write(f"inspectd: {error}\n")  # as __main__ does
         return error.exit_code
