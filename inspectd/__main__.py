@@ -53,6 +53,7 @@ COMMANDS = {
     "check": Command("check", "validate settings, bundle and camera"),
     "run": Command("run", "inspect: the daemon, in the foreground"),
     "watch": Command("watch", "follow the verdicts in a terminal"),
+    "keys": Command("keys", "keys of the daemon and of its clients"),
     "health": Command("health", "ask a running daemon whether it is healthy"),
     "records": Command("records", "list what was recorded"),
     "evaluate": Command("evaluate", "measure a bundle on a labelled data set"),

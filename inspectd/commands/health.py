@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from inspectd.commands.arguments import add_key, client_key
 from inspectd.config import load_station
 from inspectd.errors import Degraded, NotHealthy
 from inspectd.wire.client import ask
@@ -30,6 +31,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    add_key(parser)
     parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="seconds to wait for an answer")
     parser.add_argument("--json", action="store_true", help="print the health message (docs/messages.md)")
 
@@ -37,8 +39,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Ask; returns 0. Raises NotHealthy, Degraded, NoAnswer, SettingsError."""
     station = load_station(args.station)
+    key = client_key(station, args.key)
     try:
-        status = ask(station.outputs.queries, {"ask": "status"}, args.timeout)[0]["status"]
+        status = ask(station.outputs.queries, {"ask": "status"}, args.timeout, key)[0]["status"]
     except WireError as error:
         raise NotHealthy(str(error)) from error
     verdicts = ", ".join(f"{total} {name}" for name, total in status["verdicts"].items())

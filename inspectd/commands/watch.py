@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections import Counter, deque
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,9 +17,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from inspectd.commands.arguments import count
-from inspectd.config import Station, load_station
-from inspectd.errors import EndpointError
+from inspectd.commands.arguments import add_key, client_key, count
+from inspectd.config import load_station
+from inspectd.wire.curve import Handshakes, connect
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import Json, from_bytes, health_topic, result_topic
 from inspectd.wire.sockets import Context, Socket
@@ -47,21 +48,27 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    add_key(parser)
     parser.add_argument("--max-parts", type=count, metavar="N", help="end after N verdicts")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Follow until Ctrl-C or N verdicts; returns 0. Raises EndpointError, SettingsError."""
+    """Follow until Ctrl-C or N verdicts; returns 0. Raises EndpointError, KeysError, SettingsError."""
     station = load_station(args.station)
+    key = client_key(station, args.key)
     context: Context = zmq.Context()
-    socket = _subscribe(context, station)
     try:
-        follow(socket, View(station.station, station.outputs.results), args.max_parts)
+        with (
+            context.socket(zmq.SUB) as socket,
+            closing(connect(socket, station.outputs.results, key)) as handshakes,
+        ):
+            for topic in (result_topic(station.station), health_topic(station.station)):
+                socket.subscribe(topic)
+            follow(socket, handshakes, View(station.station, station.outputs.results), args.max_parts)
     except KeyboardInterrupt:
         return 0  # the ordinary way to end it
     finally:
-        socket.close(linger=0)
-        context.term()
+        context.destroy(linger=0)
     return 0
 
 
@@ -125,8 +132,8 @@ class View:
         return table
 
 
-def follow(socket: Socket, view: View, max_parts: int | None) -> None:
-    """Show what the socket brings until `max_parts` verdicts have come."""
+def follow(socket: Socket, handshakes: Handshakes, view: View, max_parts: int | None) -> None:
+    """Show what the socket brings until `max_parts` verdicts have come. Raises EndpointError where it is refused."""
     seen = 0
     console = Console()
     live = Live(view.draw(), console=console, refresh_per_second=REFRESHES_PER_S) if console.is_terminal else None
@@ -134,6 +141,7 @@ def follow(socket: Socket, view: View, max_parts: int | None) -> None:
         live.start()
     try:
         while max_parts is None or seen < max_parts:
+            handshakes.check()
             if socket.poll(1000 // REFRESHES_PER_S):
                 message = _read(socket, view.station)
                 if message is None:
@@ -149,18 +157,6 @@ def follow(socket: Socket, view: View, max_parts: int | None) -> None:
     finally:
         if live is not None:
             live.stop()
-
-
-def _subscribe(context: Context, station: Station) -> Socket:
-    socket = context.socket(zmq.SUB)
-    for topic in (result_topic(station.station), health_topic(station.station)):
-        socket.subscribe(topic)
-    try:
-        socket.connect(station.outputs.results)
-    except zmq.ZMQError as error:
-        socket.close(linger=0)
-        raise EndpointError(f"{station.outputs.results}: {error.strerror}") from error
-    return socket
 
 
 def _read(socket: Socket, station: str) -> Json | None:

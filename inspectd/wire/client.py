@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from typing import Any
 
 import zmq
 
-from inspectd.errors import NoAnswer
+from inspectd.errors import EndpointError, NoAnswer
+from inspectd.wire.curve import Handshakes, connect
 from inspectd.wire.errors import WireError
+from inspectd.wire.keys import ClientKey
 from inspectd.wire.public import Json, from_bytes, to_bytes
-from inspectd.wire.sockets import Context
+from inspectd.wire.sockets import Context, Socket
+
+TURN_MS = 50
 
 
-def ask(endpoint: str, question: dict[str, Any], timeout_s: float) -> tuple[Json, bytes]:
+def ask(endpoint: str, question: dict[str, Any], timeout_s: float, key: ClientKey | None = None) -> tuple[Json, bytes]:
     """Ask a running daemon; returns the answer and, for a map, its bytes. Blocks for up to `timeout_s`.
 
-    Raises NoAnswer where nobody answers, WireError for a refusal or an answer that cannot be read.
+    key: needed where the daemon lets in only clients with one. Raises NoAnswer where nobody answers, or the daemon does
+    not let this client in, WireError for a refusal or an answer that cannot be read.
     """
     context: Context = zmq.Context()
     try:
         with context.socket(zmq.REQ) as socket:
             socket.linger = 0
-            try:
-                socket.connect(endpoint)
-            except zmq.ZMQError as error:
-                raise NoAnswer(f"{endpoint}: {error.strerror}") from error
-            socket.send(to_bytes(question))
-            if not socket.poll(round(timeout_s * 1000)):
-                raise NoAnswer(f"no answer from {endpoint} within {timeout_s:g} s: the daemon is down or hangs")
+            with closing(connect(socket, endpoint, key)) as handshakes:
+                socket.send(to_bytes(question))
+                _wait(socket, handshakes, timeout_s)
             answer, *rest = socket.recv_multipart()
+    except EndpointError as error:
+        raise NoAnswer(str(error)) from error
+    except TimeoutError:
+        raise NoAnswer(f"no answer from {endpoint} within {timeout_s:g} s: the daemon is down or hangs") from None
     finally:
         context.term()
     message = from_bytes(answer, "inspectd.answer")
     if message.get("answer") == "error":
         raise WireError(f"{endpoint} refused: {message.get('error')}")
     return message, rest[0] if rest else b""
+
+
+def _wait(socket: Socket, handshakes: Handshakes, timeout_s: float) -> None:
+    """Block until the answer is there. Raises TimeoutError, EndpointError."""
+    end_s = time.monotonic() + timeout_s
+    while not socket.poll(min(TURN_MS, max(0, round((end_s - time.monotonic()) * 1000)))):
+        handshakes.check()
+        if time.monotonic() >= end_s:
+            raise TimeoutError
