@@ -10,6 +10,7 @@ from threading import Event
 from typing import Protocol
 
 from engines.errors import EngineFault
+from engines.part_statistics import Appearance, appearance
 from engines.runtimes import Outputs, Runtime
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.messages import Fault, Frame, Image, Pose, Reason, Scores
@@ -115,6 +116,7 @@ class Inspector:
             pose = self._locate(frame.image, self._slot.input)
             located_ns = time.monotonic_ns()
             self._slot.start()
+            looks = appearance(self._slot.input)  # while the engine works: it costs the verdict nothing
             outputs = self._slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + ENGINE_GRACE_S)
             scored_ns = time.monotonic_ns()
         except PartFault as fault:
@@ -130,9 +132,11 @@ class Inspector:
         self._meters.engine_faults_in_a_row = 0
         self._meters.observe(Step.LOCATE, located_ns - taken_ns)
         self._meters.observe(Step.ENGINE, scored_ns - located_ns)
-        return self._judgeable(frame, pose, outputs, located_ns, scored_ns)
+        return self._judgeable(frame, pose, outputs, looks, located_ns=located_ns, scored_ns=scored_ns)
 
-    def _judgeable(self, frame: Frame, pose: Pose, outputs: Outputs, located_ns: int, scored_ns: int) -> Scores | Fault:
+    def _judgeable(
+        self, frame: Frame, pose: Pose, outputs: Outputs, looks: Appearance, *, located_ns: int, scored_ns: int
+    ) -> Scores | Fault:
         """The engine's answer as Scores, or the Fault that it is."""
         scores = (outputs.part_score, *(float(score) for score in outputs.region_scores))
         if len(scores) != len(self._regions) + 1:
@@ -148,6 +152,8 @@ class Inspector:
             located_ns=located_ns,
             scored_ns=scored_ns,
             pose=pose,
+            brightness=looks.brightness,
+            sharpness=looks.sharpness,
             label=frame.label,
             source=frame.source,
             image=frame.image,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Protocol
 
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.wire.public import Json, health_head
@@ -26,19 +28,38 @@ class State(StrEnum):
     STOPPED = "stopped"
 
 
+class Concern(Protocol):
+    """Something beside the stages that may need a person; safe across threads."""
+
+    def worries(self) -> list[str]:
+        """One line for each thing that is not as it should be; verdicts hold all the same."""
+
+    def report(self) -> Json:
+        """Its part of the health message."""
+
+
 class Heartbeat:
     """Reads the meters and says how the pipeline is; safe across threads.
 
     patience_s: how long each stage's loop may take at most. A stage on the verdict path that is silent for longer
     stalls the pipeline, and so do verdicts that do not leave in time; the other stages only degrade it.
+    concerns: what else may degrade it, by the name of its part of the health message.
     """
 
     VITAL = (Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
 
     def __init__(
-        self, meters: Meters, *, station: str, bundle_hash: str, engine: str, patience_s: Mapping[Stage, float]
+        self,
+        meters: Meters,
+        *,
+        station: str,
+        bundle_hash: str,
+        engine: str,
+        patience_s: Mapping[Stage, float],
+        concerns: Mapping[str, Concern] = MappingProxyType({}),
     ) -> None:
         self._meters = meters
+        self._concerns = dict(concerns)
         self._station, self._bundle_hash, self._engine = station, bundle_hash, engine
         self._patience_s = dict(patience_s)
         self._begun_s = time.monotonic()
@@ -70,6 +91,7 @@ class Heartbeat:
         if self._meters.engine_faults_in_a_row >= FAULTS_IN_A_ROW:
             worries.append(f"the engine failed {self._meters.engine_faults_in_a_row} times in a row")
         worries += self._lost()
+        worries += [worry for concern in self._concerns.values() for worry in concern.worries()]
         if stalled:
             return State.STALLED, stalled + worries
         return (State.DEGRADED, worries) if worries else (State.RUNNING, [])
@@ -92,6 +114,7 @@ class Heartbeat:
             "verdicts": self._meters.outcomes(),
             "latency_ms": self._meters.latencies_ms(),
             "counts": self._meters.counts(),
+            **{name: concern.report() for name, concern in self._concerns.items()},
         }
 
     def _stalled(self) -> list[str]:
