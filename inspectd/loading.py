@@ -70,4 +70,5 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
             part=limits.part.value, regions=tuple((name, limits.regions[name].value) for name in names)
         ),
         bundle_hash=bundle.hash,
+        reference={name: statistic.values for name, statistic in bundle.manifest.reference.items()},
     )
