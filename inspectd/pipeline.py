@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Event, Semaphore
@@ -18,6 +18,7 @@ from inspectd.camera import Acquisition, AcquisitionPlan, Camera
 from inspectd.config import Station
 from inspectd.errors import InspectdError
 from inspectd.gate import Gate, GateLoop, margin_ns
+from inspectd.health.drift_monitor import DriftMonitor
 from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
@@ -75,12 +76,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What judges: a loaded runtime, its regions in the order of its scores, their limits, and the bundle of both."""
+    """What judges: a loaded runtime, its regions in the order of its scores, their limits, and the bundle of both.
+
+    reference: quantity -> its values on calibration's held-out good parts; empty where the bundle does not know them.
+    """
 
     runtime: Runtime
     regions: tuple[str, ...]
     thresholds: Thresholds
     bundle_hash: str
+    reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 class StageFailed(InspectdError):
@@ -130,6 +135,8 @@ class Pipeline:
             self._records.close()
             raise
         self.meters = Meters()
+        self._drift = DriftMonitor(station.drift, self.meters.registry)
+        self._drift.adopt(engine.bundle_hash, engine.reference)
         info = engine.runtime.info
         self.heartbeat = Heartbeat(
             self.meters,
@@ -137,6 +144,7 @@ class Pipeline:
             bundle_hash=engine.bundle_hash,
             engine=f"{info.runtime} {info.version} {info.precision} {info.device}",
             patience_s={row.stage: row.patience_s + _patience(station, row.stage) for row in TABLE},
+            concerns={"drift": self._drift},
         )
         self._maps = RecentMaps()
         paced = station.trigger.source == "camera" and station.camera.kind in FOOTAGE
