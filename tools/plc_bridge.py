@@ -10,11 +10,15 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import zmq
 from jsonschema import Draft202012Validator
 
+from inspectd.errors import EndpointError, KeysError
+from inspectd.wire.curve import Handshakes, connect
+from inspectd.wire.keys import ClientKey, read_client_key
 from inspectd.wire.public import schema
 
 Message = dict[str, Any]
@@ -26,17 +30,18 @@ RECORDED_BY_S = 0.5
 class Asker:
     """Asks the daemon's query socket; a new socket after each silence, as REQ sockets need."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: ClientKey | None) -> None:
         self._context = context
-        self._endpoint = endpoint
+        self._endpoint, self._key = endpoint, key
         self._socket: zmq.Socket[bytes] | None = None
+        self._handshakes: Handshakes | None = None
 
     def ask(self, question: Message) -> Message | None:
         """The answer, or None where none came in time or the daemon refused."""
         if self._socket is None:
             self._socket = self._context.socket(zmq.REQ)
             self._socket.linger = 0
-            self._socket.connect(self._endpoint)
+            self._handshakes = connect(self._socket, self._endpoint, self._key)
         self._socket.send(json.dumps(question).encode())
         if not self._socket.poll(ANSWER_TIMEOUT_MS):
             self.close()
@@ -46,9 +51,11 @@ class Asker:
 
     def close(self) -> None:
         """Close the socket; a second call does nothing."""
+        if self._handshakes is not None:
+            self._handshakes.close()
         if self._socket is not None:
             self._socket.close()
-            self._socket = None
+        self._socket = self._handshakes = None
 
 
 class Follower:
@@ -103,18 +110,24 @@ class Follower:
 
 
 class Bridge:
-    """One station's subscription."""
+    """One station's subscription. key: where the daemon lets in only clients with one. Raises EndpointError."""
 
-    def __init__(self, station: str, results: str, queries: str, *, last_seq: int | None) -> None:
+    def __init__(
+        self, station: str, results: str, queries: str, *, last_seq: int | None, key: ClientKey | None
+    ) -> None:
         self.station = station
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
-        self._asker = Asker(self._context, queries)
+        self._asker = Asker(self._context, queries, key)
         self._follower = Follower(self._asker, self.on_result, last_seq)
         self._schemas = {name: Draft202012Validator(schema(name)) for name in ("result", "reject", "health")}
         for name in self._schemas:
             self._socket.subscribe(f"{name}.{station}")
-        self._socket.connect(results)
+        try:
+            self._handshakes = connect(self._socket, results, key)
+        except EndpointError:
+            self._context.destroy(linger=0)
+            raise
         self.handled = 0
 
     def on_result(self, result: Message) -> None:
@@ -134,9 +147,11 @@ class Bridge:
         )
 
     def run(self, max_parts: int | None) -> None:
-        """Follow until `max_parts` results were handled."""
+        """Follow until `max_parts` results were handled. Raises EndpointError where we are refused."""
         while max_parts is None or self.handled < max_parts:
+            self._handshakes.check()
             if not self._socket.poll(SILENT_MS):
+                self._handshakes.check()
                 print("silent: no heartbeat; nobody inspects", file=sys.stderr)
                 continue
             topic, body = self._socket.recv_multipart()
@@ -156,6 +171,7 @@ class Bridge:
 
     def close(self) -> None:
         """Close sockets and context."""
+        self._handshakes.close()
         self._socket.close(linger=0)
         self._asker.close()
         self._context.term()
@@ -174,18 +190,20 @@ def main() -> int:
         "--last-seq", type=int, help="newest sequence number that was handled before; default: begin now"
     )
     parser.add_argument("--max-parts", type=int, help="end after so many results")
+    parser.add_argument("--key", type=Path, help="this client's key, as `inspectd keys client` made it")
     args = parser.parse_args()
     try:
-        bridge = Bridge(args.station, args.results, args.queries, last_seq=args.last_seq)
-    except zmq.ZMQError as error:
-        print(f"plc_bridge: {args.results}: {error.strerror}", file=sys.stderr)
-        return 7
-    try:
-        bridge.run(args.max_parts)
+        key = None if args.key is None else read_client_key(args.key)
+        bridge = Bridge(args.station, args.results, args.queries, last_seq=args.last_seq, key=key)
+        try:
+            bridge.run(args.max_parts)
+        finally:
+            bridge.close()
+    except (EndpointError, KeysError) as error:
+        print(f"plc_bridge: {error}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
-    finally:
-        bridge.close()
     return 0
 
 

@@ -55,11 +55,14 @@ class Count(StrEnum):
     LATE_SCORES = "late_scores"
     ROWS = "rows"
     ROWS_LOST = "rows_lost"
+    JOURNAL_SKIPPED = "journal_skipped"
     STORAGE_FAULTS = "storage_faults"
     IMAGES = "images"
     IMAGES_DROPPED = "images_dropped"
     QUERIES_REFUSED = "queries_refused"
     CLIENTS_REFUSED = "clients_refused"
+    REJECTS_MISSED = "rejects_missed"
+    REJECT_OVERLAPS = "reject_overlaps"
 
 
 _MEANINGS = {
@@ -74,10 +77,14 @@ _MEANINGS = {
     Count.LATE_SCORES: "scores that came after their part's verdict",
     Count.ROWS: "records committed",
     Count.ROWS_LOST: "records given up; must be zero",
+    Count.JOURNAL_SKIPPED: "verdicts announced without a row in the journal; must be zero",
     Count.STORAGE_FAULTS: "attempts to write that the disk refused",
     Count.IMAGES: "images stored",
     Count.IMAGES_DROPPED: "images dropped for a full queue or disk",
     Count.QUERIES_REFUSED: "questions refused",
+    Count.REJECTS_MISSED: "parts to be rejected that no command could reach in time; must be zero",
+    Count.REJECT_OVERLAPS: "good parts in the window of a rejected one; must be zero",
+    Count.CLIENTS_REFUSED: "clients turned away: no key, an unknown key, or no ZeroMQ at all",
 }
 _SINCE_TRIGGER = ("captured", "located", "scored", "decided", "told")
 

@@ -29,7 +29,7 @@ from inspectd.wire.public import (
     result,
     to_bytes,
 )
-from inspectd.wire.sockets import Socket
+from inspectd.wire.sockets import Socket, receive_foreign
 
 RESULTS_PER_ANSWER = 500
 REMEMBERED_MAPS = 64
@@ -88,8 +88,9 @@ class Queries:
 
     def step(self) -> None:
         """Answer one question; the envelope (REQ's empty frame, or DEALER's none) goes back as it came."""
-        *envelope, body = self._socket.recv_multipart()
-        if not 1 <= len(envelope) <= MAX_ENVELOPE:
+        try:
+            *envelope, body = receive_foreign(self._socket, MAX_ENVELOPE + 1)
+        except WireError:
             self._meters.count(Count.QUERIES_REFUSED)
             return
         try:

@@ -72,7 +72,7 @@ def bind(
 def receive_foreign(socket: Socket, most_frames: int) -> list[bytes]:
     """Take the next message from outside, which must be there. Raises WireError where it has more frames than that.
 
-    Frames beyond those are thrown away one by one: a message of a million frames is never held as a whole.
+    Frames beyond those are thrown away one by one, so that a message of a million frames makes no list of a million.
     """
     frames = [socket.recv(zmq.DONTWAIT)]
     while socket.getsockopt(zmq.RCVMORE):
