@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import signal
-import socket
 import subprocess
-import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import numpy as np
-import yaml
 import zmq
 from numpy.typing import NDArray
 
+from benchmarking.daemon import BenchmarkError, last_line, resident_mib, running_daemon, set_up, subscriber
 from benchmarking.machine import markdown_table
 from engines.artifact import Bundle
 from inspectd.config import Station
-from inspectd.errors import InspectdError
 from inspectd.messages import Verdict
 from inspectd.records.reading import RecordReader
-from inspectd.wire.public import from_bytes, result_topic
+from inspectd.wire.public import from_bytes
 
 SILENT_AT_MOST_S = 60.0
 POLL_MS = 500
@@ -35,10 +31,6 @@ SETTLED_PARTS = 100
 SAMPLES = 20
 NS_PER_MS = 1e6
 STEPS = ("capture", "locate", "engine", "verdict")
-
-
-class BenchmarkError(InspectdError):
-    """The daemon did not do what is to be measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +59,16 @@ def measure_line(
 
     Raises BenchmarkError where the daemon ends early or loses a part.
     """
-    settings, results, port = _settings(station, folder, period_ms)
-    with _daemon(settings, bundle, folder) as process, _subscriber(results, station.station) as subscriber:
-        heard, memory = _listen(process, subscriber, parts, folder, progress)
+    bench = set_up(station, folder, trigger={"source": "timer", "period_ms": period_ms})
+    log = folder / "run.log"
+    with running_daemon(bench, bundle, log) as process, subscriber(bench) as socket:
+        heard, memory = _listen(process, socket, parts, log, progress)
         torch = "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
-        metrics = _step_means_ms(port)
+        metrics = _step_means_ms(bench.metrics_port)
         process.send_signal(signal.SIGTERM)
         if process.wait(ENDS_WITHIN_S) != 0:
-            raise BenchmarkError(f"the daemon ended with code {process.returncode}: {_last_line(folder)}")
-    with RecordReader(folder / "records" / station.station) as reader:
+            raise BenchmarkError(f"the daemon ended with code {process.returncode}: {last_line(log)}")
+    with RecordReader(bench.records) as reader:
         verdicts = [part.verdict for part in reader.between(heard[0][0], heard[-1][0], len(heard))]
     if [verdict.seq for verdict in verdicts] != [seq for seq, _ in heard]:
         raise BenchmarkError(f"{len(heard)} results were heard, {len(verdicts)} are recorded")
@@ -94,9 +87,9 @@ def measure_line(
 
 def _listen(
     process: subprocess.Popen[bytes],
-    subscriber: zmq.Socket[bytes],
+    socket: zmq.Socket[bytes],
     parts: int,
-    folder: Path,
+    log: Path,
     progress: Callable[[int], None],
 ) -> tuple[list[tuple[int, int]], tuple[float, ...]]:
     """(sequence number, wall time in ns) of each result as it comes, and the daemon's memory in MiB meanwhile."""
@@ -104,24 +97,24 @@ def _listen(
     memory: list[float] = []
     every = max(1, (parts - SETTLED_PARTS) // SAMPLES)
     while len(heard) < parts:
-        _wait(process, subscriber, folder)
-        content = subscriber.recv_multipart()[1]
+        _wait(process, socket, log)
+        content = socket.recv_multipart()[1]
         heard.append((from_bytes(content, "inspectd.result")["seq"], time.time_ns()))
         settled = len(heard) - SETTLED_PARTS
         if settled >= 0 and settled % every == 0:
-            memory.append(_resident_mib(process.pid))
+            memory.append(resident_mib(process.pid))
         progress(len(heard))
-    return heard, (*memory, _resident_mib(process.pid))
+    return heard, (*memory, resident_mib(process.pid))
 
 
-def _wait(process: subprocess.Popen[bytes], subscriber: zmq.Socket[bytes], folder: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], socket: zmq.Socket[bytes], log: Path) -> None:
     """Block for the next result. Raises BenchmarkError where the daemon has ended, or says nothing for long."""
     give_up_s = time.monotonic() + SILENT_AT_MOST_S
-    while not subscriber.poll(POLL_MS):
+    while not socket.poll(POLL_MS):
         if process.poll() is not None:
-            raise BenchmarkError(f"the daemon ended with code {process.returncode}: {_last_line(folder)}")
+            raise BenchmarkError(f"the daemon ended with code {process.returncode}: {last_line(log)}")
         if time.monotonic() > give_up_s:
-            raise BenchmarkError(f"no result for {SILENT_AT_MOST_S:g} s: {_last_line(folder)}")
+            raise BenchmarkError(f"no result for {SILENT_AT_MOST_S:g} s: {last_line(log)}")
 
 
 def line_tables(figures: LineFigures) -> str:
@@ -175,64 +168,6 @@ def _latency_row(name: str, values_ms: NDArray[np.float64]) -> tuple[str, ...]:
     return (name, f"{p50:.3f}", f"{p99:.3f}", f"{values_ms.max():.3f}")
 
 
-def _settings(station: Station, folder: Path, period_ms: float) -> tuple[Path, str, int]:
-    """The station as it is, but on the simulated camera, a timer, free ports and records of its own."""
-    raw = station.model_dump(mode="json")
-    results, queries, port = (_free_port() for _ in range(3))
-    raw["camera"] = {"kind": "simulated", "seed": 1, "pool": 256, "defect_share": 0.1}
-    raw["trigger"] = {"source": "timer", "period_ms": period_ms}
-    raw["records"] = {**raw["records"], "folder": str(folder / "records")}
-    raw["outputs"] = {
-        "results": f"tcp://127.0.0.1:{results}",
-        "queries": f"tcp://127.0.0.1:{queries}",
-        "metrics_port": port,
-    }
-    path = folder / f"{station.station}.yaml"
-    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
-    return path, raw["outputs"]["results"], port
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def _daemon(settings: Path, bundle: Bundle, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    command = [sys.executable, "-m", "inspectd", "run", "--station", str(settings), "--bundle", str(bundle.folder)]
-    with (folder / "run.log").open("wb") as log_file:
-        process = subprocess.Popen(command, stdout=log_file, stderr=log_file)  # noqa: S603 - our own program
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-
-
-@contextmanager
-def _subscriber(endpoint: str, station: str) -> Iterator[zmq.Socket[bytes]]:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    try:
-        with context.socket(zmq.SUB) as subscriber:
-            subscriber.linger = 0
-            subscriber.rcvhwm = 0
-            subscriber.reconnect_ivl = 10
-            subscriber.subscribe(result_topic(station))
-            subscriber.connect(endpoint)
-            yield subscriber
-    finally:
-        context.term()
-
-
-def _resident_mib(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise BenchmarkError(f"/proc/{pid}/status says nothing of memory: is the daemon still there?")
-
-
 def _step_means_ms(port: int) -> dict[str, float]:
     """Mean time of publish and commit, from /metrics."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
@@ -250,8 +185,3 @@ def _step_means_ms(port: int) -> dict[str, float]:
         if count:
             means[step] = 1e3 * total / count
     return means
-
-
-def _last_line(folder: Path) -> str:
-    lines = (folder / "run.log").read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1] if lines else "it said nothing"
