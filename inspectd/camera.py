@@ -10,7 +10,7 @@ from typing import Protocol
 
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.messages import Fault, Frame, Image, Reason, Trigger
+from inspectd.messages import Fault, Frame, Image, Position, Reason, Trigger
 from inspectd.triggers import Ask, TriggerSource
 from inspectd.wire.sockets import Socket, send
 
@@ -103,6 +103,9 @@ class Acquisition:
         ask = self._triggers.next(stop) if self._triggers is not None else None
         if ask is None:
             return True
+        if isinstance(ask, Position):
+            send(self._gate, ask)  # one that is lost to a full queue costs precision, no part
+            return True
         trigger = self._register(ask)
         if time.monotonic_ns() >= trigger.deadline_ns:
             self._fault(trigger, Reason.NO_FRAME, "the camera was still busy with the parts before")
@@ -145,6 +148,7 @@ class Acquisition:
             trigger_ns=ask.due_ns,
             trigger_wall_ns=time.time_ns() - age_ns,
             deadline_ns=ask.due_ns + round(self._plan.deadline_ms * NS_PER_MS),
+            encoder=ask.encoder,
         )
         if not send(self._gate, trigger):
             raise RuntimeError("the gate's inbox is full: the gate has stopped")

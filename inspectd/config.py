@@ -33,6 +33,7 @@ from inspectd.sections import (
     ProcessSettings,
     RecordSettings,
     SecuritySettings,
+    TrackingSettings,
     TriggerSettings,
     on_loopback,
 )
@@ -52,6 +53,7 @@ class Station(Settings):
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    tracking: TrackingSettings = TrackingSettings()
     outputs: OutputSettings = OutputSettings()
     records: RecordSettings = RecordSettings()
     process: ProcessSettings = ProcessSettings()
@@ -59,6 +61,23 @@ class Station(Settings):
     drift: DriftSettings = DriftSettings()
     challenge: ChallengeSettings = ChallengeSettings()
     bundles: Path = Field(Path("bundles"), description="folder that holds <station>/<hash>/")
+
+    @model_validator(mode="after")
+    def _rejects_reach_their_part(self) -> Self:
+        earliest_ms, window_ms = self.tracking.earliest_ms(), self.tracking.window_ms
+        if earliest_ms is not None and self.line.deadline_ms > earliest_ms:
+            raise ValueError(
+                f"line.deadline_ms {self.line.deadline_ms:g} is later than the reject's window less tracking.lead_ms "
+                f"({earliest_ms:g} ms after the trigger): shorten the deadline, or move the actuator away"
+            )
+        if self.tracking.by == "encoder" and self.trigger.source != "zmq":
+            raise ValueError("tracking.by encoder needs trigger.source zmq, whose messages carry the counts")
+        if window_ms is not None and self.trigger.source == "timer" and window_ms > self.trigger.period_ms:
+            raise ValueError(
+                f"tracking.window_ms {window_ms:g} is longer than trigger.period_ms {self.trigger.period_ms:g}: "
+                "the neighbour of a rejected part would be taken off too"
+            )
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,44 +1,30 @@
 """The stage that answers: exactly one verdict per trigger, by its deadline, whatever happens behind it.
 
-`Gate` is the rule, without clock, thread or socket; `GateLoop` feeds it from the stages and tells what it decided.
+`Gate` is the rule, without clock, thread or socket; `inspectd.gate_loop` feeds it from the stages and tells what it
+decided.
 """
 
 from __future__ import annotations
 
 import heapq
-import math
-import time
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import replace
-from threading import Event
 from typing import Literal
 
-import numpy as np
-import zmq
-from numpy.typing import NDArray
-
 from inspectd.decide import Decision, decide
-from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.messages import (
     Action,
     Fault,
     LateScores,
     Outcome,
     Reason,
-    Record,
     Scores,
     Thresholds,
     Trigger,
     Verdict,
 )
-from inspectd.wire.errors import WireError
-from inspectd.wire.sockets import Socket, receive, send
-from inspectd.wire.stages import Message
 
 MEMORY = 4096
 LARGEST_MARGIN_NS = 2_000_000
-IDLE_MS = 50
 NS_PER_MS = 1_000_000
 
 Answer = Verdict | LateScores
@@ -195,123 +181,10 @@ class Gate:
             verdict_ns=now_ns,
             deadline_ns=trigger.deadline_ns,
             label="" if cause is None else cause.label,
+            encoder=trigger.encoder,
         )
 
 
 def margin_ns(deadline_ms: float) -> int:
     """How long before its deadline a late part is answered, so that the verdict has left by then: 2 ms or a fifth."""
     return min(LARGEST_MARGIN_NS, round(deadline_ms * NS_PER_MS / 5))
-
-
-class GateLoop:
-    """Inbox -> `Gate` -> `announce` first, then the record; one thread.
-
-    announce(verdict): tells those outside; must not block. rows and images: bounded queues to the records; a row that
-    finds its queue full is kept here and sent later, an image that does is dropped and counted. keep_map(seq, map):
-    for questions.
-    """
-
-    def __init__(
-        self,
-        gate: Gate,
-        *,
-        inbox: Socket,
-        rows: Socket,
-        images: Socket,
-        announce: Callable[[Verdict], None],
-        keep_image: Callable[[Verdict], bool],
-        keep_map: Callable[[int, NDArray[np.float32]], None],
-        margin_ns: int,
-        meters: Meters,
-    ) -> None:
-        self._gate = gate
-        self._inbox, self._rows, self._images = inbox, rows, images
-        self._announce, self._keep_image, self._keep_map = announce, keep_image, keep_map
-        self._margin_ns = margin_ns
-        self._meters = meters
-        self._waiting_rows: list[Record | LateScores] = []
-
-    def run(self, stop: Event, each_turn: Callable[[], None]) -> None:
-        """Answer until `stop` is set, nothing is pending and nothing waits; `each_turn` runs at least every 50 ms."""
-        while not (stop.is_set() and self._gate.pending == 0 and not self._inbox.poll(0)):
-            self._meters.beat(Stage.GATE)
-            self._inbox.poll(self._patience_ms())
-            self.step()
-            each_turn()
-        self.finish()
-
-    def step(self) -> None:
-        """Take what is in the inbox, then answer what has run out of time."""
-        while (message := self._next()) is not None:
-            now_ns = time.monotonic_ns()
-            if isinstance(message, Scores):
-                self._tell(self._gate.on_scores(message, now_ns), message)
-            elif isinstance(message, Fault):
-                self._tell(self._gate.on_fault(message, now_ns), message)
-            elif isinstance(message, Trigger):
-                early = self._gate.early(message.seq)
-                self._tell(self._gate.on_trigger(message, now_ns), early)
-            self._tell(self._gate.expire(time.monotonic_ns(), self._margin_ns), None)
-        self._tell(self._gate.expire(time.monotonic_ns(), self._margin_ns), None)
-        self._meters.set_count(Count.REFUSED, self._gate.refused)
-        self._meters.set_pending(self._gate.pending, self._gate.next_deadline_ns)
-        self._flush()
-
-    def finish(self) -> None:
-        """Answer what is pending with INVALID (shutting down), then hand over every row; blocks up to a second."""
-        self._tell(self._gate.close(time.monotonic_ns()), None)
-        give_up_ns = time.monotonic_ns() + 1_000 * NS_PER_MS
-        while self._waiting_rows and time.monotonic_ns() < give_up_ns:
-            self._rows.poll(100, zmq.POLLOUT)
-            self._flush()
-        self._meters.count(Count.ROWS_LOST, len(self._waiting_rows))
-
-    def _next(self) -> Message | None:
-        """The next readable message; one that is not is counted, and its part is answered at the deadline."""
-        while True:
-            try:
-                return receive(self._inbox)
-            except WireError:
-                self._meters.count(Count.STAGE_ERRORS)
-
-    def _patience_ms(self) -> int:
-        """Time to the next deadline less the margin, in whole milliseconds."""
-        deadline_ns = self._gate.next_deadline_ns
-        if deadline_ns is None:
-            return IDLE_MS
-        left_ns = deadline_ns - self._margin_ns - time.monotonic_ns()
-        return min(IDLE_MS, max(0, math.ceil(left_ns / NS_PER_MS)))
-
-    def _tell(self, answers: list[Answer] | list[Verdict], cause: Scores | Fault | None) -> None:
-        for answer in answers:
-            if isinstance(answer, LateScores):
-                self._meters.count(Count.LATE_SCORES)
-                self._waiting_rows.append(answer)
-                continue
-            self._announce(answer)
-            self._record(answer, cause)
-
-    def _record(self, verdict: Verdict, cause: Scores | Fault | None) -> None:
-        if cause is None or cause.seq != verdict.seq:
-            self._waiting_rows.append(Record(verdict=verdict))
-            return
-        scores = cause if isinstance(cause, Scores) else None
-        if scores is not None:
-            self._meters.observe(Step.GATE, verdict.verdict_ns - scores.scored_ns)
-        record = Record(verdict=verdict, pose=scores.pose if scores else None, source=cause.source)
-        self._waiting_rows.append(record)
-        if scores is not None and scores.anomaly_map is not None:
-            self._keep_map(verdict.seq, scores.anomaly_map)
-        if cause.image is not None and self._keep_image(verdict):
-            self._flush()  # the row goes first
-            if not send(self._images, replace(record, image=cause.image)):
-                self._meters.count(Count.IMAGES_DROPPED)
-
-    def _flush(self) -> None:
-        """Send the waiting rows, oldest first, as far as there is room."""
-        sent = 0
-        for row in self._waiting_rows:
-            if not send(self._rows, row):
-                break
-            sent += 1
-        del self._waiting_rows[:sent]

@@ -17,7 +17,8 @@ from engines.runtimes import Runtime
 from inspectd.camera import Acquisition, AcquisitionPlan, Camera
 from inspectd.config import Station
 from inspectd.errors import InspectdError
-from inspectd.gate import Gate, GateLoop, margin_ns
+from inspectd.gate import Gate, margin_ns
+from inspectd.gate_loop import GateLoop
 from inspectd.health.drift_monitor import DriftMonitor
 from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Count, Meters, Stage, Step
@@ -25,13 +26,14 @@ from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
 from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Image, Pose, Thresholds, Verdict
 from inspectd.outputs.queries import Queries, RecentMaps
+from inspectd.outputs.rejects import make_tracker
 from inspectd.outputs.topics import PUBLISHED_BOUND, Topics
-from inspectd.records.database import last_seq, open_for_writing
 from inspectd.records.images import ImageKeeper, ImagePolicy
+from inspectd.records.journal import Noting
+from inspectd.records.opening import Records
 from inspectd.records.reading import RecordReader
 from inspectd.records.recorder import Recorder
 from inspectd.records.retention import Retention
-from inspectd.records.sequence import Sequence
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context, pull, push
@@ -128,12 +130,8 @@ class Pipeline:
         self._max_parts = max_parts
         self._margin_ns = margin_ns(station.line.deadline_ms)
         self._folder: Path = station.records.folder / station.station
-        self._records = open_for_writing(self._folder)
-        try:
-            self._sequence = Sequence(self._folder, at_least=last_seq(self._records) + 1)
-        except BaseException:
-            self._records.close()
-            raise
+        keep = station.records
+        self._records = Records(self._folder, sync_s=keep.sync_ms / 1e3, set_aside=keep.damaged == "set_aside")
         self.meters = Meters()
         self._drift = DriftMonitor(station.drift, self.meters.registry)
         self._drift.adopt(engine.bundle_hash, engine.reference)
@@ -209,7 +207,7 @@ class Pipeline:
         clean = self._door.close() and clean
         self.heartbeat.set_phase(State.STOPPED)
         try:
-            self._sequence.close()
+            self._records.sequence.close()
         except OSError as error:
             log.error("sequence numbers not given back: a gap follows", why=str(error))
         if clean:  # a stage that hangs still holds its sockets and the database: the process's end frees them
@@ -235,7 +233,7 @@ class Pipeline:
                 plan,
                 camera=camera,
                 triggers=triggers,
-                next_seq=self._sequence.next,
+                next_seq=self._records.sequence.next,
                 gate=gate,
                 frames=frames,
                 room=self._room,
@@ -290,7 +288,10 @@ class Pipeline:
                 inbox=inbox,
                 rows=rows,
                 images=images,
+                note=Noting(self._records.journal, self.meters),
+                tracker=make_tracker(self._station.tracking),
                 announce=partial(self._announce, topics),
+                tell_reject=topics.tell_reject,
                 keep_image=ImagePolicy(self._station.records.passed_image_every),
                 keep_map=self._maps.keep,
                 margin_ns=self._margin_ns,
@@ -313,11 +314,17 @@ class Pipeline:
         topics.close(self.heartbeat.message())
 
     def _record(self, stop: Event, ready: Callable[[], None]) -> None:
-        keep = self._station.records
-        retention = Retention(self._records, self._folder, keep_days=keep.keep_days, keep_bytes=keep.keep_bytes)
+        keep, ledger = self._station.records, self._records.ledger
+        retention = Retention(ledger, self._folder, keep_days=keep.keep_days, keep_bytes=keep.keep_bytes)
         with closing(pull(self._context, ROWS)) as inbox:
             recorder = Recorder(
-                self._records, inbox=inbox, retention=retention, reserve=self._sequence.reserve, meters=self.meters
+                ledger,
+                inbox=inbox,
+                retention=retention,
+                settle=self._records.journal.settle,
+                prepare=self._records.prepare,
+                meters=self.meters,
+                watch=self._drift.take,
             )
             ready()
             recorder.run(stop)

@@ -82,7 +82,7 @@ class TriggerSettings(Settings):
     source: Literal["timer", "camera", "zmq"] = Field(
         "camera",
         description="timer: one part each period_ms; camera: each frame that arrives is a part; "
-        'zmq: a message on `endpoint` (JSON {"part_id": ...})',
+        'zmq: a message on `endpoint` (JSON {"part_id", "encoder", "age_ms"}, each optional)',
     )
     period_ms: float = Field(20.0, gt=0, description="timer only")
     endpoint: Endpoint | None = Field(None, description="zmq only: PULL socket that the trigger source connects to")
@@ -121,6 +121,63 @@ class LineSettings(Settings):
     invalid_action: Literal["accept", "reject", "stop"] = Field("reject", description="what the line does then")
 
 
+class TrackingSettings(Settings):
+    """When the actuator acts on a part that is to be rejected; see docs/tracking.md."""
+
+    by: Literal["none", "delay", "encoder"] = Field(
+        "none",
+        description="none: the reject signal means at once; delay: a time after the trigger; "
+        "encoder: a distance of the belt after the trigger",
+    )
+    delay_ms: float | None = Field(
+        None, gt=0, le=3_600_000, description="delay only: trigger to the part's leading edge at the actuator"
+    )
+    window_ms: float | None = Field(None, gt=0, le=60_000, description="delay only: how long the part is there")
+    distance_counts: int | None = Field(
+        None, gt=0, lt=2**40, description="encoder only: trigger to the part's leading edge at the actuator"
+    )
+    window_counts: int | None = Field(None, gt=0, lt=2**40, description="encoder only: how far the part is there")
+    modulus: int | None = Field(
+        None, ge=2, le=2**53, description="encoder only: counts after which the counter wraps; none: it does not"
+    )
+    direction: Literal["up", "down"] = Field(
+        "up", description="encoder only: whether the count rises or falls as the belt moves on"
+    )
+    fastest_counts_per_s: float | None = Field(
+        None, gt=0, description="encoder only: the belt at its fastest; checks that a verdict is in time even then"
+    )
+    lead_ms: float = Field(
+        5.0, ge=0, le=60_000, description="from the command's leaving to the actuator's effect: transport and reaction"
+    )
+    send: Literal["at_verdict", "at_window"] = Field(
+        "at_verdict",
+        description="at_verdict: the PLC waits for the window; at_window: the command is held until lead_ms before it",
+    )
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        needed = {"delay": ("delay_ms", "window_ms"), "encoder": ("distance_counts", "window_counts")}
+        for by, names in needed.items():
+            missing = [name for name in names if getattr(self, name) is None]
+            if self.by == by and missing:
+                raise ValueError(f"tracking.by {by} needs {' and '.join(missing)}")
+            foreign = [name for name in names if getattr(self, name) is not None]
+            if self.by != by and foreign:
+                raise ValueError(f"{' and '.join(foreign)} are for tracking.by {by}, which is {self.by}")
+        end = (self.distance_counts or 0) + (self.window_counts or 0)
+        if self.modulus is not None and self.modulus <= 2 * end:
+            raise ValueError(f"modulus {self.modulus} must be more than twice distance_counts + window_counts ({end})")
+        return self
+
+    def earliest_ms(self) -> float | None:
+        """The earliest that a window opens after its trigger, less the lead; None where that is not known."""
+        if self.delay_ms is not None:
+            return self.delay_ms - self.lead_ms
+        if self.distance_counts is not None and self.fastest_counts_per_s is not None:
+            return 1e3 * self.distance_counts / self.fastest_counts_per_s - self.lead_ms
+        return None
+
+
 class OutputSettings(Settings):
     """Who is told."""
 
@@ -153,6 +210,12 @@ class RecordSettings(Settings):
     folder: Path = Field(Path("records"), description="holds <station>/records.db and images/")
     keep_days: float = Field(90.0, gt=0, description="older records and images are deleted")
     keep_bytes: int = Field(10 * 2**30, ge=2**20, description="images and database together; the oldest go first")
+    sync_ms: float = Field(
+        1000.0, ge=0, description="a power cut costs at most the records of this time; 0: synced with each batch"
+    )
+    damaged: Literal["set_aside", "refuse"] = Field(
+        "set_aside", description="a damaged database: moved aside and begun anew, or the start refused"
+    )
     passed_image_every: int = Field(100, ge=0, description="keep the image of each n-th passed part; 0: none")
 
 

@@ -86,6 +86,7 @@ class Tracker:
         self._hold = hold
         self._passing: OrderedDict[int, _Passing] = OrderedDict()
         self._held: list[tuple[int, int, Verdict]] = []  # by trigger: the first is the nearest to the actuator
+        self.missed = 0
         self.overlaps = 0  # pairs of an accepted and a rejected part in one window
 
     @property
@@ -116,7 +117,9 @@ class Tracker:
             self._meet(self._course, verdict)
             return verdict
         reject = self._reject(self._course, verdict, now_ns)
-        if reject.command is not Command.MISSED:
+        if reject.command is Command.MISSED:
+            self.missed += 1
+        else:
             reject = replace(reject, neighbour=self._meet(self._course, verdict))
         verdict = replace(verdict, reject=reject)
         if reject.command is Command.HELD:
@@ -147,6 +150,7 @@ class Tracker:
                     return
                 reject = replace(reject, command=Command.SCHEDULED)
             heapq.heappop(self._held)
+            self.missed += reject.command is Command.MISSED
             neighbour = "" if verdict.reject is None else verdict.reject.neighbour
             yield replace(verdict, reject=replace(reject, neighbour=neighbour))
 

@@ -26,7 +26,7 @@ from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage, StorageError
 from inspectd.health.meters import Meters
 from inspectd.locate import LocateFault, Locator
-from inspectd.messages import Pose
+from inspectd.messages import Pose, Position
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
@@ -147,7 +147,7 @@ def _shots(
     failures = 0
     while True:
         ask = triggers.next(never)
-        if ask is None and not isinstance(triggers, _OnArrival):
+        if isinstance(ask, Position) or (ask is None and not isinstance(triggers, _OnArrival)):
             continue
         try:
             shot = camera.grab(station.trigger.frame_timeout_ms / 1e3)

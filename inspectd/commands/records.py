@@ -11,8 +11,8 @@ from rich.table import Table
 
 from inspectd.commands.terminal import table_console
 from inspectd.config import load_station
-from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader
+from inspectd.records.rows import StoredPart
 from inspectd.wire.public import result, to_bytes
 
 EPILOG = """\

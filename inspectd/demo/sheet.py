@@ -15,8 +15,8 @@ from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Image, Outcome
 from inspectd.pictures import Tile, sheet, write_png
-from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader
+from inspectd.records.rows import StoredPart
 
 PER_SHEET = 24
 COLUMNS = 4

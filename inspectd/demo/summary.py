@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from inspectd.messages import Outcome
-from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader
+from inspectd.records.rows import StoredPart
 
 GOOD = "good"
 SEVERITIES = ("plain", "moderate", "faint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import hashlib
 import os
 from pathlib import Path
 from threading import Event
@@ -93,7 +94,8 @@ class ImageKeeper:
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
-        return StoredImage(seq=verdict.seq, path=name, size_bytes=data.size)
+        sha256 = hashlib.sha256(data.data).hexdigest()
+        return StoredImage(seq=verdict.seq, path=name, size_bytes=data.size, sha256=sha256)
 
     def _refused(self, error: Exception) -> None:
         self._meters.count(Count.IMAGES_DROPPED)

@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Self
 
 from inspectd.errors import StorageError
-from inspectd.records.database import COLUMNS, LATE_COLUMNS, StoredPart, from_row, last_seq, open_for_reading
-
-_SELECT = (
-    "SELECT "  # noqa: S608 - column names of our own
-    + ", ".join(f"parts.{column.strip()}" for column in f"{COLUMNS}, {LATE_COLUMNS}".split(","))
-    + ", images.path FROM parts LEFT JOIN images ON images.seq = parts.seq"
-)
+from inspectd.records.database import DATABASE_NAME, last_seq, open_for_reading
+from inspectd.records.rows import StoredPart, from_row
+from inspectd.records.tables import SELECT_PARTS
 
 
 class RecordReader:
@@ -22,8 +18,9 @@ class RecordReader:
 
     def __init__(self, path: Path) -> None:
         """Open a records.db, or the one in a station's folder. Raises StorageError."""
-        self._path = path
+        self._path = path / DATABASE_NAME if path.is_dir() else path
         self._connection = open_for_reading(path)
+        self._inode = self._path.stat().st_ino
 
     def __enter__(self) -> Self:
         return self
@@ -45,6 +42,7 @@ class RecordReader:
 
     def newest(self) -> int:
         """The largest recorded sequence number, 0 where there is none. Raises StorageError."""
+        self._follow()
         try:
             return last_seq(self._connection)
         except sqlite3.Error as error:
@@ -57,9 +55,21 @@ class RecordReader:
             yield from found
             after = found[-1].verdict.seq
 
-    def _select(self, rest: str, values: tuple[int, ...]) -> list[StoredPart]:
+    def _follow(self) -> None:
+        """Where the daemon set a damaged database aside, go on with the new one. Raises StorageError."""
         try:
-            rows = self._connection.execute(_SELECT + rest, values).fetchall()
+            inode = self._path.stat().st_ino
+        except OSError as error:
+            raise StorageError(f"{self._path}: cannot be read: {error.strerror}") from error
+        if inode != self._inode:
+            self._connection.close()
+            self._connection = open_for_reading(self._path)
+            self._inode = inode
+
+    def _select(self, rest: str, values: tuple[int, ...]) -> list[StoredPart]:
+        self._follow()
+        try:
+            rows = self._connection.execute(SELECT_PARTS + rest, values).fetchall()
         except (sqlite3.Error, OverflowError) as error:
             raise StorageError(f"{self._path}: cannot be read: {error}") from error
         return [from_row(row) for row in rows]

@@ -9,9 +9,13 @@ from threading import Event
 
 import structlog
 
+from inspectd.errors import StorageError
 from inspectd.health.meters import Count, Meters, Stage, Step
-from inspectd.messages import LateScores, Outcome, Record, StoredImage
-from inspectd.records.database import COLUMNS, scores_to_json, to_row
+from inspectd.messages import LateScores, Outcome, Record, StoredImage, ToldReject
+from inspectd.records.chain import Kind
+from inspectd.records.database import is_damage, remedy
+from inspectd.records.ledger import Ledger, Note, Row, earlier_records
+from inspectd.records.numbers import Numbers
 from inspectd.records.retention import Retention
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive
@@ -21,37 +25,40 @@ LARGEST_BATCH = 512
 IDLE_MS = 100
 RETRY_S = 1.0
 MOST_UNWRITTEN = 20_000
-_INSERT = f"INSERT OR IGNORE INTO parts ({COLUMNS}) VALUES ({', '.join('?' * len(COLUMNS.split(',')))})"  # noqa: S608
-_LATE = "UPDATE parts SET late_part_score = ?, late_region_scores = ?, late_scored_ns = ? WHERE seq = ?"
-_IMAGE = "INSERT OR REPLACE INTO images (seq, path, size_bytes) VALUES (?, ?, ?)"
+GIVEN_UP = "announced, and given up: the disk refused the records for too long"
+_KEPT = "the earlier ones are in the file damaged-... beside them: keep it, look at the disk"
 log = structlog.get_logger(__name__)
-
-Row = Record | LateScores | StoredImage
 
 
 class Recorder:
     """Inbox -> database. What the disk refuses is kept in memory and tried again each second, up to 20 000 rows.
 
-    reserve: moves the sequence numbers' reserve on (it blocks for the disk, so it is done here).
+    settle: told the numbers whose rows need no journal any more. prepare: moves the reserves of sequence numbers and
+    journal on (it blocks for the disk, so it is done here). watch: sees each record as it comes, before it is written.
     """
 
     def __init__(
         self,
-        connection: sqlite3.Connection,
+        ledger: Ledger,
         *,
         inbox: Socket,
         retention: Retention,
-        reserve: Callable[[], None],
+        settle: Callable[[list[int]], None],
+        prepare: Callable[[], None],
         meters: Meters,
+        watch: Callable[[Record], None] | None = None,
     ) -> None:
-        self._connection = connection
+        self._ledger = ledger
         self._inbox = inbox
         self._retention = retention
-        self._reserve = reserve
+        self._settle, self._prepare = settle, prepare
         self._meters = meters
+        self._watch = watch
         self._unwritten: list[Row] = []
+        self._given_up = Numbers()
         self._retry_s = 0.0
         self._broken = False
+        self._told = ""
 
     def run(self, stop: Event) -> None:
         """Record until `stop` is set and the inbox is empty; then write what is left, once more."""
@@ -73,45 +80,36 @@ class Recorder:
             return
         try:
             self.write()
-            self._reserve()
+            self._ledger.sync()
+            self._prepare()
             self._retention.step()
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, StorageError) as error:
             self._refused(error)
             return
-        if self._broken:
-            self._broken = False
-            self._meters.set_storage_fault(Stage.RECORD, "")
-            log.info("records are written again")
+        if self._broken or self._told != self._ledger.begun_anew:
+            if self._broken:
+                log.info("records are written again")
+            self._broken, self._told = False, self._ledger.begun_anew
+            self._meters.set_storage_fault(Stage.RECORD, self._told and f"records were damaged and begun anew; {_KEPT}")
 
     def write(self) -> None:
         """Commit the waiting rows in one transaction. Raises sqlite3.Error, after which they still wait."""
-        if not self._unwritten:
+        given_up = [Note(Kind.GAP, first, last, GIVEN_UP) for first, last in self._given_up.ranges()]
+        rows = [*given_up, *self._unwritten]
+        if not rows:
             return
         begun_ns = time.monotonic_ns()
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            for row in self._unwritten:
-                self._execute(row)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
+        refused = self._ledger.write(rows)
         self._meters.observe(Step.COMMIT, time.monotonic_ns() - begun_ns)
-        self._meters.count(Count.ROWS, sum(isinstance(row, Record) for row in self._unwritten))
+        numbers = _numbers(rows)
+        self._settle(numbers)
+        self._meters.count(Count.ROWS, len(numbers) - len(refused))
+        self._meters.count(Count.ROWS_LOST, len(refused))
+        if refused:
+            log.error("records with these numbers exist already; the older ones are kept", seqs=refused[:10])
         self._unwritten.clear()
+        self._given_up = Numbers()
         self._meters.set_unwritten(0)
-
-    def _execute(self, row: Row) -> None:
-        if isinstance(row, Record):
-            if self._connection.execute(_INSERT, to_row(row)).rowcount != 1:
-                self._meters.count(Count.ROWS_LOST)
-                log.error("a record with this number exists already; the older one is kept", seq=row.verdict.seq)
-        elif isinstance(row, LateScores):
-            scores = scores_to_json(row.region_scores)
-            self._connection.execute(_LATE, (row.part_score, scores, row.scored_ns, row.seq))
-        else:
-            self._connection.execute(_IMAGE, (row.seq, row.path, row.size_bytes))
 
     def _gather(self) -> None:
         """Take what comes within a few milliseconds of the first row."""
@@ -124,10 +122,12 @@ class Recorder:
                 self._meters.count(Count.STAGE_ERRORS)
                 log.error("a record could not be read", why=str(error))
                 continue
-            if isinstance(row, Record | LateScores | StoredImage):
+            if isinstance(row, Record | LateScores | StoredImage | ToldReject):
                 taken += 1
                 self._unwritten.append(row)
                 _log(row)
+                if isinstance(row, Record) and self._watch is not None:
+                    self._watch(row)
             elif (left_ns := end_ns - time.monotonic_ns()) <= 0 or not self._inbox.poll(max(1, left_ns // 1_000_000)):
                 return
 
@@ -138,16 +138,39 @@ class Recorder:
         if not self._broken:
             self._broken = True
             self._meters.set_storage_fault(Stage.RECORD, f"records cannot be written: {error}")
-            log.error("records cannot be written; verdicts go on, rows wait in memory: free space", why=str(error))
+            why = f"{error}; {remedy(error)}"
+            log.error("records cannot be written; verdicts go on, rows wait in memory", why=why)
+        if is_damage(error):
+            self._mend(error)
         self._limit()
+
+    def _mend(self, error: Exception) -> None:
+        """The database is damaged: another begins, and says which numbers lie in the old one."""
+        try:
+            self._ledger.mend(error)
+            before = min(_numbers(self._unwritten), default=None)
+            if before is not None:
+                self._ledger.explain_gaps(before, earlier_records(self._ledger.begun_anew))
+            self._retry_s = 0.0
+        except (sqlite3.Error, OSError, StorageError) as failure:
+            log.error("records cannot be begun anew", why=str(failure))
 
     def _limit(self) -> None:
         """Memory is not endless either: beyond the limit the oldest rows are given up, and counted."""
         lost = len(self._unwritten) - MOST_UNWRITTEN
         if lost > 0:
+            numbers = _numbers(self._unwritten[:lost])
+            for seq in numbers:
+                self._given_up.add(seq, seq)
+            self._settle(numbers)
             del self._unwritten[:lost]
             self._meters.count(Count.ROWS_LOST, lost)
         self._meters.set_unwritten(len(self._unwritten))
+
+
+def _numbers(rows: list[Row]) -> list[int]:
+    """The numbers of the parts among the rows."""
+    return [row.verdict.seq for row in rows if isinstance(row, Record)]
 
 
 def _log(row: Row) -> None:

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from contextlib import suppress
 from pathlib import Path
 
+from inspectd.records.chain import Kind, anchor
+from inspectd.records.ledger import Ledger
+from inspectd.records.tables import TABLE
+
 CHUNK = 200
 PAUSE_S = 10.0
 NS_PER_DAY = 86_400 * 1_000_000_000
+_OLDEST = """
+SELECT chain.entry, chain.kind, chain.seq, chain.hash, coalesce(parts.trigger_wall_ns, events.wall_ns, 0)
+FROM chain LEFT JOIN parts ON chain.kind = 'part' AND parts.seq = chain.seq
+LEFT JOIN events ON events.entry = chain.entry ORDER BY chain.entry LIMIT ?
+"""
+_Entry = tuple[int, str, int, bytes, int]
 
 
 class Retention:
-    """Deletes records and images that are too old, then images, then records, until all fit into `keep_bytes`."""
+    """Deletes entries of the chain that are too old, then images, then entries, until all fit into `keep_bytes`.
 
-    def __init__(self, connection: sqlite3.Connection, folder: Path, *, keep_days: float, keep_bytes: int) -> None:
-        self._connection = connection
+    Entries go from the chain's beginning only, and `anchor` keeps the hash of the last one, so that what is left can
+    still be proved. An image that goes before its row leaves its hash and the time when it went.
+    """
+
+    def __init__(self, ledger: Ledger, folder: Path, *, keep_days: float, keep_bytes: int) -> None:
+        self._ledger = ledger
         self._folder = folder
         self._keep_ns = round(keep_days * NS_PER_DAY)
         self._keep_bytes = keep_bytes
@@ -34,43 +47,69 @@ class Retention:
     def used_bytes(self) -> int:
         """Images and database together. Free pages count as free: they are used again."""
         pages, free, size = (self._number(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
-        return (pages - free) * size + self._number("SELECT coalesce(sum(size_bytes), 0) FROM images")
+        images = "SELECT coalesce(sum(size_bytes), 0) FROM images WHERE deleted_wall_ns IS NULL"
+        return (pages - free) * size + self._number(images)
 
     def _delete_old(self, before_wall_ns: int) -> bool:
-        rows = self._connection.execute(
-            "SELECT seq FROM parts WHERE trigger_wall_ns < ? ORDER BY trigger_wall_ns LIMIT ?", (before_wall_ns, CHUNK)
-        ).fetchall()
-        self._delete_parts([seq for (seq,) in rows])
-        return bool(rows)
+        """What stands before the first part that is young enough; late scores and images go with it."""
+        old: list[_Entry] = []
+        for entry in self._oldest():
+            if entry[4] >= before_wall_ns:
+                break
+            old.append(entry)
+        self._delete_entries(old)
+        return bool(old)
 
     def _make_room(self) -> bool:
         if self.used_bytes() <= self._keep_bytes:
             return False
-        images = self._connection.execute("SELECT seq FROM images ORDER BY seq LIMIT ?", (CHUNK,)).fetchall()
+        query = "SELECT seq FROM images WHERE deleted_wall_ns IS NULL ORDER BY seq LIMIT ?"
+        images = [seq for (seq,) in self._ledger.connection.execute(query, (CHUNK,))]
         if images:
-            self._delete_images([seq for (seq,) in images])
+            self._delete_images(images)
             return True
-        rows = self._connection.execute("SELECT seq FROM parts ORDER BY seq LIMIT ?", (CHUNK,)).fetchall()
-        self._delete_parts([seq for (seq,) in rows])
-        return bool(rows)
+        entries = self._oldest()
+        self._delete_entries(entries)
+        return bool(entries)
 
-    def _delete_parts(self, seqs: list[int]) -> None:
-        if seqs:
-            self._delete_images(seqs)
-            marks = ",".join("?" * len(seqs))
-            self._connection.execute(f"DELETE FROM parts WHERE seq IN ({marks})", seqs)  # noqa: S608 - only marks
-            self._connection.execute(f"PRAGMA incremental_vacuum({CHUNK})").fetchall()
+    def _oldest(self) -> list[_Entry]:
+        return self._ledger.connection.execute(_OLDEST, (CHUNK,)).fetchall()
+
+    def _delete_entries(self, entries: list[_Entry]) -> None:
+        """Entries from the chain's beginning, with all that they speak for."""
+        if not entries:
+            return
+        self._delete_images([seq for _, kind, seq, _, _ in entries if kind == Kind.IMAGE])
+        connection = self._ledger.connection
+        with self._ledger.transaction():
+            begins = anchor(connection)
+            for kind, table in TABLE.items():
+                seqs = [(seq,) for _, of, seq, _, _ in entries if of == kind]
+                connection.executemany(f"DELETE FROM {table} WHERE seq = ?", seqs)  # noqa: S608 - names of our own
+            last, _, _, last_hash, _ = entries[-1]
+            gone = [seq for _, kind, seq, _, _ in entries if kind == Kind.PART]
+            gaps = "SELECT last_seq FROM events WHERE kind = 'gap' AND entry <= ?"
+            gone += [to_seq for (to_seq,) in connection.execute(gaps, (last,))]
+            connection.execute("DELETE FROM events WHERE entry <= ?", (last,))
+            connection.execute("DELETE FROM chain WHERE entry <= ?", (last,))
+            connection.execute("DELETE FROM anchor")
+            connection.execute("INSERT INTO anchor VALUES (?, ?, ?)", (last, last_hash, max([begins.max_seq, *gone])))
+        connection.execute(f"PRAGMA incremental_vacuum({CHUNK})").fetchall()
 
     def _delete_images(self, seqs: list[int]) -> None:
-        """The files first: a file without a row would never be found again, a row without a file does no harm."""
-        marks = ",".join("?" * len(seqs))
-        found = self._connection.execute(f"SELECT path FROM images WHERE seq IN ({marks})", seqs)  # noqa: S608
-        for (path,) in found.fetchall():
+        """The mark before the file: a file that is gone without a mark would look as if somebody had removed it."""
+        connection, now_ns = self._ledger.connection, time.time_ns()
+        paths: list[str] = []
+        with self._ledger.transaction():
+            for seq in seqs:
+                paths += [path for (path,) in connection.execute("SELECT path FROM images WHERE seq = ?", (seq,))]
+                mark = "UPDATE images SET deleted_wall_ns = coalesce(deleted_wall_ns, ?) WHERE seq = ?"
+                connection.execute(mark, (now_ns, seq))
+        for path in paths:
             file = self._folder / path
             file.unlink(missing_ok=True)
             with suppress(OSError):
                 file.parent.rmdir()  # succeeds for the last image of a day only
-        self._connection.execute(f"DELETE FROM images WHERE seq IN ({marks})", seqs)  # noqa: S608
 
     def _number(self, query: str) -> int:
-        return int(self._connection.execute(query).fetchone()[0])
+        return int(self._ledger.connection.execute(query).fetchone()[0])

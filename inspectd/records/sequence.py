@@ -45,6 +45,18 @@ class Sequence:
             os.close(self._file)
             raise
 
+    def go_on_after(self, seq: int) -> None:
+        """Skip every number up to `seq`; blocks for the disk where they were not reserved. Raises OSError."""
+        with self._lock:
+            self._next = max(self._next, seq + 1)
+            if self._limit <= self._next:
+                self._store(self._next + BLOCK)
+
+    @property
+    def upcoming(self) -> int:
+        """The number that comes next."""
+        return self._next
+
     def next(self) -> int:
         """The next number; blocks for the disk only where nobody called `reserve` in time. Raises OSError."""
         with self._lock:
@@ -77,6 +89,12 @@ class Sequence:
         os.pwrite(self._file, slot, (generation % _SLOTS) * _SLOT.size)
         os.fdatasync(self._file)
         self._generation, self._limit = generation, limit
+
+
+def issued_below(folder: Path) -> int:
+    """The number below which all are spoken for, 0 for no file; the daemon may run. Raises StorageError, OSError."""
+    path = folder / "sequence"
+    return _read(path.read_bytes()[: _SLOTS * _SLOT.size], path)[1] if path.is_file() else 0
 
 
 def _read(data: bytes, path: Path) -> tuple[int, int]:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspectd.messages import Outcome, Reason
-from inspectd.records.database import StoredPart
+from inspectd.records.rows import StoredPart
 from inspectd.replay.footage import FootagePart
 from inspectd.replay.line import Replayed
 

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inspectd.messages import Verdict
+from inspectd.messages import Reject, Verdict
 from inspectd.wire.errors import WireError
 
 VERSION = 1
 MAX_QUESTION_BYTES = 4096
 MAX_MESSAGE_BYTES = 1 << 22
 MAX_SEQ = 1 << 62
-SCHEMAS = ("result", "reject", "health", "question", "answer")
+SCHEMAS = ("result", "reject", "missed", "health", "question", "answer")
 Json = dict[str, Any]
 
 
@@ -68,6 +68,11 @@ def reject_topic(station: str) -> bytes:
     return f"reject.{station}".encode()
 
 
+def missed_topic(station: str) -> bytes:
+    """Topic of the parts that should have been taken off, and could not be reached in time."""
+    return f"missed.{station}".encode()
+
+
 def health_topic(station: str) -> bytes:
     """Topic of the heartbeat, once a second."""
     return f"health.{station}".encode()
@@ -107,11 +112,20 @@ def result(verdict: Verdict) -> Json:
         "engine_ms": _ms(verdict.located_ns, verdict.scored_ns),
         "latency_ms": _ms(verdict.trigger_ns, verdict.verdict_ns),
         "label": verdict.label,
+        "encoder": verdict.encoder,
+        "reject": None if verdict.reject is None else _reject_of(verdict, verdict.reject),
     }
 
 
-def reject(verdict: Verdict) -> Json:
-    """The message on reject.<station>: short, for whoever moves the gate."""
+def reject(verdict: Verdict, now_ns: int) -> Json:
+    """The message on reject.<station>: short, for whoever moves the gate. now_ns: monotonic clock as it leaves."""
+    window = None
+    if (of := verdict.reject) is not None:
+        window = {
+            **_window(verdict, of),
+            "opens_in_ms": None if of.opens_ns is None else round((of.opens_ns - now_ns) / 1e6, 3),
+            "closes_in_ms": None if of.closes_ns is None else round((of.closes_ns - now_ns) / 1e6, 3),
+        }
     return {
         **_head("inspectd.reject"),
         "station": verdict.station,
@@ -122,6 +136,21 @@ def reject(verdict: Verdict) -> Json:
         "reason": verdict.reason.value,
         "triggered_at": _time(verdict.trigger_wall_ns, 0),
         "due_at": _time(verdict.trigger_wall_ns, verdict.deadline_ns - verdict.trigger_ns),
+        "window": window,
+    }
+
+
+def missed(verdict: Verdict) -> Json:
+    """The message on missed.<station>: a part that goes on down the line, and why. Nobody may act on it as a reject."""
+    return {
+        **_head("inspectd.missed"),
+        "station": verdict.station,
+        "seq": verdict.seq,
+        "part_id": verdict.part_id,
+        "verdict": verdict.outcome.value,
+        "reason": verdict.reason.value,
+        "triggered_at": _time(verdict.trigger_wall_ns, 0),
+        "detail": "" if verdict.reject is None else verdict.reject.detail,
     }
 
 
@@ -227,6 +256,23 @@ def _head(name: str) -> Json:
 
 def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _reject_of(verdict: Verdict, reject: Reject) -> Json:
+    return {"command": reject.command.value, **_window(verdict, reject), "detail": reject.detail}
+
+
+def _window(verdict: Verdict, reject: Reject) -> Json:
+    """When the actuator must act, as far as it is known."""
+    opens_ns = None if reject.opens_ns is None else reject.opens_ns - verdict.trigger_ns
+    closes_ns = None if reject.closes_ns is None else reject.closes_ns - verdict.trigger_ns
+    return {
+        "opens_at": _time(verdict.trigger_wall_ns, opens_ns),
+        "closes_at": _time(verdict.trigger_wall_ns, closes_ns),
+        "from_count": reject.from_count,
+        "to_count": reject.to_count,
+        "neighbour": reject.neighbour or None,
+    }
 
 
 def _ms(start_ns: int, end_ns: int) -> float | None:

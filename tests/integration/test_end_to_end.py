@@ -19,8 +19,8 @@ import zmq
 from line_values import free_port
 from tiny_station import NAME, TinyStation, environment, inspectd
 
-from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader
+from inspectd.records.rows import StoredPart
 
 PARTS = 60
 PATIENCE_S = 60.0

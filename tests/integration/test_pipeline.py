@@ -25,8 +25,8 @@ from inspectd.health.meters import Count
 from inspectd.locate import Locator
 from inspectd.messages import Outcome, Reason, Thresholds
 from inspectd.pipeline import Engine, Pipeline, StageFailed, locate_part
-from inspectd.records.database import StoredPart
 from inspectd.records.reading import RecordReader
+from inspectd.records.rows import StoredPart
 
 PATIENCE_S = 30.0
 

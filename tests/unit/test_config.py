@@ -116,3 +116,54 @@ def test_the_settings_page_is_what_the_code_says() -> None:
     page = Path(__file__).parents[2] / "tools" / "settings_page.py"
     done = subprocess.run([sys.executable, str(page), "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"tracking": {"by": "delay", "delay_ms": 200}}, "tracking.by delay needs window_ms"),
+        ({"tracking": {"by": "encoder"}}, "tracking.by encoder needs distance_counts and window_counts"),
+        ({"tracking": {"delay_ms": 200}}, "delay_ms are for tracking.by delay, which is none"),
+        (
+            {"tracking": {"by": "encoder", "distance_counts": 900, "window_counts": 100, "modulus": 2000}},
+            "modulus 2000 must be more than twice",
+        ),
+        ({"tracking": {"by": "delay", "delay_ms": 54, "window_ms": 5}}, "line.deadline_ms 50 is later"),
+        (
+            {"tracking": {"by": "encoder", "distance_counts": 1000, "window_counts": 100}},
+            "tracking.by encoder needs trigger.source zmq",
+        ),
+        (
+            {
+                "tracking": {
+                    "by": "encoder",
+                    "distance_counts": 1000,
+                    "window_counts": 100,
+                    "fastest_counts_per_s": 20000,
+                },
+                "trigger": {"source": "zmq", "endpoint": "ipc://x"},
+            },
+            "line.deadline_ms 50 is later",
+        ),
+        (
+            {
+                "tracking": {"by": "delay", "delay_ms": 200, "window_ms": 21},
+                "trigger": {"source": "timer", "period_ms": 20},
+            },
+            "tracking.window_ms 21 is longer than trigger.period_ms 20",
+        ),
+    ],
+)
+def test_tracking_that_cannot_work_is_refused(tmp_path: Path, changes: dict[str, object], why: str) -> None:
+    """What is missing, contradicts itself, or lets a verdict come after its window does not start."""
+    with pytest.raises(SettingsError, match=why):
+        load_station(_write(tmp_path, changes))
+
+
+def test_tracking_that_works_is_accepted(tmp_path: Path) -> None:
+    """By delay up to the very deadline; by encoder where messages carry the counts."""
+    delay = {"by": "delay", "delay_ms": 55, "window_ms": 20, "lead_ms": 5}
+    assert load_station(_write(tmp_path, {"tracking": delay})).tracking.earliest_ms() == 50
+    encoder = {"by": "encoder", "distance_counts": 1000, "window_counts": 100, "fastest_counts_per_s": 10_000}
+    source = {"source": "zmq", "endpoint": "ipc://x"}
+    assert load_station(_write(tmp_path, {"tracking": encoder, "trigger": source})).tracking.earliest_ms() == 95

@@ -11,7 +11,7 @@ from line_values import verdict
 from inspectd.__main__ import main
 from inspectd.demo import summary
 from inspectd.messages import Outcome, Record
-from inspectd.records.database import COLUMNS, open_for_writing, to_row
+from inspectd.records.ledger import Ledger
 
 
 def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,12 +31,11 @@ def test_the_summary_counts_false_rejects_and_escapes(tmp_path: Path, capsys: py
         ("scratch", "simulated:1/3/plain/5px", Outcome.REJECT),
         ("scratch", "simulated:1/4/faint/5px", Outcome.PASS),
     ]
-    connection = open_for_writing(tmp_path)
-    marks = ", ".join("?" * len(COLUMNS.split(",")))
+    ledger = Ledger(tmp_path)
     for seq, (label, source, outcome) in enumerate(parts, start=1):
         record = Record(verdict=replace(verdict(seq, outcome), label=label), source=source)
-        connection.execute(f"INSERT INTO parts ({COLUMNS}) VALUES ({marks})", to_row(record))  # noqa: S608 - our names
-    connection.close()
+        ledger.write([record])
+    ledger.close()
     summary.print_summary(tmp_path, seconds=1.0)
     text = " ".join(capsys.readouterr().out.split())
     assert "scratch 1 / 2 0 / 0 1 / 1 2 / 3" in text

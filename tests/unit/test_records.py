@@ -18,6 +18,7 @@ from inspectd.health.meters import Count, Meters
 from inspectd.messages import LateScores, Outcome, Pose, Record, StoredImage
 from inspectd.records.database import open_for_writing
 from inspectd.records.images import ImageKeeper, ImagePolicy
+from inspectd.records.ledger import Ledger
 from inspectd.records.reading import RecordReader
 from inspectd.records.recorder import MOST_UNWRITTEN, Recorder
 from inspectd.records.retention import CHUNK, NS_PER_DAY, Retention
@@ -34,12 +35,18 @@ class Desk:
     def __init__(self, context: Context, folder: Path, *, keep_days: float = 90, keep_bytes: int = 2**30) -> None:
         self.folder = folder
         self.meters = Meters()
-        self.connection = open_for_writing(folder)
+        self.ledger = Ledger(folder)
         self.inbox = pull(context, "inproc://rows")
         self.rows = push(context, "inproc://rows", 100_000)
-        self.retention = Retention(self.connection, folder, keep_days=keep_days, keep_bytes=keep_bytes)
+        self.retention = Retention(self.ledger, folder, keep_days=keep_days, keep_bytes=keep_bytes)
+        self.settled: list[int] = []
         self.recorder = Recorder(
-            self.connection, inbox=self.inbox, retention=self.retention, reserve=lambda: None, meters=self.meters
+            self.ledger,
+            inbox=self.inbox,
+            retention=self.retention,
+            settle=self.settled.extend,
+            prepare=lambda: None,
+            meters=self.meters,
         )
 
     def record(self, *rows: Record | LateScores | StoredImage) -> None:
@@ -53,7 +60,12 @@ class Desk:
         """Let go of everything."""
         self.rows.close()
         self.inbox.close()
-        self.connection.close()
+        self.ledger.close()
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The database as it is written now."""
+        return self.ledger.connection
 
 
 @pytest.fixture

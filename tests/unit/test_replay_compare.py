@@ -9,7 +9,7 @@ import pytest
 from line_values import verdict
 
 from inspectd.messages import LateScores, Outcome, Reason, Record
-from inspectd.records.database import StoredPart
+from inspectd.records.rows import StoredPart
 from inspectd.replay.compare import against_records, between
 from inspectd.replay.footage import FootagePart
 from inspectd.replay.line import Replayed

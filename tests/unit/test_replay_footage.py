@@ -12,7 +12,7 @@ from line_values import verdict
 
 from inspectd.errors import CameraError
 from inspectd.messages import Outcome, Record, StoredImage
-from inspectd.records.database import open_for_writing, to_row
+from inspectd.records.ledger import Ledger
 from inspectd.replay.footage import Footage
 
 
@@ -79,16 +79,14 @@ def test_broken_metadata_is_one_clear_line(tmp_path: Path, line: str) -> None:
 
 def test_records_give_the_parts_whose_image_was_kept(tmp_path: Path) -> None:
     """By sequence number, under their own part_id; those without an image are counted."""
-    connection = open_for_writing(tmp_path)
-    columns = ", ".join("?" * 25)
+    ledger = Ledger(tmp_path)
     for seq in (1, 2, 3):
-        record = Record(verdict=verdict(seq, Outcome.REJECT), source=f"cam/{seq}")
-        connection.execute(f"INSERT INTO parts VALUES ({columns}, NULL, NULL, NULL)", to_row(record))  # noqa: S608
+        ledger.write([Record(verdict=verdict(seq, Outcome.REJECT), source=f"cam/{seq}")])
     for seq in (3, 1):
         stored = StoredImage(seq=seq, path=f"images/{seq}.png", size_bytes=1)
         write(tmp_path / stored.path, seq)
-        connection.execute("INSERT INTO images VALUES (?, ?, ?)", (stored.seq, stored.path, stored.size_bytes))
-    connection.close()
+        ledger.write([stored])
+    ledger.close()
     for path in (tmp_path, tmp_path / "records.db"):
         footage = Footage(path)
         parts = list(footage)

@@ -8,7 +8,8 @@ from threading import Event
 import pytest
 
 from inspectd import triggers
-from inspectd.triggers import TimerTriggers, parse_part_id
+from inspectd.messages import Position
+from inspectd.triggers import Ask, TimerTriggers, parse_message
 
 
 class Clock:
@@ -75,10 +76,20 @@ def test_a_long_period_is_waited_for_in_slices(clock: Clock) -> None:
     assert clock.now_ns <= 1_000 + 100_000_000
 
 
-def test_a_trigger_message_names_its_part() -> None:
-    """{"part_id": ...} gives the name, {} leaves it to the daemon."""
-    assert parse_part_id([b'{"part_id": "A-17"}']) == "A-17"
-    assert parse_part_id([b"{}"]) is None
+@pytest.mark.parametrize(
+    ("text", "asked"),
+    [
+        ('{"part_id": "A-17"}', Ask(1_000, "A-17")),
+        ("{}", Ask(1_000)),
+        ('{"part_id": null, "encoder": -5}', Ask(1_000, None, -5)),
+        ('{"encoder": 700, "age_ms": 0.0005}', Ask(500, None, 700)),
+        ('{"position": 701}', Position(count=701, at_ns=1_000)),
+        ('{"position": 701, "age_ms": 0.001}', Position(count=701, at_ns=0)),
+    ],
+)
+def test_triggers_and_positions_are_understood(text: str, asked: Ask | Position) -> None:
+    """A name, a count and an age are each optional; the age puts the moment back; a position is no trigger."""
+    assert parse_message([text.encode()], 1_000) == asked
 
 
 @pytest.mark.parametrize(
@@ -92,9 +103,19 @@ def test_a_trigger_message_names_its_part() -> None:
         [b'{"part_id": "a\\nb"}'],
         [b'{"part_id": "x", "y": 1}'],
         [b'{"part_id": "' + b"x" * 200 + b'"}'],
+        [b'{"encoder": 1.5}'],
+        [b'{"encoder": true}'],
+        [b'{"encoder": 9007199254740993}'],
+        [b'{"encoder": ' + b"9" * 5000 + b"}"],
+        [b'{"age_ms": -1}'],
+        [b'{"age_ms": NaN}'],
+        [b'{"age_ms": 60001}'],
+        [b'{"age_ms": "1"}'],
+        [b'{"position": null}'],
+        [b'{"position": 3, "part_id": "A-17"}'],
     ],
 )
 def test_other_trigger_messages_are_refused(parts: list[bytes]) -> None:
     """Anything else is refused with one line."""
     with pytest.raises(ValueError, match=r"^[^\n]+$"):
-        parse_part_id(parts)
+        parse_message(parts, 1_000)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from line_values import verdict
+from line_values import MS, verdict
 from referencing import Registry, Resource
 
-from inspectd.messages import Outcome
+from inspectd.messages import Command, Outcome, Reject
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import (
     SCHEMAS,
@@ -24,6 +24,7 @@ from inspectd.wire.public import (
     answer_map,
     answer_results,
     from_bytes,
+    missed,
     parse_question,
     reject,
     result,
@@ -95,7 +96,57 @@ def test_an_unknown_field_breaks_the_schema() -> None:
 def test_rejects_follow_their_schema() -> None:
     """The reject signal follows its schema, for REJECT and INVALID."""
     for outcome in (Outcome.REJECT, Outcome.INVALID):
-        validate(reject(verdict(3, outcome)), "reject")
+        message = reject(verdict(3, outcome), 20 * MS)
+        validate(message, "reject")
+        assert message["window"] is None
+
+
+def test_a_tracked_reject_says_when_to_act() -> None:
+    """Wall-clock times from the trigger, durations from the message's leaving, counts, and a neighbour in danger."""
+    window = Reject(
+        command=Command.SCHEDULED, opens_ns=210 * MS, closes_ns=220 * MS, from_count=7, to_count=9, neighbour="p4"
+    )
+    message = reject(replace(verdict(3, Outcome.REJECT), reject=window), 20 * MS)
+    validate(message, "reject")
+    assert message["window"] == {
+        "opens_at": "2026-09-21T14:13:20.200000Z",
+        "closes_at": "2026-09-21T14:13:20.210000Z",
+        "opens_in_ms": 190,
+        "closes_in_ms": 200,
+        "from_count": 7,
+        "to_count": 9,
+        "neighbour": "p4",
+    }
+
+
+def test_a_window_without_a_time_estimate_has_null_times() -> None:
+    """A belt that stands leaves the counts."""
+    window = Reject(command=Command.SCHEDULED, from_count=7, to_count=9)
+    message = reject(replace(verdict(3, Outcome.REJECT), reject=window), 20 * MS)
+    validate(message, "reject")
+    assert (message["window"]["opens_in_ms"], message["window"]["opens_at"]) == (None, None)
+
+
+def test_a_missed_reject_follows_its_own_schema_and_not_that_of_rejects() -> None:
+    """Whoever acts on rejects cannot take it for one."""
+    gone = replace(verdict(3, Outcome.REJECT), reject=Reject(command=Command.MISSED, detail="too late"))
+    validate(missed(gone), "missed")
+    assert missed(gone)["detail"] == "too late"
+    with pytest.raises(ValidationError):
+        validate(missed(gone), "reject")
+
+
+@pytest.mark.parametrize("command", list(Command))
+def test_a_result_says_what_became_of_its_reject(command: Command) -> None:
+    """The result, also from the records, carries the window, the command and why it was missed."""
+    tracked = replace(
+        verdict(3, Outcome.REJECT), encoder=5, reject=Reject(command=command, opens_ns=210 * MS, detail="why")
+    )
+    message = result(tracked)
+    validate(message, "result")
+    assert message["encoder"] == 5
+    assert (message["reject"]["command"], message["reject"]["detail"]) == (command.value, "why")
+    assert message["reject"]["opens_at"] == "2026-09-21T14:13:20.200000Z"
 
 
 def test_answers_follow_their_schema() -> None:

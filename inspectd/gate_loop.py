@@ -1,0 +1,172 @@
+"""The loop around `Gate` and `Tracker`: takes what the stages say, announces what was decided, hands the records on."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Event
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from inspectd.gate import Answer, Gate
+from inspectd.health.meters import Count, Meters, Stage, Step
+from inspectd.messages import Fault, LateScores, Position, Record, Scores, ToldReject, Trigger, Verdict
+from inspectd.tracking import Tracker
+from inspectd.wire.errors import WireError
+from inspectd.wire.sockets import Socket, receive, send
+from inspectd.wire.stages import Message
+
+IDLE_MS = 50
+NS_PER_MS = 1_000_000
+
+
+class GateLoop:
+    """Inbox -> `Gate` -> `Tracker` -> `note`, `announce`, then the record's way to the database; one thread.
+
+    note(record): writes down what is about to be announced. announce(verdict): tells those outside.
+    tell_reject(verdict): tells a reject that was held. None may block. rows and images: bounded queues to the records;
+    a row that finds its queue full is kept here and sent later, an image that does is dropped and counted.
+    keep_map(seq, map): for questions.
+    """
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        inbox: Socket,
+        rows: Socket,
+        images: Socket,
+        note: Callable[[Record], None],
+        tracker: Tracker,
+        announce: Callable[[Verdict], None],
+        tell_reject: Callable[[Verdict], None],
+        keep_image: Callable[[Verdict], bool],
+        keep_map: Callable[[int, NDArray[np.float32]], None],
+        margin_ns: int,
+        meters: Meters,
+    ) -> None:
+        self._gate, self._tracker = gate, tracker
+        self._tell_reject = tell_reject
+        self._inbox, self._rows, self._images = inbox, rows, images
+        self._note, self._announce, self._keep_image, self._keep_map = note, announce, keep_image, keep_map
+        self._margin_ns = margin_ns
+        self._meters = meters
+        self._waiting_rows: list[Record | LateScores | ToldReject] = []
+
+    def run(self, stop: Event, each_turn: Callable[[], None]) -> None:
+        """Answer until `stop` is set, nothing is pending and nothing waits; `each_turn` runs at least every 50 ms."""
+        while not (stop.is_set() and self._gate.pending == 0 and not self._inbox.poll(0)):
+            self._meters.beat(Stage.GATE)
+            self._inbox.poll(self._patience_ms())
+            self.step()
+            each_turn()
+        self.finish()
+
+    def step(self) -> None:
+        """Take what is in the inbox, then answer what has run out of time."""
+        while (message := self._next()) is not None:
+            now_ns = time.monotonic_ns()
+            if isinstance(message, Scores):
+                self._tell(self._gate.on_scores(message, now_ns), message)
+            elif isinstance(message, Fault):
+                self._tell(self._gate.on_fault(message, now_ns), message)
+            elif isinstance(message, Trigger):
+                self._tracker.on_trigger(message)
+                early = self._gate.early(message.seq)
+                self._tell(self._gate.on_trigger(message, now_ns), early)
+            elif isinstance(message, Position):
+                self._tracker.on_position(message)
+            self._tell_what_is_due()
+        self._tell_what_is_due()
+        self._meters.set_count(Count.REFUSED, self._gate.refused)
+        self._meters.set_pending(self._gate.pending, self._gate.next_deadline_ns)
+        self._flush()
+
+    def finish(self) -> None:
+        """Answer what is pending with INVALID (shutting down), then hand over every row; blocks up to a second."""
+        self._tell(self._gate.close(time.monotonic_ns()), None)
+        self._tell_held(self._tracker.close(time.monotonic_ns()))
+        give_up_ns = time.monotonic_ns() + 1_000 * NS_PER_MS
+        while self._waiting_rows and time.monotonic_ns() < give_up_ns:
+            self._rows.poll(100, zmq.POLLOUT)
+            self._flush()
+        self._meters.count(Count.ROWS_LOST, len(self._waiting_rows))
+
+    def _next(self) -> Message | None:
+        """The next readable message; one that is not is counted, and its part is answered at the deadline."""
+        while True:
+            try:
+                return receive(self._inbox)
+            except WireError:
+                self._meters.count(Count.STAGE_ERRORS)
+
+    def _patience_ms(self) -> int:
+        """Time to the next deadline less the margin, or to the next held reject, in whole milliseconds."""
+        now_ns = time.monotonic_ns()
+        deadline_ns = self._gate.next_deadline_ns
+        reject_ns = self._tracker.next_due_ns(now_ns)
+        due_ns = [] if deadline_ns is None else [deadline_ns - self._margin_ns]
+        due_ns += [] if reject_ns is None else [reject_ns]
+        return min([IDLE_MS, *(max(0, math.ceil((at_ns - now_ns) / NS_PER_MS)) for at_ns in due_ns)])
+
+    def _tell_what_is_due(self) -> None:
+        """Answer what has run out of time, and tell the held rejects whose time has come."""
+        now_ns = time.monotonic_ns()
+        self._tell(self._gate.expire(now_ns, self._margin_ns), None)
+        self._tell_held(self._tracker.due(now_ns))
+
+    def _tell_held(self, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            self._tell_reject(verdict)
+            if verdict.reject is not None:
+                told = ToldReject(
+                    seq=verdict.seq, part_id=verdict.part_id, reject=verdict.reject, told_ns=time.monotonic_ns()
+                )
+                self._waiting_rows.append(told)
+        self._meters.set_count(Count.REJECTS_MISSED, self._tracker.missed)
+        self._meters.set_count(Count.REJECT_OVERLAPS, self._tracker.overlaps)
+
+    def _tell(self, answers: list[Answer] | list[Verdict], cause: Scores | Fault | None) -> None:
+        for answer in answers:
+            if isinstance(answer, LateScores):
+                self._meters.count(Count.LATE_SCORES)
+                self._waiting_rows.append(answer)
+                continue
+            verdict = self._tracker.on_verdict(answer, time.monotonic_ns())
+            own = cause if cause is not None and cause.seq == verdict.seq else None
+            scores = own if isinstance(own, Scores) else None
+            record = Record(
+                verdict=verdict,
+                pose=None if scores is None else scores.pose,
+                brightness=None if scores is None else scores.brightness,
+                sharpness=None if scores is None else scores.sharpness,
+                source="" if own is None else own.source,
+            )
+            self._note(record)
+            self._announce(verdict)
+            self._record(record, own)
+
+    def _record(self, record: Record, cause: Scores | Fault | None) -> None:
+        verdict, scores = record.verdict, cause if isinstance(cause, Scores) else None
+        self._waiting_rows.append(record)
+        if scores is not None:
+            self._meters.observe(Step.GATE, verdict.verdict_ns - scores.scored_ns)
+        if scores is not None and scores.anomaly_map is not None:
+            self._keep_map(verdict.seq, scores.anomaly_map)
+        if cause is not None and cause.image is not None and self._keep_image(verdict):
+            self._flush()  # the row goes first
+            if not send(self._images, replace(record, image=cause.image)):
+                self._meters.count(Count.IMAGES_DROPPED)
+
+    def _flush(self) -> None:
+        """Send the waiting rows, oldest first, as far as there is room."""
+        sent = 0
+        for row in self._waiting_rows:
+            if not send(self._rows, row):
+                break
+            sent += 1
+        del self._waiting_rows[:sent]

@@ -1,0 +1,194 @@
+"""What is about to be announced, written first: the gate appends each row here before it tells anyone.
+
+The kernel holds what was written, whatever becomes of the process; at the next start `replay` gives back what the
+database has not got. No write waits for the disk's own time: nothing is synced here, so it is no help in a power cut.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+
+from inspectd.health.meters import Count, Meters, Stage
+from inspectd.messages import Record
+from inspectd.wire.errors import WireError
+from inspectd.wire.stages import decode, encode
+
+FOLDER = "journal"
+SEGMENT_BYTES = 1 << 20
+MOST_SEGMENTS = 32
+SLOW_NS = 50_000_000
+PAUSE_NS = 1_000_000_000
+_HEAD = struct.Struct("<QII")  # generation of the segment, length, CRC-32 of generation, length and payload
+_CHECKED = struct.Struct("<QI")
+
+
+@dataclass(slots=True, eq=False)
+class _Segment:
+    """One preallocated file. `generation` tells its rows from those of the file's earlier use."""
+
+    path: Path
+    file: int
+    generation: int = 0
+    used_bytes: int = 0
+    waiting: set[int] = field(default_factory=set)  # numbers that the database has not got yet
+
+
+class Journal:
+    """Append-only segments, each used again once all its rows are committed. `append` and the others: two threads.
+
+    Disk space is taken beforehand (`prepare`), so that a disk that fills refuses no row that there is room for.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Work in `folder`/journal. Whatever lies there must have been replayed, and is forgotten. Raises OSError."""
+        self._folder = folder / FOLDER
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for path in _paths(folder):
+            path.unlink()
+        self._lock = Lock()
+        self._current: _Segment | None = None
+        self._full: list[_Segment] = []
+        self._spare: list[_Segment] = []
+        self._made = 0
+        self._generation = time.time_ns()
+        self._paused_until_ns = 0
+
+    def append(self, record: Record) -> bool:
+        """Write one row, without its images; False where that could not be done. Never waits for room or for a sync.
+
+        A write that took longer than 50 ms pauses the journal for a second, so that a disk that stalls delays no more.
+        """
+        begun_ns = time.monotonic_ns()
+        if begun_ns < self._paused_until_ns:
+            return False
+        payload = bytes(encode(record)[0])
+        with self._lock:
+            segment = self._with_room(_HEAD.size + len(payload))
+            if segment is None:
+                return False
+            checked = _CHECKED.pack(segment.generation, len(payload))
+            frame = checked + struct.pack("<I", zlib.crc32(payload, zlib.crc32(checked))) + payload
+            try:
+                written = os.pwrite(segment.file, frame, segment.used_bytes)
+            except OSError:
+                written = 0
+            if written == len(frame):
+                segment.used_bytes += written
+                segment.waiting.add(record.verdict.seq)
+        if written != len(frame) or time.monotonic_ns() - begun_ns > SLOW_NS:
+            self._paused_until_ns = time.monotonic_ns() + PAUSE_NS
+        return written == len(frame)
+
+    def settle(self, seqs: Iterable[int]) -> None:
+        """These rows are in the database, or given up: their room may be used again."""
+        with self._lock:
+            for seq in seqs:
+                for segment in (*self._full, self._current):
+                    if segment is not None and seq in segment.waiting:
+                        segment.waiting.discard(seq)
+                        break
+            empty = [segment for segment in self._full if not segment.waiting]
+            self._full = [segment for segment in self._full if segment.waiting]
+            self._spare += empty
+
+    def prepare(self) -> None:
+        """Have one spare segment ready; blocks for the disk. Raises OSError where there is no room for it."""
+        with self._lock:
+            if self._spare or self._made >= MOST_SEGMENTS:
+                return
+        path = self._folder / f"{self._made:04d}"
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        try:
+            os.posix_fallocate(file, 0, SEGMENT_BYTES)
+        except OSError:
+            os.close(file)
+            path.unlink(missing_ok=True)
+            raise
+        with self._lock:
+            self._made += 1
+            self._spare.append(_Segment(path, file))
+
+    def close(self) -> None:
+        """Close the files; a second call does nothing. They stay where a row in them is not settled."""
+        with self._lock:
+            segments = [*self._full, *self._spare, *([self._current] if self._current else [])]
+            self._full, self._spare, self._current = [], [], None
+        for segment in segments:
+            os.close(segment.file)
+            if not segment.waiting:
+                segment.path.unlink(missing_ok=True)
+
+    def _with_room(self, size: int) -> _Segment | None:
+        """The segment that takes so many bytes, None where there is none; the lock is held."""
+        if self._current is not None and self._current.used_bytes + size <= SEGMENT_BYTES:
+            return self._current
+        if not self._spare or size > SEGMENT_BYTES:
+            return None
+        if self._current is not None:
+            (self._full if self._current.waiting else self._spare).append(self._current)
+        self._current = self._spare.pop(0)
+        self._generation += 1
+        self._current.generation, self._current.used_bytes = self._generation, 0
+        return self._current
+
+
+def replay(folder: Path) -> list[Record]:
+    """What an earlier run journalled, oldest first; a torn tail ends its segment. Raises OSError."""
+    found = []
+    for path in _paths(folder):
+        data = path.read_bytes()
+        generation = _CHECKED.unpack_from(data)[0] if len(data) >= _HEAD.size else 0
+        found.append((generation, data))
+    return [record for generation, data in sorted(found) if generation for record in _records(data, generation)]
+
+
+def _records(data: bytes, generation: int) -> Iterator[Record]:
+    at = 0
+    while at + _HEAD.size <= len(data):
+        of, length, checksum = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        if of != generation or zlib.crc32(payload, zlib.crc32(data[at : at + _CHECKED.size])) != checksum:
+            return
+        try:
+            record = decode([payload])
+        except WireError:
+            return  # of another version: nothing behind it can be read either
+        if isinstance(record, Record):
+            yield record
+        at += _HEAD.size + length
+
+
+def _paths(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in (folder / FOLDER).iterdir() if path.name.isdigit())
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            return []
+        raise
+
+
+class Noting:
+    """Journals what the gate is about to announce; what cannot be is announced all the same, counted and told."""
+
+    def __init__(self, journal: Journal, meters: Meters) -> None:
+        self._journal = journal
+        self._meters = meters
+        self._works = True
+
+    def __call__(self, record: Record) -> None:
+        """Journal one row; never waits for room or for a sync."""
+        works = self._journal.append(record)
+        if not works:
+            self._meters.count(Count.JOURNAL_SKIPPED)
+        if works != self._works:
+            self._works = works
+            fault = "" if works else "verdicts cannot be journalled: a kill now would lose records; free space"
+            self._meters.set_storage_fault(Stage.GATE, fault)

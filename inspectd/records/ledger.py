@@ -1,0 +1,185 @@
+"""The database as the recorder writes it: batches with their chain of hashes, synced within a stated time, mended."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from inspectd.errors import StorageError
+from inspectd.messages import LateScores, Record, StoredImage, ToldReject
+from inspectd.records.chain import Kind, Tail, anchor
+from inspectd.records.database import DATABASE_NAME, DamagedError, last_seq, open_for_writing
+from inspectd.records.numbers import Numbers
+from inspectd.records.rows import content
+from inspectd.records.tables import COLUMNS, NOTE_COLUMNS, TABLE
+
+_INSERT = {
+    kind: f"INSERT OR IGNORE INTO {TABLE[kind]} ({columns}) VALUES (:{columns.replace(', ', ', :')})"  # noqa: S608
+    for kind, columns in COLUMNS.items()
+}
+LOOK_BACK = 1 << 17  # how many numbers a start looks through for gaps
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What happened to the numbers first..last (START: `first` is the run's first one; `last` is the same)."""
+
+    kind: Kind
+    first: int
+    last: int
+    detail: str
+
+
+Row = Record | LateScores | StoredImage | ToldReject | Note
+
+
+def earlier_records(kept_as: str) -> str:
+    """Why numbers are missing from a database that was begun anew."""
+    return f"earlier records lie in {kept_as}, which was damaged"
+
+
+class Ledger:
+    """records.db of one station, for the one thread that writes at a time."""
+
+    def __init__(self, folder: Path, *, sync_s: float = 1.0, set_aside: bool = True) -> None:
+        """Open or create it; a damaged one is moved aside, or refused without `set_aside`. Raises StorageError."""
+        self._folder = folder
+        self._path = folder / DATABASE_NAME
+        self._sync_s = sync_s
+        self._may_set_aside = set_aside
+        self._unsynced_s: float | None = None  # since when something written is not synced
+        self.begun_anew = ""  # the name that the damaged database now has
+        try:
+            self.connection = open_for_writing(folder)
+        except DamagedError as error:
+            self._set_aside(error)
+        self._inode = self._inodes()
+
+    def write(self, rows: Sequence[Row]) -> list[int]:
+        """Commit rows and their hashes in one transaction; returns the numbers that stood there already (kept as they
+        were). Raises sqlite3.Error, after which nothing of them is written."""
+        with self.transaction():
+            tail = Tail(self.connection)
+            refused = [seq for row in rows if (seq := self._insert(tail, row)) is not None]
+        if self._unsynced_s is None:
+            self._unsynced_s = time.monotonic()
+        return refused
+
+    def explain_gaps(self, before: int, detail: str) -> None:
+        """Note every range below `before` that has no record, and why. Raises sqlite3.Error."""
+        gaps = self.missing(before)
+        if gaps:
+            self.write([Note(Kind.GAP, first, last, detail) for first, last in gaps])
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing. Raises sqlite3.Error."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.connection.execute("COMMIT")
+        except BaseException:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+
+    def sync(self, *, now: bool = False) -> None:
+        """Make what is committed safe against a power cut, where it has waited for `sync_s`; blocks for the disk.
+
+        Also finds files that were deleted or replaced behind our back, and opens them anew. Raises OSError,
+        sqlite3.Error, StorageError.
+        """
+        if self._unsynced_s is None or (not now and time.monotonic() - self._unsynced_s < self._sync_s):
+            return
+        if self._inodes() != self._inode:
+            self._taken_away()
+        file = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fdatasync(file)
+        finally:
+            os.close(file)
+        self._unsynced_s = None
+
+    def mend(self, error: Exception) -> None:
+        """After SQLite called the file damaged: set it aside and begin anew. Raises StorageError where that fails."""
+        self.connection.close()
+        self._set_aside(error)
+        self._inode = self._inodes()
+
+    def missing(self, before: int) -> list[tuple[int, int]]:
+        """The ranges of numbers below `before` that have neither a record nor an explanation. Raises sqlite3.Error."""
+        first = max(anchor(self.connection).max_seq + 1, before - LOOK_BACK)
+        numbers = Numbers()
+        for (seq,) in self.connection.execute("SELECT seq FROM parts WHERE seq >= ? ORDER BY seq", (first,)):
+            numbers.add(seq, seq)
+        gaps = "SELECT first_seq, last_seq FROM events WHERE kind = 'gap' AND last_seq >= ?"
+        for gap in self.connection.execute(gaps, (first,)):
+            numbers.add(*gap)
+        return numbers.missing(first, before - 1)
+
+    def last_seq(self) -> int:
+        """The largest recorded number, 0 where there is none. Raises sqlite3.Error."""
+        return last_seq(self.connection)
+
+    def close(self) -> None:
+        """Sync and close; a second call does nothing. What cannot be synced any more is left to the kernel."""
+        with suppress(OSError, sqlite3.Error, StorageError):
+            self.sync(now=True)
+        self.connection.close()
+
+    def _insert(self, tail: Tail, row: Row) -> int | None:
+        """Insert one row and its entry; its number where it exists already."""
+        if isinstance(row, Note):
+            note = (row.first, row.last, time.time_ns(), row.detail)
+            tail.append(row.kind, row.first, dict(zip(NOTE_COLUMNS.split(", "), note, strict=True)))
+            self.connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (tail.entry, row.kind.value, *note))
+            return None
+        kind, values = content(row)
+        seq = row.verdict.seq if isinstance(row, Record) else row.seq
+        if self.connection.execute(_INSERT[kind], values).rowcount != 1:
+            return seq
+        tail.append(kind, seq, values)
+        return None
+
+    def _set_aside(self, error: Exception) -> None:
+        """Move the damaged files away, under a name that says when, and begin anew. Raises StorageError."""
+        if not self._may_set_aside:
+            raise error
+        stem = f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{DATABASE_NAME}"
+        for suffix in ("-shm", "-wal", ""):  # the database last: were this cut short, the start finds it damaged again
+            source = self._path.with_name(DATABASE_NAME + suffix)
+            with suppress(FileNotFoundError):
+                source.rename(self._path.with_name(stem + suffix))
+        log.error("the records are damaged: set aside, and begun anew", kept_as=stem, why=str(error))
+        self.begun_anew = stem
+        self.connection = open_for_writing(self._folder)
+
+    def _taken_away(self) -> None:
+        """Somebody removed records.db or its WAL while it was open: save what we hold, then open what is there."""
+        log.error("records.db or its WAL was deleted by another program: opened anew", path=str(self._path))
+        with suppress(sqlite3.Error):
+            self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        self.connection.close()
+        try:
+            self.connection = open_for_writing(self._folder)
+        except DamagedError as error:
+            self._set_aside(error)
+        self._inode = self._inodes()
+
+    def _inodes(self) -> tuple[int, int]:
+        """Which files we hold; 0 for one that is not there."""
+        found = []
+        for path in (self._path, self._path.with_name(DATABASE_NAME + "-wal")):
+            try:
+                found.append(path.stat().st_ino)
+            except FileNotFoundError:
+                found.append(0)
+        return found[0], found[1]

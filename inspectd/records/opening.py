@@ -1,0 +1,95 @@
+"""How a daemon takes over a station's records: lock, mend, replay the journal, explain gaps, then go on numbering."""
+
+from __future__ import annotations
+
+import platform
+import sqlite3
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from inspectd.errors import StorageError
+from inspectd.records.chain import Kind
+from inspectd.records.database import DATABASE_NAME, remedy
+from inspectd.records.journal import Journal, replay
+from inspectd.records.ledger import Ledger, Note, earlier_records
+from inspectd.records.sequence import Sequence
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+log = structlog.get_logger(__name__)
+
+
+class Records:
+    """One station's records, held by one daemon: the ledger, the sequence numbers and the journal."""
+
+    def __init__(self, folder: Path, *, sync_s: float, set_aside: bool) -> None:
+        """Open or create them below `folder`. Blocks for the disk.
+
+        Every row of an earlier run that was journalled is in the database then, and every number without a record is
+        noted as a gap. Raises StorageError: no permission, a full disk, another daemon, or damage that is not to be
+        set aside.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be opened: {error.strerror}") from error
+        with ExitStack() as stack:
+            self.sequence = Sequence(folder)
+            stack.callback(self.sequence.close)
+            self.ledger = Ledger(folder, sync_s=sync_s, set_aside=set_aside)
+            stack.callback(self.ledger.close)
+            try:
+                self._catch_up(folder)
+                self.journal = Journal(folder)
+            except (sqlite3.Error, OSError) as error:
+                raise StorageError(f"{folder / DATABASE_NAME}: {error}; {remedy(error)}") from error
+            stack.pop_all()
+        self._prepare()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and the journal; a second call does nothing. `sequence` is closed on its own."""
+        self.ledger.close()
+        self.journal.close()
+
+    def prepare(self) -> None:
+        """Move the reserves of sequence numbers and journal on; blocks for the disk. Raises OSError."""
+        self.sequence.reserve()
+        self.journal.prepare()
+
+    def _catch_up(self, folder: Path) -> None:
+        left = replay(folder)
+        again = self.ledger.write(left) if left else []
+        if len(left) > len(again):
+            log.warning("records of an earlier run were found in the journal", parts=len(left) - len(again))
+        self.sequence.go_on_after(self.ledger.last_seq())
+        upcoming = self.sequence.upcoming
+        if self.ledger.begun_anew:
+            why = earlier_records(self.ledger.begun_anew)
+        else:
+            why = "given out by a run that did not end cleanly; no verdict on them is in the journal or the database"
+        self.ledger.explain_gaps(upcoming, why)
+        detail = f"inspectd {version('inspectd')} on {platform.node()}, boot {_boot_id()}"
+        self.ledger.write([Note(Kind.START, upcoming, upcoming, detail)])
+        self.ledger.sync(now=True)
+
+    def _prepare(self) -> None:
+        try:
+            self.journal.prepare()
+        except OSError as error:  # the recorder tries again; until then health says so
+            log.error("no room for the journal: after a kill, the last records may be missing", why=str(error))
+
+
+def _boot_id() -> str:
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
