@@ -1,11 +1,13 @@
-"""Nobody else gets in: the daemon's process with CURVE, clients with and without a key, and what each of them is told."""
+"""Nobody else gets in: the daemon's process with CURVE, clients with and without a key, and what each is told."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from test_daemon import NOTICE_S, PATIENCE_S, ROOT, Daemon, daemon
 from inspectd.__main__ import main
 from inspectd.errors import EndpointError, NoAnswer
 from inspectd.wire.client import ask
-from inspectd.wire.curve import Handshakes, connect
+from inspectd.wire.curve import Handshakes, as_server, connect
 from inspectd.wire.key_files import KeyFolder
 from inspectd.wire.keys import ClientKey, KeyPair, new_pair, read_client_key
 
@@ -74,6 +76,13 @@ def refused(running: Daemon, key: ClientKey) -> int:
     return int(status["counts"]["clients_refused"])
 
 
+def again_and_again(call: Callable[[], object]) -> None:
+    """Call until it raises: the daemon needs a moment to turn somebody away. Returns where it never does."""
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        call()
+
+
 def stranger(plc: ClientKey) -> ClientKey:
     """A key that nobody allowed."""
     return ClientKey(new_pair(), plc.server, Path("stranger.key_secret"))
@@ -114,10 +123,152 @@ def test_an_allowed_client_gets_results_and_an_intruder_nothing(
         with pytest.raises(NoAnswer, match=told):
             ask(outputs.queries, {"ask": "status"}, PATIENCE_S, intruder(plc))
         with pytest.raises(EndpointError, match=told):
-            while True:
-                handshakes.check()
+            again_and_again(handshakes.check)
         assert refused(running, plc) >= 2
         assert not theirs.poll(0)
         code, log = running.end()
     assert code == 0
     assert [line for line in log if line["event"] == "client refused"]
+
+
+def test_a_revoked_client_is_refused_without_a_restart(tmp_path: Path, keys: KeyFolder, plc: ClientKey) -> None:
+    """Served, revoked, refused within seconds at its next connection; allowed again, served again."""
+    raw(tmp_path)
+    allowed = keys.allowed("plc")
+    with daemon(tmp_path) as running:
+        queries = running.station.outputs.queries
+        assert ask(queries, {"ask": "status"}, PATIENCE_S, plc)[0]["answer"] == "status"
+        text = allowed.read_text()
+        assert main(["keys", "revoke", "plc", "--station", str(running.path)]) == 0
+        with pytest.raises(NoAnswer, match="not on the allow-list"):
+            again_and_again(lambda: ask(queries, {"ask": "status"}, PATIENCE_S, plc))
+        allowed.write_text(text)
+        answer = None
+        while answer is None:
+            with suppress(NoAnswer):
+                answer = ask(queries, {"ask": "status"}, PATIENCE_S, plc)[0]
+        assert answer["answer"] == "status"
+
+
+def test_triggers_come_only_from_who_has_a_key(tmp_path: Path, context: Context, plc: ClientKey) -> None:
+    """Parts are asked for by a PUSH socket with the PLC's key; those of a stranger and of a plain one never count."""
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    raw(tmp_path, trigger={"source": "zmq", "endpoint": endpoint})
+    with daemon(tmp_path) as running:
+        for number, key in enumerate((stranger(plc), None, plc)):
+            with context.socket(zmq.PUSH) as socket:
+                socket.linger = 0
+                handshakes = connect(socket, endpoint, key)
+                try:
+                    socket.send(json.dumps({"part_id": f"from-{number}"}).encode())
+                    if key is plc:
+                        assert served(running, plc)["last_seq"] == 1
+                    else:
+                        with pytest.raises(EndpointError, match="refused"):
+                            again_and_again(handshakes.check)
+                finally:
+                    handshakes.close()
+        question = {"ask": "results", "from_seq": 1, "to_seq": 1}
+        results: list[Any] = []
+        while not results:  # recorded a moment after it was announced
+            results = ask(running.station.outputs.queries, question, PATIENCE_S, plc)[0]["results"]
+        assert [result["part_id"] for result in results] == ["from-2"]
+        assert refused(running, plc) >= 2
+
+
+def served(running: Daemon, key: ClientKey) -> dict[str, Any]:
+    """The daemon's status once it has judged a part."""
+    status: dict[str, Any] = {"last_seq": None}
+    while status["last_seq"] is None:
+        status = ask(running.station.outputs.queries, {"ask": "status"}, PATIENCE_S, key)[0]["status"]
+    return status
+
+
+def test_our_own_commands_come_in_by_themselves(tmp_path: Path, keys: KeyFolder, capsys: Any) -> None:
+    """health and watch use this machine's key, also where the daemon listens on every address; without it: one line."""
+    outputs = {name: f"tcp://0.0.0.0:{free_port()}" for name in ("results", "queries")}
+    raw(tmp_path, outputs=outputs)
+    with daemon(tmp_path) as running:
+        station = ["--station", str(running.path)]
+        assert main(["health", *station, "--timeout", "30"]) == 0
+        assert main(["watch", *station, "--max-parts", "3"]) == 0
+        (keys.path / "local.key_secret").unlink()
+        capsys.readouterr()
+        assert main(["watch", *station, "--max-parts", "3"]) == 3
+    assert "local.key_secret: no such key" in capsys.readouterr().err
+
+
+def test_the_bridge_takes_its_key_and_says_why_it_is_refused(tmp_path: Path, plc: ClientKey) -> None:
+    """With --key it follows and asks; without, it ends with 7 and one line."""
+    raw(tmp_path)
+    with daemon(tmp_path) as running:
+        outputs = running.station.outputs
+        command = [sys.executable, str(ROOT / "tools" / "plc_bridge.py"), "--station", "test", "--max-parts", "20"]
+        command += ["--results", outputs.results, "--queries", outputs.queries, "--last-seq", "0"]
+        served_by_key, refused_without = (
+            subprocess.run([*command, *key], capture_output=True, text=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
+            for key in (["--key", str(plc.file)], [])
+        )
+    assert served_by_key.returncode == 0
+    assert [int(line.split()[0]) for line in served_by_key.stdout.splitlines()][:20] == list(range(1, 21))
+    assert refused_without.returncode == 7
+    assert refused_without.stderr.count("\n") == 1
+    assert "lets in only clients with a key" in refused_without.stderr
+
+
+@pytest.mark.parametrize("fault", ["missing", "readable by others", "a damaged client"])
+def test_a_daemon_without_good_keys_does_not_start(tmp_path: Path, keys: KeyFolder, fault: str) -> None:
+    """Exit code 3 and one line that names the file and what to do; nothing has listened in plain text meanwhile."""
+    raw(tmp_path)
+    file = keys.path / "server.key_secret"
+    if fault == "missing":
+        file.unlink()
+    elif fault == "readable by others":
+        file.chmod(0o640)
+    else:
+        file = keys.allowed("plc")
+        file.write_text("nothing")
+    made = Daemon(tmp_path, score=0.1, max_parts=1)
+    try:
+        _, log = made.process.communicate(timeout=NOTICE_S)
+    finally:
+        made.close()
+    assert made.process.returncode == 3
+    said = [line for line in log.splitlines() if not line.startswith("{")]
+    assert len(said) == 1
+    assert str(file) in said[0]
+
+
+def test_plain_tcp_for_other_machines_must_be_asked_for_in_words(tmp_path: Path, capsys: Any) -> None:
+    """tcp://0.0.0.0 without keys: run and check refuse with 3 and say both ways out; with `anywhere` it is taken."""
+    outputs = {"results": f"tcp://0.0.0.0:{free_port()}", "queries": f"tcp://127.0.0.1:{free_port()}"}
+    path = tmp_path / "test.yaml"
+    path.write_text(yaml.safe_dump({**raw_settings(tmp_path), "outputs": outputs}))
+    for command in ("run", "check"):
+        assert main([command, "--station", str(path)]) == 3
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "security.curve: required" in said
+        assert "security.plain_tcp: anywhere" in said
+    path.write_text(
+        yaml.safe_dump({**raw_settings(tmp_path), "outputs": outputs, "security": {"plain_tcp": "anywhere"}})
+    )
+    assert main(["check", "--station", str(path)]) == 4  # no bundle here, but the settings are taken
+
+
+def test_nobody_is_let_in_where_nobody_can_answer_who_may(context: Context) -> None:
+    """A CURVE socket without its ZAP handler lets in no one: libzmq alone would encrypt, and let in all."""
+    pair = new_pair()
+    with context.socket(zmq.ROUTER) as server, context.socket(zmq.DEALER) as client:
+        server.linger = client.linger = 0
+        as_server(server, pair)
+        port = server.bind_to_random_port("tcp://127.0.0.1")
+        key = ClientKey(KeyPair(*zmq.curve_keypair()), pair.public, Path("any"))
+        handshakes = connect(client, f"tcp://127.0.0.1:{port}", key)
+        try:
+            client.send(b"let me in")
+            with pytest.raises(EndpointError, match="refused"):
+                again_and_again(handshakes.check)
+            assert not server.poll(0)
+        finally:
+            handshakes.close()
