@@ -1,4 +1,4 @@
-"""Example client: follow result.<station> and reject.<station>, check messages by their schema, fetch what was missed.
+"""Example client: follow results, rejects and missed rejects, check messages by their schema, fetch what it missed.
 
 A PLC bridge starts from here: replace `on_result` and `on_reject`. Needs pyzmq and jsonschema; see docs/messages.md.
 """
@@ -109,6 +109,21 @@ class Follower:
             self._next = answer["complete_to"] + 1
 
 
+def schedule(window: Message | None) -> str:
+    """When the actuator must act, in words."""
+    if window is None:
+        return "at once"
+    parts = []
+    if window["opens_in_ms"] is not None:
+        width_ms = window["closes_in_ms"] - window["opens_in_ms"]
+        parts.append(f"in {window['opens_in_ms']:.1f} ms for {width_ms:.1f} ms")
+    if window["from_count"] is not None:
+        parts.append(f"from count {window['from_count']} to {window['to_count']}")
+    if window["neighbour"] is not None:
+        parts.append(f"and {window['neighbour']} with it")
+    return ", ".join(parts)
+
+
 class Bridge:
     """One station's subscription. key: where the daemon lets in only clients with one. Raises EndpointError."""
 
@@ -120,7 +135,7 @@ class Bridge:
         self._socket = self._context.socket(zmq.SUB)
         self._asker = Asker(self._context, queries, key)
         self._follower = Follower(self._asker, self.on_result, last_seq)
-        self._schemas = {name: Draft202012Validator(schema(name)) for name in ("result", "reject", "health")}
+        self._schemas = {name: Draft202012Validator(schema(name)) for name in ("result", "reject", "missed", "health")}
         for name in self._schemas:
             self._socket.subscribe(f"{name}.{station}")
         try:
@@ -141,10 +156,13 @@ class Bridge:
         )
 
     def on_reject(self, reject: Message) -> None:
-        """What moves the gate: here, print it."""
-        print(
-            f"{reject['seq']:>8}  {reject['part_id']:<24} -> {reject['action']}, due at {reject['due_at']}", flush=True
-        )
+        """What moves the gate: here, print it. Start a timer for the window, or compare the counter with its counts."""
+        when = schedule(reject["window"])
+        print(f"{reject['seq']:>8}  {reject['part_id']:<24} -> {reject['action']} {when}", flush=True)
+
+    def on_missed(self, missed: Message) -> None:
+        """A part that should be off the line is still on it: never act on it here, call a person. Here, print it."""
+        print(f"{missed['seq']:>8}  {missed['part_id']:<24} -> missed, {missed['detail']}", flush=True)
 
     def run(self, max_parts: int | None) -> None:
         """Follow until `max_parts` results were handled. Raises EndpointError where we are refused."""
@@ -166,6 +184,8 @@ class Bridge:
                 self._follower.take(message)
             elif name == "reject":
                 self.on_reject(message)
+            elif name == "missed":
+                self.on_missed(message)
             else:
                 self._follower.heard_of(message["last_seq"])
 

@@ -17,6 +17,13 @@ OVERDUE_S = 0.5
 MISSES_IN_A_ROW = 10
 
 
+_LOSSES = {
+    (Count.ROWS_LOST, Count.IMAGES_DROPPED): "{} records and {} images lost so far",
+    (Count.REJECTS_MISSED,): "{} parts to be rejected could not be reached in time so far",
+    (Count.REJECT_OVERLAPS,): "{} good parts lay in the window of a rejected one so far",
+}
+
+
 class State(StrEnum):
     """How the daemon is. DEGRADED: verdicts are given, but something needs a person. STALLED: it does not advance."""
 
@@ -64,8 +71,7 @@ class Heartbeat:
         self._patience_s = dict(patience_s)
         self._begun_s = time.monotonic()
         self._phase = State.STARTING
-        self._losses = 0
-        self._lost_s = -LOSS_WINDOW_S
+        self._losses = dict.fromkeys(_LOSSES, (0, -LOSS_WINDOW_S))
 
     def set_phase(self, phase: State) -> None:
         """STARTING, RUNNING, STOPPING or STOPPED, as the life cycle goes on."""
@@ -130,13 +136,15 @@ class Heartbeat:
         return [stage for stage in stages if self._meters.beat_age_s(stage) > self._patience_s.get(stage, float("inf"))]
 
     def _lost(self) -> list[str]:
-        """Rows or images that were lost within the last minute."""
-        counts = self._meters.counts()
-        losses = counts[Count.ROWS_LOST.value] + counts[Count.IMAGES_DROPPED.value]
-        if losses > self._losses:
-            self._losses, self._lost_s = losses, time.monotonic()
-        if time.monotonic() - self._lost_s < LOSS_WINDOW_S:
-            return [
-                f"{counts[Count.ROWS_LOST.value]} records and {counts[Count.IMAGES_DROPPED.value]} images lost so far"
-            ]
-        return []
+        """Which of `_LOSSES` rose within the last minute, with their totals."""
+        counts, now_s = self._meters.counts(), time.monotonic()
+        worries = []
+        for what, text in _LOSSES.items():
+            totals = [counts[each.value] for each in what]
+            seen, since_s = self._losses[what]
+            if sum(totals) > seen:
+                since_s = now_s
+                self._losses[what] = (sum(totals), since_s)
+            if now_s - since_s < LOSS_WINDOW_S:
+                worries.append(text.format(*totals))
+        return worries

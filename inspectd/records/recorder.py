@@ -11,7 +11,7 @@ import structlog
 
 from inspectd.errors import StorageError
 from inspectd.health.meters import Count, Meters, Stage, Step
-from inspectd.messages import LateScores, Outcome, Record, StoredImage, ToldReject
+from inspectd.messages import Command, LateScores, Outcome, Record, StoredImage, ToldReject, Verdict
 from inspectd.records.chain import Kind
 from inspectd.records.database import is_damage, remedy
 from inspectd.records.ledger import Ledger, Note, Row, earlier_records
@@ -174,7 +174,7 @@ def _numbers(rows: list[Row]) -> list[int]:
 
 
 def _log(row: Row) -> None:
-    """One line for each part that did not pass."""
+    """One line for each part that did not pass, and one more where its reject could not reach it."""
     if isinstance(row, Record) and row.verdict.outcome is not Outcome.PASS:
         verdict = row.verdict
         log.info(
@@ -186,3 +186,6 @@ def _log(row: Row) -> None:
             latency_ms=round((verdict.verdict_ns - verdict.trigger_ns) / 1e6, 3),
             source=row.source,
         )
+    told = row.verdict if isinstance(row, Record) else row
+    if isinstance(told, Verdict | ToldReject) and told.reject is not None and told.reject.command is Command.MISSED:
+        log.error("reject missed: the part goes on", seq=told.seq, part_id=told.part_id, why=told.reject.detail)
