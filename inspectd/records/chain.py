@@ -24,7 +24,9 @@ class Kind(StrEnum):
     TOLD = "told"
     IMAGE = "image"
     START = "start"
+    STOP = "stop"
     GAP = "gap"
+    CHALLENGE = "challenge"
 
 
 class Anchor(NamedTuple):

@@ -1,0 +1,196 @@
+"""`inspectd challenge`: show known-bad parts to the station, and record whether each was rejected."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+
+import cv2
+from rich.table import Table
+
+from inspectd.commands.arguments import count
+from inspectd.commands.terminal import progress_bar, table_console
+from inspectd.config import Station, load_station
+from inspectd.errors import CameraError, InspectdError
+from inspectd.loading import find_bundle, load_engine
+from inspectd.locate import Locator
+from inspectd.pipeline import locate_part
+from inspectd.records.challenges import Challenge, ChallengePart, part_of, read_challenges, to_note
+from inspectd.records.ledger import Ledger
+from inspectd.replay.footage import Footage, FootagePart
+from inspectd.replay.line import ReplayLine
+
+GOOD_LABELS = frozenset({"good", "ok"})
+MOST_LISTED = 50
+EPILOG = """\
+DIR is a labelled set in MVTec layout (of test/<defect>, every image; the good ones are left out), a plain folder with
+nothing but images of bad parts, or the records of a daemon (parts with a label). Its images go through the stages of
+the daemon, beside it: it may run.
+
+examples:
+  inspectd challenge --station smdc --data bad-parts         before the shift: images of bad parts, through the station
+  inspectd challenge --station smdc --list                   when, by whom, with which bundle, and what came of it
+
+INVALID counts as not proven: the part was not judged. Ends with 0 where every part was rejected, else with 17.
+"""
+
+
+class NotProven(InspectdError):
+    """A known-bad part was not rejected."""
+
+    exit_code = 17
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the sub-command."""
+    parser = subparsers.add_parser(
+        "challenge",
+        help="prove that known-bad parts are rejected",
+        description="Show known-bad parts to the station, and record whether each was rejected.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", type=Path, metavar="DIR", help="images of known-bad parts")
+    what.add_argument("--list", action="store_true", help="list the challenges in the records")
+    parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
+    parser.add_argument("--max-parts", type=count, metavar="N", help="the first N parts only")
+    parser.add_argument("--by", default="", metavar="NAME", help="who challenges (default: the user)")
+    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Challenge; returns 0 where every part was rejected. Raises NotProven and errors of footage, bundle, records."""
+    station = load_station(args.station)
+    if args.list:
+        _list(station, as_json=args.json)
+        return 0
+    challenge = _with_images(station, args)
+    if args.json:
+        print(json.dumps({"station": station.station, **_json(challenge)}, indent=1, allow_nan=False))
+    else:
+        _print(challenge)
+    escaped = [part for part in challenge.parts if not part.rejected]
+    if escaped:
+        raise NotProven(
+            f"{len(escaped)} of {len(challenge.parts)} known-bad parts were not rejected, such as {escaped[0].name} "
+            f"({escaped[0].outcome}): find out why before the line goes on"
+        )
+    return 0
+
+
+def _with_images(station: Station, args: argparse.Namespace) -> Challenge:
+    """The images through the daemon's stages; recorded before it is told. Blocks for about one inference a part."""
+    cv2.setNumThreads(1)  # as the daemon runs, so that nothing differs
+    begun_ns = time.time_ns()
+    footage = Footage(args.data)
+    with closing(Ledger(station.records.folder / station.station, set_aside=False)) as ledger:
+        engine = load_engine(station, find_bundle(station, args.bundle))
+        try:
+            line = ReplayLine(
+                station.station,
+                engine=engine,
+                locate=locate_part(Locator(station.locate, station.canvas)),
+                invalid_action=station.line.invalid_action,
+            )
+            with progress_bar() as bar:
+                bad = bar.track(_known_bad(footage), total=args.max_parts or footage.parts, description="challenging")
+                parts = tuple(_judged(line, part) for part in islice(bad, args.max_parts))
+        finally:
+            engine.runtime.close()
+        if not parts:
+            raise CameraError(f"{args.data}: no part in it is known to be bad; give test/<defect>, or bad parts alone")
+        challenge = Challenge(
+            way="images",
+            by=args.by or _user(),
+            bundle_hash=engine.bundle_hash,
+            begun_wall_ns=begun_ns,
+            ended_wall_ns=time.time_ns(),
+            parts=parts,
+            source=str(args.data),
+        )
+        ledger.write([to_note(challenge)])
+    return challenge
+
+
+def _known_bad(footage: Footage) -> Iterator[FootagePart]:
+    """Where the footage has labels, those that are not good; a plain folder of images is all bad."""
+    for part in footage:
+        if part.label not in GOOD_LABELS if part.label else footage.about == "folder of images":
+            yield part
+
+
+def _judged(line: ReplayLine, part: FootagePart) -> ChallengePart:
+    return part_of(line.judge(part).verdict, part.part_id, on_line=False)
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"user {os.getuid()}"
+
+
+def _list(station: Station, *, as_json: bool) -> None:
+    challenges = read_challenges(station.records.folder / station.station)
+    if as_json:
+        print(json.dumps([_json(challenge) for challenge in challenges], indent=1, allow_nan=False))
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("time", "by", "way", "bundle", "parts", "rejected", "passed"):
+        table.add_column(heading, justify="right" if heading in {"parts", "rejected"} else "left")
+    for challenge in challenges[-MOST_LISTED:]:
+        table.add_row(
+            _time(challenge.begun_wall_ns),
+            challenge.by,
+            challenge.way,
+            challenge.bundle_hash[:16],
+            str(len(challenge.parts)),
+            str(sum(part.rejected for part in challenge.parts)),
+            "yes" if challenge.passed else "NO",
+        )
+    table_console().print(table)
+
+
+def _print(challenge: Challenge) -> None:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("part", "defect", "verdict", "score", "detail"):
+        table.add_column(heading, justify="right" if heading == "score" else "left")
+    for part in sorted(challenge.parts, key=lambda part: part.rejected):
+        table.add_row(
+            part.name,
+            part.label,
+            part.outcome,
+            "" if part.part_score is None else f"{part.part_score:.4g}",
+            part.detail,
+            style="green" if part.rejected else "bold red",
+        )
+    console = table_console()
+    console.print(table)
+    rejected = sum(part.rejected for part in challenge.parts)
+    verdict = "passed" if challenge.passed else "NOT PASSED"
+    console.print(
+        f"challenge {verdict}: {rejected} of {len(challenge.parts)} known-bad parts rejected, "
+        f"bundle {challenge.bundle_hash[:16]}, recorded for {challenge.by}",
+        soft_wrap=True,
+    )
+
+
+def _json(challenge: Challenge) -> dict[str, object]:
+    times = {"begun_at": _time(challenge.begun_wall_ns), "ended_at": _time(challenge.ended_wall_ns)}
+    content = asdict(challenge)
+    del content["begun_wall_ns"], content["ended_wall_ns"]
+    return {"passed": challenge.passed, **times, **content}
+
+
+def _time(wall_ns: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(wall_ns // 1_000_000_000))
