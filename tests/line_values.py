@@ -58,7 +58,7 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "bundles": str(folder / "bundles"),
     }
     for section, values in changes.items():
-        raw[section] = {**raw[section], **values} if isinstance(values, dict) and section != "camera" else values
+        raw[section] = {**raw.get(section, {}), **values} if isinstance(values, dict) and section != "camera" else values
     return raw
 
 

@@ -1,0 +1,250 @@
+"""Rejects tracked to their actuator: the daemon as a process, triggers and counts from outside, what a PLC is told."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+from jsonschema import Draft202012Validator
+from line_values import free_port
+from test_daemon import PATIENCE_S, ROOT, Daemon, daemon
+
+from inspectd.messages import Command
+from inspectd.records.reading import RecordReader
+from inspectd.records.rows import StoredPart
+from inspectd.wire.client import ask
+from inspectd.wire.public import schema
+
+Context = zmq.Context[zmq.Socket[bytes]]
+Message = dict[str, Any]
+BAD = 0.9
+DELAY = {"by": "delay", "delay_ms": 1000, "window_ms": 15, "lead_ms": 5}
+ENCODER = {"by": "encoder", "distance_counts": 4000, "window_counts": 4000, "modulus": 65536}
+
+
+class Line:
+    """What stands around the daemon: the trigger source, and a PLC that hears every topic."""
+
+    def __init__(self, context: Context, running: Daemon) -> None:
+        self._plc = context.socket(zmq.SUB)
+        self._plc.subscribe(b"")
+        self._plc.connect(running.station.outputs.results)
+        self._source = context.socket(zmq.PUSH)
+        self._source.linger = 0
+        if running.station.trigger.endpoint is not None:
+            self._source.connect(running.station.trigger.endpoint)
+        self.next("health")  # the subscription stands
+
+    def send(self, **message: Any) -> None:
+        """One trigger or position message."""
+        self._source.send(json.dumps(message).encode())
+
+    def next(self, *topics: str) -> Message:
+        """The next message on one of the topics, checked against its schema."""
+        while self._plc.poll(int(PATIENCE_S * 1000)):
+            name, body = self._plc.recv_multipart()
+            topic = name.decode().partition(".")[0]
+            if topic in topics:
+                message: Message = json.loads(body)
+                Draft202012Validator(schema(topic)).validate(message)
+                return message
+        raise TimeoutError(topics)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._plc.close(linger=0)
+        self._source.close(linger=0)
+
+
+@pytest.fixture
+def line(context: Context) -> Iterator[Callable[[Daemon], Line]]:
+    """Makes lines, and closes them."""
+    made: list[Line] = []
+
+    def around(running: Daemon) -> Line:
+        made.append(Line(context, running))
+        return made[-1]
+
+    yield around
+    for each in made:
+        each.close()
+
+
+def by_messages() -> dict[str, Any]:
+    """Triggers from outside."""
+    return {"source": "zmq", "endpoint": f"tcp://127.0.0.1:{free_port()}"}
+
+
+def after_ms(message: Message, moment: str) -> float:
+    """From the part's trigger to a moment of its window."""
+    start, end = message["triggered_at"], (message.get("window") or message["reject"])[moment]
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds() * 1e3
+
+
+def recorded(running: Daemon) -> dict[str, StoredPart]:
+    """The records by the part's name."""
+    with RecordReader(running.folder) as reader:
+        return {part.verdict.part_id: part for part in reader.all()}
+
+
+def test_by_delay_each_reject_carries_its_window(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """Window, width and remaining time are told before the result; result and record say the same; none is missed."""
+    with daemon(
+        tmp_path,
+        score=BAD,
+        line={"deadline_ms": 390},
+        trigger={"source": "timer", "period_ms": 20},
+        tracking=DELAY,
+    ) as running:
+        around = line(running)
+        told = {}
+        for _ in range(10):
+            reject = around.next("reject")
+            result = around.next("result")
+            assert result["seq"] == reject["seq"]
+            assert result["reject"]["command"] == "scheduled"
+            assert after_ms(reject, "opens_at") == after_ms(result, "opens_at") == 1000
+            window = reject["window"]
+            assert window["closes_in_ms"] - window["opens_in_ms"] == pytest.approx(15, abs=0.01)
+            assert window["opens_in_ms"] <= 1000 - result["latency_ms"]
+            assert window["from_count"] is window["neighbour"] is None
+            told[result["part_id"]] = result
+        again, _ = ask(
+            running.station.outputs.queries,
+            {"ask": "results", "from_seq": result["seq"] - 5, "to_seq": result["seq"] - 4},
+            PATIENCE_S,
+        )
+        code, _log = running.end()
+    assert code == 0
+    assert [told[message["part_id"]] for message in again["results"]] == again["results"]
+    parts = recorded(running)
+    for name in told:
+        reject_row = parts[name].verdict.reject
+        assert reject_row is not None
+        assert reject_row.opens_ns == parts[name].verdict.trigger_ns + 1_000_000_000
+
+
+def test_a_part_that_has_gone_by_is_reported_and_not_rejected(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """The command of a trigger that comes more than a second old goes to `missed`; health, log and record say so."""
+    with daemon(tmp_path, score=BAD, line={"deadline_ms": 390}, trigger=by_messages(), tracking=DELAY) as running:
+        around = line(running)
+        around.send(part_id="old", age_ms=1100)
+        around.send(part_id="new")
+        first, second = around.next("reject", "missed"), around.next("reject", "missed")
+        assert (first["schema"], first["part_id"]) == ("inspectd.missed", "old")
+        assert "after its window" in first["detail"]
+        assert (second["schema"], second["part_id"]) == ("inspectd.reject", "new")
+        health = around.next("health")
+        while not health["counts"]["rejects_missed"]:
+            health = around.next("health")
+        _code, log = running.end()
+    assert health["state"] == "degraded"
+    assert health["why"] == ["1 parts to be rejected could not be reached in time so far"]
+    (line_,) = [entry for entry in log if entry["event"] == "reject missed: the part goes on"]
+    assert (line_["part_id"], line_["why"]) == ("old", first["detail"])
+    old = recorded(running)["old"].verdict.reject
+    assert old is not None
+    assert (old.command, old.detail) == (Command.MISSED, first["detail"])
+
+
+def test_by_encoder_the_window_is_told_in_counts_and_in_time(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """Counts across the wrap, times once the belt's motion is known; what has passed, or has no count, is missed."""
+    with daemon(tmp_path, score=BAD, line={"deadline_ms": 300}, trigger=by_messages(), tracking=ENCODER) as running:
+        around = line(running)
+        around.send(part_id="unknown speed", encoder=65_000, age_ms=1_100)
+        for age_ms in range(1000, -1, -10):  # a second of a belt's motion, ten counts per millisecond
+            around.send(position=(65_000 + 10 * (1000 - age_ms)) % 65_536, age_ms=age_ms)
+        around.send(part_id="moving", encoder=75_000 % 65_536)
+        around.send(part_id="gone by", encoder=75_000 % 65_536 - 8_500, age_ms=850)
+        around.send(part_id="blind")
+        told = {}
+        for _ in range(4):
+            message = around.next("reject", "missed")
+            told[message["part_id"]] = message
+        running.end()
+    assert {name: message["schema"].removeprefix("inspectd.") for name, message in told.items()} == {
+        "unknown speed": "reject",
+        "moving": "reject",
+        "gone by": "missed",
+        "blind": "missed",
+    }
+    unknown, moving = told["unknown speed"]["window"], told["moving"]["window"]
+    assert (unknown["from_count"], unknown["to_count"]) == (69_000 % 65_536, 73_000 % 65_536)
+    assert unknown["opens_at"] is unknown["opens_in_ms"] is None
+    assert (moving["from_count"], moving["to_count"]) == (13_464, 17_464)
+    assert after_ms(told["moving"], "opens_at") == pytest.approx(400, abs=100)
+    assert after_ms(told["moving"], "closes_at") == pytest.approx(800, abs=100)
+    assert "counts past its window" in told["gone by"]["detail"]
+    assert told["blind"]["detail"] == "its trigger carried no encoder count"
+    assert recorded(running)["moving"].verdict.encoder == 9_464
+
+
+def test_held_commands_leave_at_their_time_and_are_recorded(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """With at_window the result comes first, as held; the command follows when its window is the lead away."""
+    with daemon(
+        tmp_path,
+        score=BAD,
+        line={"deadline_ms": 200},
+        trigger=by_messages(),
+        tracking={**DELAY, "delay_ms": 400, "lead_ms": 50, "send": "at_window"},
+    ) as running:
+        around = line(running)
+        around.send(part_id="held")
+        result, reject = around.next("result", "reject"), around.next("result", "reject")
+        running.end()
+    assert (result["schema"], result["reject"]["command"]) == ("inspectd.result", "held")
+    assert (reject["schema"], reject["part_id"]) == ("inspectd.reject", "held")
+    assert reject["window"]["opens_in_ms"] <= 50
+    part = recorded(running)["held"]
+    assert part.verdict.reject is not None
+    assert part.told is not None
+    assert (part.verdict.reject.command, part.told.reject.command) == (Command.HELD, Command.SCHEDULED)
+    assert part.told.told_ns >= part.verdict.trigger_ns + 350_000_000
+
+
+def test_the_end_tells_what_is_held(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """SIGTERM with a command that is due in a minute: it leaves at once with its window, and is recorded as told."""
+    tracking = {**DELAY, "delay_ms": 60_000, "send": "at_window"}
+    with daemon(tmp_path, score=BAD, trigger=by_messages(), tracking=tracking) as running:
+        around = line(running)
+        around.send(part_id="held")
+        assert around.next("result", "reject")["reject"]["command"] == "held"
+        running.process.send_signal(signal.SIGTERM)
+        reject = around.next("result", "reject")
+        code, _log = running.end()
+    assert code == 0
+    assert reject["schema"] == "inspectd.reject"
+    assert 30_000 < reject["window"]["opens_in_ms"] < 60_000
+    told = recorded(running)["held"].told
+    assert told is not None
+    assert told.reject.command is Command.SCHEDULED
+
+
+def test_the_bridge_shows_the_schedule(tmp_path: Path) -> None:
+    """The example client prints when to act on each reject, and for how long."""
+    trigger = {"source": "timer", "period_ms": 20}
+    with daemon(tmp_path, score=BAD, line={"deadline_ms": 390}, trigger=trigger, tracking=DELAY) as running:
+        outputs = running.station.outputs
+        done = subprocess.run(
+            [
+                *(sys.executable, str(ROOT / "tools" / "plc_bridge.py"), "--station", "test", "--max-parts", "5"),
+                *("--results", outputs.results, "--queries", outputs.queries),
+            ],
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+            cwd=ROOT,
+        )
+        running.end()
+    assert re.search(r"-> reject in \d+\.\d ms for 15\.0 ms$", done.stdout, re.MULTILINE)
+    assert "schema" not in done.stderr
