@@ -13,6 +13,12 @@ class InspectdError(Exception):
     exit_code = 1
 
 
+class UsageError(InspectdError):
+    """The command line asks for what cannot be: an option is missing, or a package that it needs."""
+
+    exit_code = 2
+
+
 class SettingsError(InspectdError):
     """A station's settings are missing, ill-typed, unknown or contradict each other."""
 

@@ -7,7 +7,6 @@ import sqlite3
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Self
 
 import structlog
 
@@ -49,14 +48,13 @@ class Records:
             stack.pop_all()
         self._prepare()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
-        """Close the database and the journal; a second call does nothing. `sequence` is closed on its own."""
+        """Note the clean stop, then close database and journal; once, after `sequence`, which is closed on its own."""
+        upcoming = self.sequence.upcoming
+        try:
+            self.ledger.write([Note(Kind.STOP, upcoming, upcoming, "")])
+        except sqlite3.Error as error:
+            log.error("the clean stop could not be recorded", why=str(error))
         self.ledger.close()
         self.journal.close()
 

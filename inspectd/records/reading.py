@@ -55,6 +55,26 @@ class RecordReader:
             yield from found
             after = found[-1].verdict.seq
 
+    def triggered(self, since_wall_ns: int, until_wall_ns: int, chunk: int = 1000) -> Iterator[StoredPart]:
+        """Parts triggered from `since` on and before `until`, by their time; read in chunks. Raises StorageError."""
+        after, seq = since_wall_ns, -1
+        query = (
+            " WHERE (parts.trigger_wall_ns, parts.seq) > (?, ?) AND parts.trigger_wall_ns < ?"
+            " ORDER BY parts.trigger_wall_ns, parts.seq LIMIT ?"
+        )
+        while found := self._select(query, (after, seq, until_wall_ns, chunk)):
+            yield from found
+            after, seq = found[-1].verdict.trigger_wall_ns, found[-1].verdict.seq
+
+    def count_triggered(self, since_wall_ns: int, until_wall_ns: int) -> int:
+        """How many parts `triggered` would give now. Raises StorageError."""
+        self._follow()
+        query = "SELECT count(*) FROM parts WHERE trigger_wall_ns >= ? AND trigger_wall_ns < ?"
+        try:
+            return int(self._connection.execute(query, (since_wall_ns, until_wall_ns)).fetchone()[0])
+        except sqlite3.Error as error:
+            raise StorageError(f"{self._path}: cannot be read: {error}") from error
+
     def _follow(self) -> None:
         """Where the daemon set a damaged database aside, go on with the new one. Raises StorageError."""
         try:

@@ -255,12 +255,12 @@ def test_the_commands_that_look_at_a_running_daemon(tmp_path: Path) -> None:
     assert main(["health", *station, "--timeout", "0.2"]) == 13
 
 
-def test_a_corrupt_database_ends_the_start_with_one_line(tmp_path: Path) -> None:
-    """Exit code 8, one line that names the file, and the file as it was."""
+def test_a_corrupt_database_is_refused_where_the_station_says_so(tmp_path: Path) -> None:
+    """With `records.damaged: refuse`: exit code 8, one line that names the file, and the file as it was."""
     broken = tmp_path / "records" / "test" / "records.db"
     broken.parent.mkdir(parents=True)
     broken.write_bytes(b"no database " * 1000)
-    made = Daemon(tmp_path, score=0.1, max_parts=1)
+    made = Daemon(tmp_path, score=0.1, max_parts=1, records={"damaged": "refuse"})
     _, log = made.process.communicate(timeout=PATIENCE_S)
     made._systemd.close()
     assert made.process.returncode == 8

@@ -10,62 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zmq
 from line_values import MS, verdict
+from recorder_desk import Context, Desk
 
 from inspectd.errors import StorageError
 from inspectd.health.meters import Count, Meters
 from inspectd.messages import LateScores, Outcome, Pose, Record, StoredImage
 from inspectd.records.database import open_for_writing
 from inspectd.records.images import ImageKeeper, ImagePolicy
-from inspectd.records.ledger import Ledger
 from inspectd.records.reading import RecordReader
-from inspectd.records.recorder import MOST_UNWRITTEN, Recorder
-from inspectd.records.retention import CHUNK, NS_PER_DAY, Retention
+from inspectd.records.recorder import MOST_UNWRITTEN
+from inspectd.records.retention import CHUNK, NS_PER_DAY
 from inspectd.records.sequence import BLOCK, Sequence
 from inspectd.wire.sockets import pull, push, send
 
-Context = zmq.Context[zmq.Socket[bytes]]
 POSE = Pose(x_px=120.5, y_px=99.25, angle_deg=-3.5, scale=1.25)
-
-
-class Desk:
-    """A recorder and what feeds it."""
-
-    def __init__(self, context: Context, folder: Path, *, keep_days: float = 90, keep_bytes: int = 2**30) -> None:
-        self.folder = folder
-        self.meters = Meters()
-        self.ledger = Ledger(folder)
-        self.inbox = pull(context, "inproc://rows")
-        self.rows = push(context, "inproc://rows", 100_000)
-        self.retention = Retention(self.ledger, folder, keep_days=keep_days, keep_bytes=keep_bytes)
-        self.settled: list[int] = []
-        self.recorder = Recorder(
-            self.ledger,
-            inbox=self.inbox,
-            retention=self.retention,
-            settle=self.settled.extend,
-            prepare=lambda: None,
-            meters=self.meters,
-        )
-
-    def record(self, *rows: Record | LateScores | StoredImage) -> None:
-        """Send rows, and let the recorder take and write them."""
-        for row in rows:
-            assert send(self.rows, row)
-        self.recorder._gather()
-        self.recorder.step()
-
-    def close(self) -> None:
-        """Let go of everything."""
-        self.rows.close()
-        self.inbox.close()
-        self.ledger.close()
-
-    @property
-    def connection(self) -> sqlite3.Connection:
-        """The database as it is written now."""
-        return self.ledger.connection
 
 
 @pytest.fixture
