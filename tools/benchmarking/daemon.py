@@ -39,10 +39,10 @@ class Bench:
     metrics_port: int
 
 
-def set_up(station: Station, folder: Path, **changes: dict[str, Any]) -> Bench:
+def set_up(station: Station, folder: Path, **changes: dict[str, Any] | str) -> Bench:
     """Write the station below `folder`: as it is, but on the simulated camera, free ports and records of its own.
 
-    changes: settings by section, over what the station says.
+    changes: settings by section, over what the station says. It listens on the loopback only, without keys.
     """
     raw = station.model_dump(mode="json")
     results, queries, port = (free_port() for _ in range(3))
@@ -52,8 +52,9 @@ def set_up(station: Station, folder: Path, **changes: dict[str, Any]) -> Bench:
         "queries": f"tcp://127.0.0.1:{queries}",
         "metrics_port": port,
     }
+    raw["security"] = {**raw["security"], "curve": "off"}
     for section, values in {"records": {"folder": str(folder / "records")}, **changes}.items():
-        raw[section] = {**raw[section], **values}
+        raw[section] = values if isinstance(values, str) else {**raw[section], **values}
     path = folder / f"{station.station}.yaml"
     path.write_text(yaml.safe_dump(raw), encoding="utf-8")
     return Bench(
