@@ -289,7 +289,7 @@ class Pipeline:
                 rows=rows,
                 images=images,
                 note=Noting(self._records.journal, self.meters),
-                tracker=make_tracker(self._station.tracking),
+                tracker=make_tracker(self._station.tracking, self._left_over()),
                 announce=partial(self._announce, topics),
                 tell_reject=topics.tell_reject,
                 keep_image=ImagePolicy(self._station.records.passed_image_every),
@@ -299,6 +299,11 @@ class Pipeline:
             )
             ready()
             loop.run(stop, _every(HEARTBEAT_S, lambda: topics.heartbeat(self.heartbeat.message())))
+
+    def _left_over(self) -> list[Verdict]:
+        """What an earlier run was to reject and, killed, told nobody."""
+        with RecordReader(self._folder) as reader:
+            return [part.verdict for part in reader.untold()]
 
     def _announce(self, topics: Topics, verdict: Verdict) -> None:
         begun_ns = time.monotonic_ns()

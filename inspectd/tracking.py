@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from inspectd.messages import Action, Command, Position, Reject, Trigger, Verdict
 
 NEIGHBOURS = 64
+MOST_HELD = 10_000
+KILLED = "the daemon was killed before the command left"
 NS_PER_MS = 1_000_000
 
 
@@ -77,15 +79,19 @@ class Tracker:
 
     course: None where rejects are not tracked: then verdicts pass through as they are, and are told at once.
     lead_ns: how long a command takes to the actuator, its reaction included. hold: keep each command until its window
-    opens less the lead, instead of telling it with the verdict.
+    opens less the lead, instead of telling it with the verdict; of more than MOST_HELD the first leave early.
+    left_over: verdicts whose reject an earlier run held and never told; reported as missed.
     """
 
-    def __init__(self, course: Course | None, *, lead_ns: int = 0, hold: bool = False) -> None:
+    def __init__(
+        self, course: Course | None, *, lead_ns: int = 0, hold: bool = False, left_over: Sequence[Verdict] = ()
+    ) -> None:
         self._course = course
         self._lead_ns = lead_ns
         self._hold = hold
         self._passing: OrderedDict[int, _Passing] = OrderedDict()
         self._held: list[tuple[int, int, Verdict]] = []  # by trigger: the first is the nearest to the actuator
+        self._left_over = tuple(left_over)
         self.missed = 0
         self.overlaps = 0  # pairs of an accepted and a rejected part in one window
 
@@ -142,6 +148,11 @@ class Tracker:
         return list(self._release(now_ns, everything=True))
 
     def _release(self, now_ns: int, *, everything: bool) -> Iterator[Verdict]:
+        left_over, self._left_over = self._left_over, ()
+        self.missed += len(left_over)
+        for verdict in left_over:
+            reject = verdict.reject or Reject(command=Command.MISSED)
+            yield replace(verdict, reject=replace(reject, command=Command.MISSED, detail=KILLED))
         while self._course is not None and self._held:
             verdict = self._held[0][2]
             reject = self._reject(self._course, verdict, now_ns)
@@ -164,7 +175,7 @@ class Tracker:
             late_ms = (now_ns + self._lead_ns - window.closes_ns) / NS_PER_MS
             command, detail = Command.MISSED, f"the command would act {late_ms:.1f} ms after its window"
         elif self._hold and window.opens_ns is not None and now_ns < window.opens_ns - self._lead_ns:
-            command = Command.HELD
+            command = Command.HELD if len(self._held) <= MOST_HELD else Command.SCHEDULED
         return Reject(
             command=command,
             opens_ns=window.opens_ns,

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inspectd.encoder import ByEncoder
+from inspectd.messages import Verdict
 from inspectd.sections import TrackingSettings
 from inspectd.tracking import ByDelay, Course, Tracker
 
 NS_PER_MS = 1_000_000
 
 
-def make_tracker(settings: TrackingSettings) -> Tracker:
-    """The tracker that the settings describe; one that lets every verdict through where nothing is tracked."""
-    return Tracker(_course(settings), lead_ns=round(settings.lead_ms * NS_PER_MS), hold=settings.send == "at_window")
+def make_tracker(settings: TrackingSettings, left_over: Sequence[Verdict]) -> Tracker:
+    """The tracker that the settings describe; one that lets every verdict through where nothing is tracked.
+
+    left_over: verdicts whose reject an earlier run held and never told.
+    """
+    lead_ns = round(settings.lead_ms * NS_PER_MS)
+    return Tracker(_course(settings), lead_ns=lead_ns, hold=settings.send == "at_window", left_over=left_over)
 
 
 def _course(settings: TrackingSettings) -> Course | None:

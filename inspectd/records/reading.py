@@ -40,6 +40,12 @@ class RecordReader:
         """The newest `count` parts, by rising seq. Raises StorageError."""
         return self._select(" ORDER BY parts.seq DESC LIMIT ?", (count,))[::-1]
 
+    def untold(self, look_back: int = 10_000) -> list[StoredPart]:
+        """Held rejects among the newest parts that were never told: a kill came first. Raises StorageError."""
+        newest = " WHERE parts.seq > (SELECT max(seq) FROM parts) - ? AND told_rejects.seq IS NULL "
+        held = "AND json_extract(parts.reject, '$.command') = 'held' ORDER BY parts.seq"
+        return self._select(newest + held, (look_back,))
+
     def newest(self) -> int:
         """The largest recorded sequence number, 0 where there is none. Raises StorageError."""
         self._follow()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from line_values import MS, trigger, verdict
 
+from inspectd import tracking
 from inspectd.messages import Action, Command, Outcome, Reject, Verdict
-from inspectd.tracking import ByDelay, Tracker
+from inspectd.tracking import KILLED, ByDelay, Tracker
 
 
 def tracker(*, delay_ms: float = 200, window_ms: float = 10, lead_ms: float = 5, hold: bool = False) -> Tracker:
@@ -135,3 +137,26 @@ def test_without_tracking_verdicts_pass_through_as_they_are() -> None:
     rule.on_trigger(trigger(1))
     assert rule.on_verdict(plain, MS) is plain
     assert rule.due(MS) == rule.close(MS) == []
+
+
+def test_what_a_killed_run_held_is_reported_as_missed_once() -> None:
+    """Tracked or not: nobody can tell any more where the part is."""
+    for course in (None, ByDelay(delay_ns=200 * MS, window_ns=10 * MS)):
+        held = replace(judged(7, 0), reject=Reject(command=Command.HELD, opens_ns=200 * MS))
+        rule = Tracker(course, left_over=[held])
+        (told,) = rule.due(MS)
+        assert command(told) == Reject(command=Command.MISSED, opens_ns=200 * MS, detail=KILLED)
+        assert rule.due(2 * MS) == []
+        assert rule.missed == 1
+
+
+def test_no_more_than_so_many_commands_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded: beyond that the earliest leave before their time, with their window."""
+    monkeypatch.setattr(tracking, "MOST_HELD", 3)
+    rule = tracker(delay_ms=10_000, hold=True)
+    early = []
+    for seq in range(8):
+        given(rule, seq, seq * 10)
+        early += rule.due((seq * 10 + 20) * MS)
+    assert [(told.seq, command(told).command) for told in early] == [(seq, Command.SCHEDULED) for seq in range(5)]
+    assert rule.held == 3

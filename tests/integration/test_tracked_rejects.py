@@ -21,6 +21,7 @@ from test_daemon import PATIENCE_S, ROOT, Daemon, daemon
 from inspectd.messages import Command
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
+from inspectd.tracking import KILLED
 from inspectd.wire.client import ask
 from inspectd.wire.public import schema
 
@@ -248,3 +249,23 @@ def test_the_bridge_shows_the_schedule(tmp_path: Path) -> None:
         running.end()
     assert re.search(r"-> reject in \d+\.\d ms for 15\.0 ms$", done.stdout, re.MULTILINE)
     assert "schema" not in done.stderr
+
+
+def test_what_a_killed_daemon_held_is_reported_by_the_next(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """SIGKILL with a command held: the next start logs, counts and records it as missed, once."""
+    tracking = {**DELAY, "delay_ms": 60_000, "send": "at_window"}
+    with daemon(tmp_path, score=BAD, trigger=by_messages(), tracking=tracking) as running:
+        around = line(running)
+        around.send(part_id="held")
+        assert around.next("result")["reject"]["command"] == "held"
+        running.end(signal.SIGKILL)
+    logged = []
+    for _ in range(2):
+        with daemon(tmp_path, score=BAD) as running:
+            line(running)
+            _code, log = running.end()
+        logged += [entry["part_id"] for entry in log if entry["event"] == "reject missed: the part goes on"]
+    assert logged == ["held"]
+    told = recorded(running)["held"].told
+    assert told is not None
+    assert (told.reject.command, told.reject.detail) == (Command.MISSED, KILLED)
