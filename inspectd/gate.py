@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Literal
 
 from inspectd.decide import Decision, decide
@@ -30,11 +31,17 @@ NS_PER_MS = 1_000_000
 Answer = Verdict | LateScores
 
 
+def _ordinary(seq: int, trigger_ns: int) -> str:
+    """No part is known to be bad."""
+    return ""
+
+
 class Gate:
     """Triggers in, answers out. Remembers what it decided, so that a second answer to a part is refused and counted.
 
     Events may come in any order: scores that overtake their trigger wait for it. `memory` bounds how many decided and
-    how many early parts are remembered; anything older counts as decided.
+    how many early parts are remembered; anything older counts as decided. `challenge_of` (seq, trigger_ns) names a part
+    that is known to be bad.
     """
 
     def __init__(
@@ -43,8 +50,10 @@ class Gate:
         thresholds: Thresholds,
         bundle_hash: str,
         invalid_action: Literal["accept", "reject", "stop"],
+        challenge_of: Callable[[int, int], str] = _ordinary,
         memory: int = MEMORY,
     ) -> None:
+        self._challenge_of = challenge_of
         self._thresholds = thresholds
         self._bundle_hash = bundle_hash
         self._actions = {
@@ -182,6 +191,7 @@ class Gate:
             deadline_ns=trigger.deadline_ns,
             label="" if cause is None else cause.label,
             encoder=trigger.encoder,
+            challenge=self._challenge_of(trigger.seq, trigger.trigger_ns),
         )
 
 

@@ -169,7 +169,10 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """The one answer to one trigger. `reject`: of a tracked part that is to be taken off, else None."""
+    """The one answer to one trigger. `reject`: of a tracked part that is to be taken off, else None.
+
+    challenge: the name of a part that is known to be bad (`inspectd challenge`), empty for an ordinary one.
+    """
 
     station: str
     seq: int
@@ -192,6 +195,7 @@ class Verdict:
     label: str = ""
     encoder: int | None = None
     reject: Reject | None = None
+    challenge: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ import zmq
 
 from engines.runtimes import Runtime
 from inspectd.camera import Acquisition, AcquisitionPlan, Camera
+from inspectd.challenge import ChallengeDesk, ChallengeReminder
 from inspectd.config import Station
 from inspectd.errors import InspectdError
 from inspectd.gate import Gate, margin_ns
@@ -24,12 +25,14 @@ from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
 from inspectd.locate import LocateFault, Locator
-from inspectd.messages import Image, Pose, Thresholds, Verdict
+from inspectd.messages import Image, Pose, Record, Thresholds, Verdict
 from inspectd.outputs.queries import Queries, RecentMaps
 from inspectd.outputs.rejects import make_tracker
 from inspectd.outputs.topics import PUBLISHED_BOUND, Topics
+from inspectd.records.challenges import to_note
 from inspectd.records.images import ImageKeeper, ImagePolicy
 from inspectd.records.journal import Noting
+from inspectd.records.ledger import Note
 from inspectd.records.opening import Records
 from inspectd.records.reading import RecordReader
 from inspectd.records.recorder import Recorder
@@ -135,6 +138,8 @@ class Pipeline:
         self.meters = Meters()
         self._drift = DriftMonitor(station.drift, self.meters.registry)
         self._drift.adopt(engine.bundle_hash, engine.reference)
+        self._challenges = ChallengeDesk(lambda: self._records.sequence.upcoming, engine.bundle_hash)
+        self._reminder = ChallengeReminder(self._folder, engine.bundle_hash, station.challenge.every_hours)
         info = engine.runtime.info
         self.heartbeat = Heartbeat(
             self.meters,
@@ -142,7 +147,7 @@ class Pipeline:
             bundle_hash=engine.bundle_hash,
             engine=f"{info.runtime} {info.version} {info.precision} {info.device}",
             patience_s={row.stage: row.patience_s + _patience(station, row.stage) for row in TABLE},
-            concerns={"drift": self._drift},
+            concerns={"drift": self._drift, "challenge": self._reminder},
         )
         self._maps = RecentMaps()
         paced = station.trigger.source == "camera" and station.camera.kind in FOOTAGE
@@ -188,6 +193,7 @@ class Pipeline:
         self._go.set()
         while not should_stop() and not self._something_ended.wait(POLL_S):
             each_turn()
+            self._reminder.refresh()
         for worker in [*self._door.workers, *self._workers.values()]:
             if worker.error is not None:
                 raise StageFailed(worker.name, worker.error) from worker.error
@@ -282,6 +288,7 @@ class Pipeline:
                 thresholds=self._engine.thresholds,
                 bundle_hash=self._engine.bundle_hash,
                 invalid_action=self._station.line.invalid_action,
+                challenge_of=self._challenges.name_of,
             )
             loop = GateLoop(
                 gate,
@@ -329,10 +336,18 @@ class Pipeline:
                 settle=self._records.journal.settle,
                 prepare=self._records.prepare,
                 meters=self.meters,
-                watch=self._drift.take,
+                watch=self._watch,
             )
             ready()
             recorder.run(stop)
+            if (challenge := self._challenges.close()) is not None:
+                ledger.write([to_note(challenge)])
+
+    def _watch(self, record: Record) -> list[Note]:
+        """What else looks at each recorded part; what is to be written of it."""
+        self._drift.take(record)
+        challenge = self._challenges.take(record)
+        return [] if challenge is None else [to_note(challenge)]
 
     def _keep_images(self, stop: Event, ready: Callable[[], None]) -> None:
         with (
@@ -352,6 +367,7 @@ class Pipeline:
                 socket,
                 results=partial(_recorded, reader),
                 status=self.heartbeat.message,
+                challenge=self._challenges.begin,
                 maps=self._maps,
                 meters=self.meters,
             )

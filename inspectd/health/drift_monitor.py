@@ -51,9 +51,9 @@ class DriftMonitor:
             log.warning("drift is not watched", why=off)
 
     def take(self, record: Record) -> None:
-        """Take in a recorded part; it counts where it passed, and was judged by the adopted bundle."""
+        """Take in a recorded part; it counts where it passed, was no challenge, and the adopted bundle judged."""
         verdict = record.verdict
-        if verdict.outcome is not Outcome.PASS:
+        if verdict.outcome is not Outcome.PASS or verdict.challenge:
             return
         with self._lock:
             if self._watch is None or verdict.bundle_hash != self._bundle_hash:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event, Lock
 
 import numpy as np
@@ -11,16 +11,18 @@ import structlog
 import zmq
 from numpy.typing import NDArray
 
-from inspectd.errors import StorageError
+from inspectd.errors import InspectdError
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.messages import Verdict
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import (
+    AskChallenge,
     AskMap,
     AskResults,
     AskStatus,
     Json,
     Question,
+    answer_challenge,
     answer_error,
     answer_map,
     answer_results,
@@ -63,7 +65,8 @@ class Queries:
     """Answers questions; a malformed one gets a clear answer too. One thread.
 
     results(first, last, limit): recorded verdicts by rising seq, and the newest recorded seq; raises StorageError.
-    status: the heartbeat's message.
+    status: the heartbeat's message. challenge(names, by, patience_s): begins one, returns its first and last number;
+    raises InspectdError.
     """
 
     def __init__(
@@ -72,11 +75,12 @@ class Queries:
         *,
         results: Callable[[int, int, int], tuple[list[Verdict], int]],
         status: Callable[[], Json],
+        challenge: Callable[[Sequence[str], str, float], tuple[int, int]],
         maps: RecentMaps,
         meters: Meters,
     ) -> None:
         self._socket = socket
-        self._results, self._status, self._maps = results, status, maps
+        self._results, self._status, self._challenge, self._maps = results, status, challenge, maps
         self._meters = meters
 
     def run(self, stop: Event) -> None:
@@ -95,7 +99,7 @@ class Queries:
             return
         try:
             answer = self._answer(parse_question(body))
-        except (WireError, StorageError) as error:
+        except (WireError, InspectdError) as error:
             self._meters.count(Count.QUERIES_REFUSED)
             answer = [to_bytes(answer_error(str(error)))]
         except Exception as error:  # the stage loop: no question may take the stage down
@@ -110,6 +114,10 @@ class Queries:
     def _answer(self, question: Question) -> list[bytes]:
         if isinstance(question, AskStatus):
             return [to_bytes(answer_status(self._status()))]
+        if isinstance(question, AskChallenge):
+            first_seq, last_seq = self._challenge(question.names, question.by, question.patience_s)
+            log.warning("a challenge begins", by=question.by, first_seq=first_seq, last_seq=last_seq)
+            return [to_bytes(answer_challenge(first_seq, last_seq))]
         if isinstance(question, AskMap):
             anomaly_map = self._maps.get(question.seq)
             if anomaly_map is None:

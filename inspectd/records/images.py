@@ -29,8 +29,8 @@ class ImagePolicy:
         self._passed = 0
 
     def __call__(self, verdict: Verdict) -> bool:
-        """True where this part's image is kept; counts the passed ones."""
-        if verdict.outcome is not Outcome.PASS:
+        """True where this part's image is kept, as that of a challenge part always is; counts the passed ones."""
+        if verdict.outcome is not Outcome.PASS or verdict.challenge:
             return True
         self._passed += 1
         return self._every > 0 and (self._passed - 1) % self._every == 0

@@ -17,6 +17,7 @@ _NEW_COLUMNS = (
     ("parts", "sharpness REAL"),
     ("parts", "encoder INTEGER"),
     ("parts", "reject TEXT"),
+    ("parts", "challenge TEXT"),
     ("images", "sha256 TEXT"),
     ("images", "deleted_wall_ns INTEGER"),
 )

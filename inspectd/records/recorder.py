@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Event
 
 import structlog
@@ -34,7 +34,8 @@ class Recorder:
     """Inbox -> database. What the disk refuses is kept in memory and tried again each second, up to 20 000 rows.
 
     settle: told the numbers whose rows need no journal any more. prepare: moves the reserves of sequence numbers and
-    journal on (it blocks for the disk, so it is done here). watch: sees each record as it comes, before it is written.
+    journal on (it blocks for the disk, so it is done here). watch: sees each record before it is written; notes to be
+    written after it.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Recorder:
         settle: Callable[[list[int]], None],
         prepare: Callable[[], None],
         meters: Meters,
-        watch: Callable[[Record], None] | None = None,
+        watch: Callable[[Record], Sequence[Note]] | None = None,
     ) -> None:
         self._ledger = ledger
         self._inbox = inbox
@@ -127,7 +128,7 @@ class Recorder:
                 self._unwritten.append(row)
                 _log(row)
                 if isinstance(row, Record) and self._watch is not None:
-                    self._watch(row)
+                    self._unwritten.extend(self._watch(row))
             elif (left_ns := end_ns - time.monotonic_ns()) <= 0 or not self._inbox.poll(max(1, left_ns // 1_000_000)):
                 return
 

@@ -93,6 +93,7 @@ def _part(record: Record) -> dict[str, Value]:
         "sharpness": _stored(record.sharpness),
         "encoder": verdict.encoder,
         "reject": _reject_to_json(verdict.reject) if verdict.reject else None,
+        "challenge": verdict.challenge or None,
     }
 
 
@@ -141,6 +142,7 @@ def _verdict(found: dict[str, Any]) -> Verdict:
         label=found["label"],
         encoder=found["encoder"],
         reject=None if found["reject"] is None else _reject_from_json(found["reject"]),
+        challenge=found["challenge"] or "",
     )
 
 

@@ -37,7 +37,8 @@ CREATE TABLE parts (
     brightness REAL,
     sharpness REAL,
     encoder INTEGER,
-    reject TEXT
+    reject TEXT,
+    challenge TEXT
 );
 CREATE INDEX parts_by_time ON parts (trigger_wall_ns);
 CREATE INDEX parts_by_name ON parts (part_id);
@@ -88,7 +89,7 @@ COLUMNS = {
         "seq, station, part_id, outcome, reason, detail, action, part_score, region_scores, part_threshold, "
         "region_thresholds, bundle_hash, trigger_wall_ns, trigger_ns, captured_ns, located_ns, scored_ns, verdict_ns, "
         "deadline_ns, label, source, pose_x_px, pose_y_px, pose_angle_deg, pose_scale, brightness, sharpness, encoder, "
-        "reject"
+        "reject, challenge"
     ),
     Kind.LATE: "seq, part_score, region_scores, scored_ns",
     Kind.TOLD: "seq, reject, told_ns",

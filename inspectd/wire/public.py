@@ -24,6 +24,9 @@ VERSION = 1
 MAX_QUESTION_BYTES = 4096
 MAX_MESSAGE_BYTES = 1 << 22
 MAX_SEQ = 1 << 62
+MAX_CHALLENGE_PARTS = 100
+MAX_NAME = 64
+MAX_PATIENCE_S = 86_400
 SCHEMAS = ("result", "reject", "missed", "health", "question", "answer")
 Json = dict[str, Any]
 
@@ -48,7 +51,16 @@ class AskMap:
     seq: int
 
 
-Question = AskResults | AskStatus | AskMap
+@dataclass(frozen=True, slots=True)
+class AskChallenge:
+    """The next parts are these known-bad ones; by: who says so; patience_s: how long they may take."""
+
+    names: tuple[str, ...]
+    by: str
+    patience_s: int
+
+
+Question = AskResults | AskStatus | AskMap | AskChallenge
 
 
 def schema(name: str) -> Json:
@@ -114,6 +126,7 @@ def result(verdict: Verdict) -> Json:
         "label": verdict.label,
         "encoder": verdict.encoder,
         "reject": None if verdict.reject is None else _reject_of(verdict, verdict.reject),
+        "challenge": verdict.challenge,
     }
 
 
@@ -183,6 +196,11 @@ def answer_map(seq: int, anomaly_map: NDArray[np.float32]) -> Json:
     return {**_head("inspectd.answer"), "answer": "map", "seq": seq, "shape": list(anomaly_map.shape), "dtype": "<f4"}
 
 
+def answer_challenge(first_seq: int, last_seq: int) -> Json:
+    """A challenge has begun: its parts are those with these numbers."""
+    return {**_head("inspectd.answer"), "answer": "challenge", "first_seq": first_seq, "last_seq": last_seq}
+
+
 def answer_error(error: str) -> Json:
     """Why a question was not answered."""
     return {**_head("inspectd.answer"), "answer": "error", "error": error}
@@ -210,18 +228,21 @@ def from_bytes(data: bytes, schema_name: str) -> Json:
 
 
 def parse_question(data: bytes) -> Question:
-    """Read {"ask": "results", "from_seq", "to_seq"}, {"ask": "status"} or {"ask": "map", "seq"}. Raises WireError."""
+    """Read {"ask": "results", "from_seq", "to_seq"}, {"ask": "status"}, {"ask": "map", "seq"} or {"ask": "challenge",
+    "names", "by", "patience_s"}. Raises WireError."""
     if len(data) > MAX_QUESTION_BYTES:
         raise WireError(f"a question has at most {MAX_QUESTION_BYTES} bytes, this one {len(data)}")
     asked = _object(data)
     if asked.pop("version", VERSION) != VERSION:
         raise WireError(f"this daemon answers version {VERSION}")
     kind = asked.pop("ask", None)
+    if kind == "challenge":
+        return _challenge(asked)
     fields = {"results": ("from_seq", "to_seq"), "status": (), "map": ("seq",)}.get(
         kind if isinstance(kind, str) else ""
     )
     if fields is None:
-        raise WireError('"ask" must be "results", "status" or "map"')
+        raise WireError('"ask" must be "results", "status", "map" or "challenge"')
     if asked.keys() != set(fields):
         raise WireError(f'"{kind}" takes {" and ".join(fields) or "no further field"}')
     numbers = [asked[name] for name in fields]
@@ -234,6 +255,22 @@ def parse_question(data: bytes) -> Question:
     if numbers[1] < numbers[0]:
         raise WireError("to_seq is less than from_seq")
     return AskResults(numbers[0], numbers[1])
+
+
+def _challenge(asked: Json) -> AskChallenge:
+    if asked.keys() != {"names", "by", "patience_s"}:
+        raise WireError('"challenge" takes names, by and patience_s')
+    names, by, patience_s = asked["names"], asked["by"], asked["patience_s"]
+    if not isinstance(names, list) or not 1 <= len(names) <= MAX_CHALLENGE_PARTS:
+        raise WireError(f"names must be a list of 1 to {MAX_CHALLENGE_PARTS} names")
+    for text in (*names, by):
+        if not isinstance(text, str) or not 1 <= len(text) <= MAX_NAME or not text.isprintable():
+            raise WireError(f"names, and who challenges, have 1 to {MAX_NAME} printable characters")
+    if len(set(names)) != len(names):
+        raise WireError("names must differ")
+    if type(patience_s) is not int or not 1 <= patience_s <= MAX_PATIENCE_S:
+        raise WireError(f"patience_s must be a whole number from 1 to {MAX_PATIENCE_S}")
+    return AskChallenge(tuple(names), by, patience_s)
 
 
 def _object(data: bytes) -> Json:
