@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import time
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from inspectd.camera import Shot
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
+from inspectd.cameras.headers import claimed_size
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
 from inspectd.sections import FolderCameraSettings
 
 JPEG_MAGIC = b"\xff\xd8"
+MAX_PIXELS = 64_000_000  # as in calibration
+MAX_FILE_BYTES = 1 << 29
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
@@ -67,14 +71,20 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_image(file: Path) -> Image:
-    """Decode one image file to (H, W, 3) uint8 RGB. Raises CameraError that names the file."""
+    """Decode one image file to (H, W, 3) uint8 RGB. Raises CameraError that names the file.
+
+    What its header claims is checked before anything is unpacked: at most MAX_PIXELS.
+    """
+    data = _read(file)
     try:
-        data = np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise CameraError(f"{file}: cannot be read: {error.strerror}") from error
+        width, height = claimed_size(data.data)
+    except ValueError as error:
+        raise CameraError(f"{file}: {error}") from error
+    if width * height > MAX_PIXELS:
+        raise CameraError(f"{file}: {width}x{height} pixels; the most is {MAX_PIXELS // 1_000_000} megapixels")
     try:
         with quiet_opencv():
-            native = cv2.imdecode(data, _flags(data)) if data.size else None
+            native = cv2.imdecode(data, _flags(data))
     except cv2.error as error:
         raise CameraError(f"{file}: cannot be decoded: {error.err}") from error
     if native is None:
@@ -83,6 +93,19 @@ def read_image(file: Path) -> Image:
         return to_rgb(native)
     except ValueError as error:
         raise CameraError(f"{file}: {error}") from error
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    """The bytes of a regular file: a pipe named like an image would be waited for without end."""
+    try:
+        found = file.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise CameraError(f"{file}: is no file")
+        if found.st_size > MAX_FILE_BYTES:
+            raise CameraError(f"{file}: {found.st_size} bytes; the most is {MAX_FILE_BYTES}")
+        return np.fromfile(file, np.uint8)
+    except OSError as error:
+        raise CameraError(f"{file}: cannot be read: {error.strerror}") from error
 
 
 def _flags(data: NDArray[np.uint8]) -> int:

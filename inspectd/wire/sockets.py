@@ -14,7 +14,7 @@ from inspectd.wire.stages import Message, decode, encode
 
 ZERO_COPY_FROM_BYTES = 4096
 MAX_FOREIGN_BYTES = 1 << 13
-WAITING_SUBSCRIPTIONS = 100
+MAX_SUBSCRIPTION_BYTES = 512  # a topic of ours, or a CURVE handshake; each byte of a subscription costs 46 here
 HANDSHAKE_MS = 3000
 GOODBYE_MS = 500
 
@@ -52,10 +52,8 @@ def bind(
         raise EndpointError(f"{endpoint}: Address already in use; is another daemon running? change `outputs`")
     socket = context.socket(kind)
     socket.set_hwm(bound)
-    if kind == zmq.PUB:
-        socket.rcvhwm = WAITING_SUBSCRIPTIONS
     socket.linger = GOODBYE_MS
-    socket.setsockopt(zmq.MAXMSGSIZE, MAX_FOREIGN_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES if kind == zmq.PUB else MAX_FOREIGN_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
     if "[" in endpoint:
         socket.setsockopt(zmq.IPV6, 1)
