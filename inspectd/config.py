@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from engines.settings import (
@@ -37,6 +36,9 @@ from inspectd.sections import (
     TriggerSettings,
     on_loopback,
 )
+from inspectd.yaml_file import one_line, read_mapping
+
+MOST_FAULTS = 10
 
 
 class Station(Settings):
@@ -137,14 +139,7 @@ def watchdog_period_s() -> float | None:
 def load_station(name_or_path: str) -> Station:
     """Read a station by name (`smdc`) or by path (`./my.yaml`). Raises SettingsError with one line."""
     path = _find(name_or_path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(raw, dict):
-        raise SettingsError(f"{path}: expected settings at the top level, found {type(raw).__name__}")
+    raw = read_mapping(path)
     try:
         return Station.model_validate(raw)
     except ValidationError as error:
@@ -166,8 +161,11 @@ def _find(name_or_path: str) -> Path:
 def _one_line(error: ValidationError) -> str:
     """'a.b: what is wrong' for each fault, joined by '; '."""
     parts = []
-    for fault in error.errors():
+    faults = error.errors(include_url=False, include_context=False, include_input=False)
+    for fault in faults[:MOST_FAULTS]:
         where = ".".join(str(step) for step in fault["loc"])
         what = "unknown setting" if fault["type"] == "extra_forbidden" else fault["msg"].removeprefix("Value error, ")
-        parts.append(f"{where}: {what}" if where else what)
+        parts.append(one_line(f"{where}: {what}" if where else what))
+    if len(faults) > MOST_FAULTS:
+        parts.append(f"and {len(faults) - MOST_FAULTS} more")
     return "; ".join(parts)
