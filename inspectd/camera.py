@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Semaphore
 from typing import Protocol
 
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.messages import Fault, Frame, Image, Position, Reason, Trigger
-from inspectd.triggers import Ask, TriggerSource
-from inspectd.wire.sockets import Socket, send
+from inspectd.messages import Fault, Frame, Image, Reason, Trigger
+from inspectd.register import Register
+from inspectd.triggers import Ask
+from inspectd.wire.sockets import Socket, receive, send
 
 NS_PER_MS = 1_000_000
 PATIENCE_S = 0.1
@@ -48,19 +48,18 @@ class Camera(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquisitionPlan:
-    """How parts are taken: from which station, by when they must be judged, how long the camera may take, how many."""
+    """How parts are taken: how long the camera may take, and how many parts where each image is one (None: no end)."""
 
-    station: str
-    deadline_ms: float
     frame_timeout_ms: float
     max_parts: int | None = None
 
 
 class Acquisition:
-    """Names and numbers each part once, tells the gate before it asks the camera, hands the frame on without copying.
+    """Asks the camera for each registered part, and hands the frame on without copying. One thread.
 
-    triggers: None where each image that arrives is a part. room: taken for each part and given back with its verdict,
-    where footage must not be read faster than it is judged; None where the line sets the pace. gate, frames: sockets.
+    triggers: the queue of registered parts; None where each image that arrives is a part, which `register` then takes
+    in. room: taken for each part and given back with its verdict, where footage must not be read faster than it is
+    judged; None where the line sets the pace. gate, frames: sockets.
     """
 
     def __init__(
@@ -68,8 +67,8 @@ class Acquisition:
         plan: AcquisitionPlan,
         *,
         camera: Camera,
-        triggers: TriggerSource | None,
-        next_seq: Callable[[], int],
+        triggers: Socket | None,
+        register: Register,
         gate: Socket,
         frames: Socket,
         room: Semaphore | None,
@@ -78,38 +77,36 @@ class Acquisition:
         self._plan = plan
         self._camera = camera
         self._triggers = triggers
-        self._next_seq = next_seq
+        self._register = register
         self._gate, self._frames = gate, frames
         self._room = room
         self._meters = meters
-        self._parts = 0
         self._errors = 0
 
     def run(self, stop: Event) -> None:
-        """Take parts until `stop` is set, the footage ends or the planned number is reached."""
-        while not stop.is_set() and self._parts != self._plan.max_parts:
+        """Take parts until `stop` is set and none waits, the footage ends or the planned number is reached."""
+        while not self._is_over(stop):
             self._meters.beat(Stage.ACQUIRE)
             if self._room is not None and not self._room.acquire(timeout=PATIENCE_S):
                 continue
-            before = self._parts
-            goes_on = self._take_on_arrival(stop) if self._triggers is None else self._take_on_trigger(stop)
-            if self._room is not None and self._parts == before:
+            before = self._register.parts
+            triggers = self._triggers
+            goes_on = self._take_on_arrival(stop) if triggers is None else self._take_on_trigger(triggers, stop)
+            if self._room is not None and self._register.parts == before:
                 self._room.release()
             if not goes_on:
                 return
 
-    def _take_on_trigger(self, stop: Event) -> bool:
-        """Wait for a trigger, then ask the camera; False at the end of the footage."""
-        ask = self._triggers.next(stop) if self._triggers is not None else None
-        if ask is None:
-            return True
-        if isinstance(ask, Position):
-            send(self._gate, ask)  # one that is lost to a full queue costs precision, no part
-            return True
-        trigger = self._register(ask)
-        if time.monotonic_ns() >= trigger.deadline_ns:
-            self._fault(trigger, Reason.NO_FRAME, "the camera was still busy with the parts before")
-            return True
+    def _is_over(self, stop: Event) -> bool:
+        if self._triggers is not None:
+            return stop.is_set() and not self._triggers.poll(0)
+        return stop.is_set() or self._register.parts == self._plan.max_parts
+
+    def _take_on_trigger(self, triggers: Socket, stop: Event) -> bool:
+        """Wait for a registered part, then ask the camera; False at the end of the footage."""
+        trigger = receive(triggers) if triggers.poll(round(PATIENCE_S * 1000)) else None
+        if not isinstance(trigger, Trigger) or time.monotonic_ns() >= trigger.deadline_ns:
+            return True  # the camera was busy with the parts before for so long that the gate has answered
         try:
             self._hand_over(trigger, self._fresh_shot(trigger))
         except EndOfFootage as end:
@@ -132,29 +129,10 @@ class Acquisition:
         except CameraTimeout:
             return True
         except CameraError as error:
-            self._camera_error(self._register(Ask(time.monotonic_ns())), error, stop)
+            self._camera_error(self._register.enter(Ask(time.monotonic_ns())), error, stop)
             return True
-        self._hand_over(self._register(Ask(shot.captured_ns)), shot)
+        self._hand_over(self._register.enter(Ask(shot.captured_ns)), shot)
         return True
-
-    def _register(self, ask: Ask) -> Trigger:
-        """Give the part its number and name, and tell the gate. RuntimeError where the gate has stopped taking any."""
-        seq = self._next_seq()
-        age_ns = time.monotonic_ns() - ask.due_ns
-        trigger = Trigger(
-            station=self._plan.station,
-            seq=seq,
-            part_id=ask.part_id or f"{self._plan.station}-{seq}",
-            trigger_ns=ask.due_ns,
-            trigger_wall_ns=time.time_ns() - age_ns,
-            deadline_ns=ask.due_ns + round(self._plan.deadline_ms * NS_PER_MS),
-            encoder=ask.encoder,
-        )
-        if not send(self._gate, trigger):
-            raise RuntimeError("the gate's inbox is full: the gate has stopped")
-        self._parts += 1
-        self._meters.count(Count.TRIGGERS)
-        return trigger
 
     def _fresh_shot(self, trigger: Trigger) -> Shot:
         """The first image taken after the trigger; older ones, from a camera's own buffer, are thrown away."""

@@ -24,12 +24,12 @@ from inspectd.health.drift_monitor import DriftMonitor
 from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
+from inspectd.intake import Intake
 from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Image, Pose, Record, Thresholds, Verdict
 from inspectd.outputs.queries import Queries, RecentMaps
 from inspectd.outputs.rejects import make_tracker
 from inspectd.outputs.topics import PUBLISHED_BOUND, Topics
-from inspectd.records.challenges import to_note
 from inspectd.records.images import ImageKeeper, ImagePolicy
 from inspectd.records.journal import Noting
 from inspectd.records.ledger import Note
@@ -37,12 +37,14 @@ from inspectd.records.opening import Records
 from inspectd.records.reading import RecordReader
 from inspectd.records.recorder import Recorder
 from inspectd.records.retention import Retention
+from inspectd.register import Register
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
-from inspectd.wire.sockets import Context, pull, push
+from inspectd.wire.sockets import Context, Socket, pull, push
 from inspectd.worker import Worker
 
-FRAMES, GATE, ROWS, IMAGES = "inproc://frames", "inproc://gate", "inproc://rows", "inproc://images"
+PARTS, FRAMES, GATE = "inproc://parts", "inproc://frames", "inproc://gate"
+ROWS, IMAGES = "inproc://rows", "inproc://images"
 RESULTS, QUERIES, TRIGGERS = "outputs.results", "outputs.queries", "trigger.endpoint"
 
 
@@ -62,7 +64,8 @@ class Row:
 
 TABLE = (
     #   stage          reads      bound   writes                  patience_s
-    Row(Stage.ACQUIRE, TRIGGERS, 1_000, (FRAMES, GATE), 2.0),  # . names and numbers each part; camera -> frame
+    Row(Stage.TRIGGER, TRIGGERS, 1_000, (PARTS, GATE), 2.0),  # .. names and numbers each part, and tells the gate
+    Row(Stage.ACQUIRE, PARTS, 1_000, (FRAMES, GATE), 2.0),  # .... camera -> frame
     Row(Stage.INSPECT, FRAMES, 4, (GATE,), 2.0),  # .............. frame -> locate -> engine -> scores
     Row(Stage.GATE, GATE, 10_000, (RESULTS, ROWS, IMAGES), 2.0),  # one verdict per trigger, by its deadline
     Row(Stage.RECORD, ROWS, 10_000, (), 10.0),  # ................ records.db
@@ -162,6 +165,7 @@ class Pipeline:
             refused=partial(self.meters.count, Count.CLIENTS_REFUSED),
         )
         bodies = {
+            Stage.TRIGGER: self._take_triggers,
             Stage.ACQUIRE: self._acquire,
             Stage.INSPECT: self._inspect,
             Stage.GATE: self._judge,
@@ -221,25 +225,50 @@ class Pipeline:
             self._context.term()
         return clean
 
-    def _acquire(self, stop: Event, ready: Callable[[], None]) -> None:
+    def _take_triggers(self, stop: Event, ready: Callable[[], None]) -> None:
         with ExitStack() as stack:
             gate = stack.enter_context(closing(push(self._context, GATE, BOUNDS[GATE])))
-            frames = stack.enter_context(closing(push(self._context, FRAMES, BOUNDS[FRAMES])))
+            parts = stack.enter_context(closing(push(self._context, PARTS, BOUNDS[PARTS])))
             triggers = self._triggers()
+            self.meters.beat(Stage.TRIGGER)
             if triggers is not None:
                 stack.callback(triggers.close)
-            camera = stack.enter_context(closing(self._camera()))
-            plan = AcquisitionPlan(
-                station=self._station.station,
-                deadline_ms=self._station.line.deadline_ms,
-                frame_timeout_ms=self._station.trigger.frame_timeout_ms,
+            ready()
+            self._go.wait()
+            if triggers is None:  # the camera itself says when: the acquire stage takes the parts in
+                while not stop.wait(POLL_S):
+                    self.meters.beat(Stage.TRIGGER)
+                return
+            Intake(
+                self._register(gate),
+                triggers=triggers,
+                gate=gate,
+                camera=parts,
                 max_parts=self._max_parts,
-            )
+                meters=self.meters,
+            ).run(stop)
+
+    def _register(self, gate: Socket) -> Register:
+        return Register(
+            station=self._station.station,
+            deadline_ms=self._station.line.deadline_ms,
+            next_seq=self._records.sequence.next,
+            gate=gate,
+            meters=self.meters,
+        )
+
+    def _acquire(self, stop: Event, ready: Callable[[], None]) -> None:
+        with ExitStack() as stack:
+            parts = stack.enter_context(closing(pull(self._context, PARTS)))
+            gate = stack.enter_context(closing(push(self._context, GATE, BOUNDS[GATE])))
+            frames = stack.enter_context(closing(push(self._context, FRAMES, BOUNDS[FRAMES])))
+            camera = stack.enter_context(closing(self._camera()))
+            plan = AcquisitionPlan(frame_timeout_ms=self._station.trigger.frame_timeout_ms, max_parts=self._max_parts)
             acquisition = Acquisition(
                 plan,
                 camera=camera,
-                triggers=triggers,
-                next_seq=self._records.sequence.next,
+                triggers=None if self._station.trigger.source == "camera" else parts,
+                register=self._register(gate),
                 gate=gate,
                 frames=frames,
                 room=self._room,
@@ -340,14 +369,12 @@ class Pipeline:
             )
             ready()
             recorder.run(stop)
-            if (challenge := self._challenges.close()) is not None:
-                ledger.write([to_note(challenge)])
+            self._challenges.close(ledger)
 
     def _watch(self, record: Record) -> list[Note]:
         """What else looks at each recorded part; what is to be written of it."""
         self._drift.take(record)
-        challenge = self._challenges.take(record)
-        return [] if challenge is None else [to_note(challenge)]
+        return self._challenges.take(record)
 
     def _keep_images(self, stop: Event, ready: Callable[[], None]) -> None:
         with (

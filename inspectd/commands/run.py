@@ -142,7 +142,7 @@ def _place(process: Process, pipeline: Pipeline) -> None:
     """Give each stage's thread its cores and priority; what was refused stands in the metrics too."""
     process.stages_run(
         engine_thread=pipeline.thread_id(Stage.INSPECT),
-        timed_threads=[pipeline.thread_id(stage) for stage in (Stage.ACQUIRE, Stage.GATE)],
+        timed_threads=[pipeline.thread_id(stage) for stage in (Stage.TRIGGER, Stage.ACQUIRE, Stage.GATE)],
     )
     pipeline.meters.set_process(process.granted())
 

@@ -53,7 +53,7 @@ class Heartbeat:
     concerns: what else may degrade it, by the name of its part of the health message.
     """
 
-    VITAL = (Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
+    VITAL = (Stage.TRIGGER, Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ MISSES_COUNT_FOR_NS = 2_000_000_000
 class Stage(StrEnum):
     """A loop that beats."""
 
+    TRIGGER = "trigger"
     ACQUIRE = "acquire"
     INSPECT = "inspect"
     GATE = "gate"
@@ -73,7 +74,7 @@ _MEANINGS = {
     Count.ENGINE_FAULTS: "inferences that failed or hung",
     Count.CAMERA_FAULTS: "images that the camera failed to give",
     Count.STAGE_ERRORS: "faults inside a stage, or messages lost between two; must be zero",
-    Count.REFUSED: "second answers, or another part's, that the gate refused; must be zero",
+    Count.REFUSED: "answers that the gate refused: the second one, another part's, or a fault after the verdict",
     Count.LATE_SCORES: "scores that came after their part's verdict",
     Count.ROWS: "records committed",
     Count.ROWS_LOST: "records given up; must be zero",

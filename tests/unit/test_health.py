@@ -23,7 +23,7 @@ from inspectd.health.systemd import Notifier
 from inspectd.messages import Outcome, Verdict
 from inspectd.wire.public import schema, to_bytes
 
-PATIENCE = {Stage.ACQUIRE: 2.0, Stage.INSPECT: 2.0, Stage.GATE: 2.0, Stage.RECORD: 10.0}
+PATIENCE = {Stage.TRIGGER: 2.0, Stage.ACQUIRE: 2.0, Stage.INSPECT: 2.0, Stage.GATE: 2.0, Stage.RECORD: 10.0}
 
 
 @pytest.mark.parametrize("abstract", [False, True])
@@ -77,7 +77,7 @@ def beating() -> tuple[Meters, Heartbeat]:
     return meters, heartbeat
 
 
-@pytest.mark.parametrize("silent", [Stage.ACQUIRE, Stage.INSPECT, Stage.GATE])
+@pytest.mark.parametrize("silent", [Stage.TRIGGER, Stage.ACQUIRE, Stage.INSPECT, Stage.GATE])
 def test_a_silent_stage_on_the_way_stalls_the_pipeline(clock: Callable[[float], None], silent: Stage) -> None:
     """The watchdog starves once a stage between trigger and verdict stops coming round, though the process lives."""
     meters, heartbeat = beating()
@@ -96,7 +96,7 @@ def test_a_silent_recorder_degrades_and_does_not_stall(clock: Callable[[float], 
     """Verdicts go on without records: a person is needed, a restart is not."""
     meters, heartbeat = beating()
     clock(11)
-    for stage in (Stage.ACQUIRE, Stage.INSPECT, Stage.GATE):
+    for stage in Heartbeat.VITAL:
         meters.beat(stage)
     assert heartbeat.advances()
     assert heartbeat.state()[0] is State.DEGRADED
