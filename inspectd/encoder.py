@@ -125,11 +125,12 @@ class ByEncoder:
         """The counts, and the times where the belt moves steadily."""
         if part.encoder is None:
             return Window(gone="its trigger carried no encoder count")
+        travelled = self._belt.travelled_since(part.encoder)
         window = Window(
             from_count=self._belt.ahead(part.encoder, self._distance),
             to_count=self._belt.ahead(part.encoder, self._end),
+            reached=travelled >= self._distance,
         )
-        travelled = self._belt.travelled_since(part.encoder)
         if travelled < -self._end:
             return replace(window, gone="the encoder's count jumped back since the trigger")
         if travelled > self._end:

@@ -21,6 +21,7 @@ from inspectd.wire.sockets import Socket, receive, send
 from inspectd.wire.stages import Message
 
 IDLE_MS = 50
+HELD_ENDS_MS = 2_000
 NS_PER_MS = 1_000_000
 
 
@@ -87,8 +88,15 @@ class GateLoop:
         self._flush()
 
     def finish(self) -> None:
-        """Answer what is pending with INVALID (shutting down), then hand over every row; blocks up to a second."""
+        """Answer what is pending with INVALID (shutting down), tell what is held, hand over every row.
+
+        Blocks for up to two seconds for the windows of held rejects, and up to one for the rows.
+        """
         self._tell(self._gate.close(time.monotonic_ns()), None)
+        give_up_ns = time.monotonic_ns() + HELD_ENDS_MS * NS_PER_MS
+        while self._tracker.held and time.monotonic_ns() < give_up_ns:
+            self._inbox.poll(self._patience_ms())
+            self.step()
         self._tell_held(self._tracker.close(time.monotonic_ns()))
         give_up_ns = time.monotonic_ns() + 1_000 * NS_PER_MS
         while self._waiting_rows and time.monotonic_ns() < give_up_ns:

@@ -17,6 +17,8 @@ from inspectd.messages import Action, Command, Position, Reject, Trigger, Verdic
 NEIGHBOURS = 64
 MOST_HELD = 10_000
 KILLED = "the daemon was killed before the command left"
+STOPPED = "the daemon stopped before the window was near"
+TOO_MANY = f"more than {MOST_HELD} commands are held"
 NS_PER_MS = 1_000_000
 
 
@@ -24,13 +26,15 @@ NS_PER_MS = 1_000_000
 class Window:
     """When a part is before its actuator, on the monotonic clock and in raw encoder counts; None where not known.
 
-    gone: why the part cannot be reached any more, or nobody knows where it is; empty where it can be reached.
+    reached: its counts say that the part is there. gone: why it cannot be reached any more, or is not known to be
+    anywhere; empty where it can be reached.
     """
 
     opens_ns: int | None = None
     closes_ns: int | None = None
     from_count: int | None = None
     to_count: int | None = None
+    reached: bool = False
     gone: str = ""
 
 
@@ -79,7 +83,7 @@ class Tracker:
 
     course: None where rejects are not tracked: then verdicts pass through as they are, and are told at once.
     lead_ns: how long a command takes to the actuator, its reaction included. hold: keep each command until its window
-    opens less the lead, instead of telling it with the verdict; of more than MOST_HELD the first leave early.
+    opens less the lead, instead of telling it with the verdict: whoever gets it acts at once, so it never leaves early.
     left_over: verdicts whose reject an earlier run held and never told; reported as missed.
     """
 
@@ -123,6 +127,8 @@ class Tracker:
             self._meet(self._course, verdict)
             return verdict
         reject = self._reject(self._course, verdict, now_ns)
+        if reject.command is Command.HELD and len(self._held) >= MOST_HELD:
+            reject = replace(reject, command=Command.MISSED, detail=TOO_MANY)
         if reject.command is Command.MISSED:
             self.missed += 1
         else:
@@ -133,18 +139,18 @@ class Tracker:
         return verdict
 
     def next_due_ns(self, now_ns: int) -> int | None:
-        """When the next held command must leave, as well as can be told now; None where none is held."""
+        """When the next held command must leave; None where none is held, or only a position can tell."""
         if self._course is None or not self._held:
             return None
         opens_ns = self._course.window(self._held[0][2], now_ns).opens_ns
-        return now_ns if opens_ns is None else opens_ns - self._lead_ns
+        return None if opens_ns is None else opens_ns - self._lead_ns
 
     def due(self, now_ns: int) -> list[Verdict]:
         """The held commands whose time has come, with their reject as it is to be told: SCHEDULED or MISSED."""
         return list(self._release(now_ns, everything=False))
 
     def close(self, now_ns: int) -> list[Verdict]:
-        """Every held command, whether or not its time has come: whoever gets it can still wait for its window."""
+        """Every held command: MISSED where its time has not come."""
         return list(self._release(now_ns, everything=True))
 
     def _release(self, now_ns: int, *, everything: bool) -> Iterator[Verdict]:
@@ -159,14 +165,14 @@ class Tracker:
             if reject.command is Command.HELD:
                 if not everything:
                     return
-                reject = replace(reject, command=Command.SCHEDULED)
+                reject = replace(reject, command=Command.MISSED, detail=STOPPED)
             heapq.heappop(self._held)
             self.missed += reject.command is Command.MISSED
             neighbour = "" if verdict.reject is None else verdict.reject.neighbour
             yield replace(verdict, reject=replace(reject, neighbour=neighbour))
 
     def _reject(self, course: Course, verdict: Verdict, now_ns: int) -> Reject:
-        """What can be told of the part now. Without a time estimate nothing can be waited for: counts stand alone."""
+        """What can be told of the part now."""
         window = course.window(verdict, now_ns)
         command, detail = Command.SCHEDULED, ""
         if window.gone:
@@ -174,8 +180,9 @@ class Tracker:
         elif window.closes_ns is not None and now_ns + self._lead_ns > window.closes_ns:
             late_ms = (now_ns + self._lead_ns - window.closes_ns) / NS_PER_MS
             command, detail = Command.MISSED, f"the command would act {late_ms:.1f} ms after its window"
-        elif self._hold and window.opens_ns is not None and now_ns < window.opens_ns - self._lead_ns:
-            command = Command.HELD if len(self._held) <= MOST_HELD else Command.SCHEDULED
+        elif self._hold and not window.reached:
+            near = window.opens_ns is not None and now_ns >= window.opens_ns - self._lead_ns
+            command = Command.SCHEDULED if near else Command.HELD
         return Reject(
             command=command,
             opens_ns=window.opens_ns,

@@ -21,7 +21,7 @@ from test_daemon import PATIENCE_S, ROOT, Daemon, daemon
 from inspectd.messages import Command
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
-from inspectd.tracking import KILLED
+from inspectd.tracking import KILLED, STOPPED
 from inspectd.wire.client import ask
 from inspectd.wire.public import schema
 
@@ -212,22 +212,29 @@ def test_held_commands_leave_at_their_time_and_are_recorded(tmp_path: Path, line
     assert part.told.told_ns >= part.verdict.trigger_ns + 350_000_000
 
 
-def test_the_end_tells_what_is_held(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
-    """SIGTERM with a command that is due in a minute: it leaves at once with its window, and is recorded as told."""
-    tracking = {**DELAY, "delay_ms": 60_000, "send": "at_window"}
+def test_the_end_waits_for_what_is_held_and_reports_the_rest(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """SIGTERM with held commands: one whose window is near leaves in its time, never before; the others are missed."""
+    tracking = {**DELAY, "delay_ms": 3000, "send": "at_window"}
     with daemon(tmp_path, score=BAD, trigger=by_messages(), tracking=tracking) as running:
         around = line(running)
-        around.send(part_id="held")
-        assert around.next("result", "reject")["reject"]["command"] == "held"
+        around.send(part_id="near", age_ms=1800)
+        around.send(part_id="far")
+        for _ in range(2):
+            assert around.next("result")["reject"]["command"] == "held"
         running.process.send_signal(signal.SIGTERM)
-        reject = around.next("result", "reject")
+        told = [around.next("reject", "missed") for _ in range(2)]
         code, _log = running.end()
     assert code == 0
-    assert reject["schema"] == "inspectd.reject"
-    assert 30_000 < reject["window"]["opens_in_ms"] < 60_000
-    told = recorded(running)["held"].told
-    assert told is not None
-    assert told.reject.command is Command.SCHEDULED
+    assert [(each["schema"], each["part_id"]) for each in told] == [
+        ("inspectd.reject", "near"),
+        ("inspectd.missed", "far"),
+    ]
+    assert told[0]["window"]["opens_in_ms"] <= 5
+    assert told[1]["detail"] == STOPPED
+    assert [part.told.reject.command for part in recorded(running).values() if part.told is not None] == [
+        Command.SCHEDULED,
+        Command.MISSED,
+    ]
 
 
 def test_the_bridge_shows_the_schedule(tmp_path: Path) -> None:

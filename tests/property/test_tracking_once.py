@@ -58,6 +58,9 @@ def test_each_reject_is_told_once_or_missed_once(
             assert each.reject.command is not Command.HELD
             assert (each.reject.command is Command.MISSED) == bool(each.reject.detail)
             assert each.reject.command is Command.MISSED or in_time(each, now_ms * MS)
+            if hold and each.reject.command is Command.SCHEDULED and kind == "delay":
+                assert each.reject.opens_ns is not None
+                assert now_ms * MS >= each.reject.opens_ns - LEAD_MS * MS
             told.append(each.seq)
 
     for seq, (event, outcome, number, jump) in enumerate(happened):

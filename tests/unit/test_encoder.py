@@ -161,7 +161,7 @@ def test_a_part_without_a_count_is_missed() -> None:
 
 
 def test_a_held_command_follows_the_belt() -> None:
-    """A belt that slows down makes it wait; one that stops makes it leave at once, with its counts."""
+    """A belt that stops makes it wait; it leaves as the count says that the part has come."""
     rule = Tracker(course(), lead_ns=5 * MS, hold=True)
     for at_ms in range(0, 501, 10):
         rule.on_position(Position(count=2 * at_ms, at_ns=at_ms * MS))
@@ -173,5 +173,10 @@ def test_a_held_command_follows_the_belt() -> None:
     assert rule.next_due_ns(520 * MS) == pytest.approx(995 * MS, abs=MS)
     for at_ms in range(510, 1701, 10):
         rule.on_position(Position(count=1000, at_ns=at_ms * MS))
-    (told,) = rule.due(1700 * MS)
+    assert rule.due(1700 * MS) == []
+    assert rule.next_due_ns(1700 * MS) is None
+    rule.on_position(Position(count=1999, at_ns=1710 * MS))
+    assert rule.due(1710 * MS) == []
+    rule.on_position(Position(count=2000, at_ns=1720 * MS))
+    (told,) = rule.due(1720 * MS)
     assert told.reject == Reject(command=Command.SCHEDULED, from_count=2000, to_count=2100)

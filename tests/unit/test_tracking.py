@@ -9,7 +9,7 @@ from line_values import MS, trigger, verdict
 
 from inspectd import tracking
 from inspectd.messages import Action, Command, Outcome, Reject, Verdict
-from inspectd.tracking import KILLED, ByDelay, Tracker
+from inspectd.tracking import KILLED, STOPPED, ByDelay, Tracker
 
 
 def tracker(*, delay_ms: float = 200, window_ms: float = 10, lead_ms: float = 5, hold: bool = False) -> Tracker:
@@ -91,13 +91,15 @@ def test_a_held_command_that_was_forgotten_too_long_is_missed() -> None:
     assert command(told).command is Command.MISSED
 
 
-def test_the_end_tells_every_held_command_at_once() -> None:
-    """Whoever gets it can wait for the window by itself; what is too late by then is missed."""
+def test_at_the_end_a_held_command_does_not_leave_early() -> None:
+    """Whoever gets it would act at once, on another part: what is not near its window is missed."""
     rule = tracker(hold=True)
     for seq in (1, 2):
-        given(rule, seq, (seq - 1) * 300)
-    assert [command(told).command for told in rule.close(321 * MS)] == [Command.MISSED, Command.SCHEDULED]
-    assert rule.close(322 * MS) == []
+        given(rule, seq, (seq - 1) * 40)
+    near, far = rule.close(196 * MS)
+    assert command(near).command is Command.SCHEDULED
+    assert (command(far).command, command(far).detail) == (Command.MISSED, STOPPED)
+    assert rule.close(197 * MS) == []
 
 
 def test_neighbours_in_one_window_are_named_and_counted() -> None:
@@ -151,12 +153,9 @@ def test_what_a_killed_run_held_is_reported_as_missed_once() -> None:
 
 
 def test_no_more_than_so_many_commands_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Memory is bounded: beyond that the earliest leave before their time, with their window."""
+    """Memory is bounded: beyond that a command is missed, and said to be."""
     monkeypatch.setattr(tracking, "MOST_HELD", 3)
     rule = tracker(delay_ms=10_000, hold=True)
-    early = []
-    for seq in range(8):
-        given(rule, seq, seq * 10)
-        early += rule.due((seq * 10 + 20) * MS)
-    assert [(told.seq, command(told).command) for told in early] == [(seq, Command.SCHEDULED) for seq in range(5)]
-    assert rule.held == 3
+    said = [command(given(rule, seq, seq * 10)).command for seq in range(5)]
+    assert said == [Command.HELD] * 3 + [Command.MISSED] * 2
+    assert (rule.held, rule.missed) == (3, 2)
