@@ -57,6 +57,7 @@ class Ledger:
         self._may_set_aside = set_aside
         self._unsynced_s: float | None = None  # since when something written is not synced
         self.begun_anew = ""  # the name that the damaged database now has
+        self._unexplained = ""  # why this database lacks what was recorded before it
         try:
             self.connection = open_for_writing(folder)
         except DamagedError as error:
@@ -68,7 +69,13 @@ class Ledger:
         were). Raises sqlite3.Error, after which nothing of them is written."""
         with self.transaction():
             tail = Tail(self.connection)
+            seqs = [row.verdict.seq for row in rows if isinstance(row, Record)]
+            if self._unexplained and seqs:
+                for first, last in self.missing(min(seqs)):
+                    self._insert(tail, Note(Kind.GAP, first, last, self._unexplained))
             refused = [seq for row in rows if (seq := self._insert(tail, row)) is not None]
+        if seqs:
+            self._unexplained = ""
         if self._unsynced_s is None:
             self._unsynced_s = time.monotonic()
         return refused
@@ -159,7 +166,7 @@ class Ledger:
             with suppress(FileNotFoundError):
                 source.rename(self._path.with_name(stem + suffix))
         log.error("the records are damaged: set aside, and begun anew", kept_as=stem, why=str(error))
-        self.begun_anew = stem
+        self.begun_anew, self._unexplained = stem, earlier_records(stem)
         self.connection = open_for_writing(self._folder)
 
     def _taken_away(self) -> None:
@@ -172,6 +179,8 @@ class Ledger:
             self.connection = open_for_writing(self._folder)
         except DamagedError as error:
             self._set_aside(error)
+        if not anchor(self.connection).entry and not self.connection.execute("SELECT 1 FROM chain").fetchone():
+            self._unexplained = "the database with earlier records was deleted while the daemon ran"
         self._inode = self._inodes()
 
     def _inodes(self) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.messages import Command, LateScores, Outcome, Record, StoredImage, ToldReject, Verdict
 from inspectd.records.chain import Kind
 from inspectd.records.database import is_damage, remedy
-from inspectd.records.ledger import Ledger, Note, Row, earlier_records
+from inspectd.records.ledger import Ledger, Note, Row
 from inspectd.records.numbers import Numbers
 from inspectd.records.retention import Retention
 from inspectd.wire.errors import WireError
@@ -146,12 +146,9 @@ class Recorder:
         self._limit()
 
     def _mend(self, error: Exception) -> None:
-        """The database is damaged: another begins, and says which numbers lie in the old one."""
+        """The database is damaged: another begins."""
         try:
             self._ledger.mend(error)
-            before = min(_numbers(self._unwritten), default=None)
-            if before is not None:
-                self._ledger.explain_gaps(before, earlier_records(self._ledger.begun_anew))
             self._retry_s = 0.0
         except (sqlite3.Error, OSError, StorageError) as failure:
             log.error("records cannot be begun anew", why=str(failure))
