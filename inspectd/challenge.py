@@ -50,6 +50,10 @@ class ChallengeDesk:
         self._lock = Lock()
         self._open: _Open | None = None
 
+    def judged_by(self, bundle_hash: str) -> None:
+        """Another bundle judges from now on."""
+        self._bundle_hash = bundle_hash
+
     def begin(self, names: Sequence[str], by: str, patience_s: float) -> tuple[int, int]:
         """The next parts are these known-bad ones, in this order; returns the first and last number.
 
@@ -124,6 +128,11 @@ class ChallengeReminder:
         self._every_hours = every_hours
         self._passed_wall_ns: int | None = None
         self._next_s = 0.0
+
+    def judged_by(self, bundle_hash: str) -> None:
+        """Another bundle judges from now on: what counts are the challenges that it has passed."""
+        self._bundle_hash = bundle_hash
+        self._passed_wall_ns, self._next_s = None, 0.0
 
     def refresh(self) -> None:
         """Look into the records for the last challenge that this bundle passed; blocks for the disk."""

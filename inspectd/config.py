@@ -32,6 +32,7 @@ from inspectd.sections import (
     ProcessSettings,
     RecordSettings,
     SecuritySettings,
+    SupervisionSettings,
     TrackingSettings,
     TriggerSettings,
     on_loopback,
@@ -54,6 +55,7 @@ class Station(Settings):
     regions: tuple[RegionSettings, ...] = Field(min_length=1, description="areas of the part image")
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
+    supervision: SupervisionSettings = SupervisionSettings()
     calibration: CalibrationSettings = CalibrationSettings()
     tracking: TrackingSettings = TrackingSettings()
     outputs: OutputSettings = OutputSettings()

@@ -39,6 +39,7 @@ def _ordinary(seq: int, trigger_ns: int) -> str:
 class Gate:
     """Triggers in, answers out. Remembers what it decided, so that a second answer to a part is refused and counted.
 
+    Scores are judged by the thresholds of the bundle that gave them; what cannot be judged names the last such bundle.
     Events may come in any order: scores that overtake their trigger wait for it. `memory` bounds how many decided and
     how many early parts are remembered; anything older counts as decided. `challenge_of` (seq, trigger_ns) names a part
     that is known to be bad.
@@ -107,7 +108,8 @@ class Gate:
             return []
         if now_ns >= trigger.deadline_ns:
             return [self._late(trigger, now_ns), *self._unexpected(scores)]
-        return [self._answer(trigger, decide(scores, self._thresholds), now_ns, scores)]
+        self._thresholds, self._bundle_hash = scores.thresholds, scores.bundle_hash
+        return [self._answer(trigger, decide(scores, scores.thresholds), now_ns, scores)]
 
     def on_fault(self, fault: Fault, now_ns: int) -> list[Answer]:
         """Answer a pending part with INVALID and the fault's reason."""

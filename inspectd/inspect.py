@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
-from engines.errors import EngineFault
+from engines.errors import EngineFault, EngineTimeout
 from engines.part_statistics import Appearance, appearance
-from engines.runtimes import Outputs, Runtime
+from engines.runtimes import Outputs
+from inspectd.engine_guard import Engine, Engines
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.messages import Fault, Frame, Image, Pose, Reason, Scores
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
 
-ENGINE_GRACE_S = 1.0
 IDLE_MS = 50
 NS_PER_MS = 1_000_000
 
@@ -96,58 +96,82 @@ class Inspector:
     """Frame -> scores, one part at a time: the step that the daemon and a replay share.
 
     The part image is written straight into the engine's input buffer.
-    regions: names, in the order of the engine's region scores.
+    grace_s: how long beyond a part's deadline the engine is waited for.
     """
 
-    def __init__(self, *, runtime: Runtime, locate: LocatePart, regions: tuple[str, ...], meters: Meters) -> None:
-        self._slot = runtime.slots[0]
+    def __init__(self, *, engines: Engines, locate: LocatePart, grace_s: float, meters: Meters) -> None:
+        self._engines = engines
         self._locate = locate
-        self._regions = regions
+        self._grace_s = grace_s
         self._meters = meters
 
     def inspect(self, frame: Frame) -> Scores | Fault:
-        """Locate and infer one part; blocks for the engine, at most a second beyond the part's deadline.
+        """Locate and infer one part; blocks for the engine, at most `grace_s` beyond the part's deadline.
 
         The scores of a part whose deadline passes meanwhile are still returned: they are recorded as late.
         """
         taken_ns = time.monotonic_ns()
         self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
+        engine = self._engines.current()
+        if engine is None:
+            return _fault(frame, Reason.ENGINE_FAULT, "the engine was given up, another one is being loaded")
         try:
-            pose = self._locate(frame.image, self._slot.input)
-            located_ns = time.monotonic_ns()
-            self._slot.start()
-            looks = appearance(self._slot.input)  # while the engine works: it costs the verdict nothing
-            outputs = self._slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + ENGINE_GRACE_S)
-            scored_ns = time.monotonic_ns()
+            pose = self._locate(frame.image, engine.runtime.slots[0].input)
         except PartFault as fault:
-            self._meters.observe(Step.LOCATE, time.monotonic_ns() - taken_ns)
             return _fault(frame, fault.reason, fault.detail)
-        except EngineFault as error:
-            self._meters.count(Count.ENGINE_FAULTS)
-            self._meters.engine_faults_in_a_row += 1
-            return _fault(frame, Reason.ENGINE_FAULT, str(error))
         except Exception as error:  # the stage loop: no part may take the stage down
             self._meters.count(Count.STAGE_ERRORS)
-            return _fault(frame, Reason.ENGINE_FAULT, f"{type(error).__name__}: {error}")
-        self._meters.engine_faults_in_a_row = 0
-        self._meters.observe(Step.LOCATE, located_ns - taken_ns)
+            return _fault(frame, Reason.BAD_IMAGE, f"locate: {type(error).__name__}: {error}")
+        finally:
+            located_ns = time.monotonic_ns()
+            self._meters.observe(Step.LOCATE, located_ns - taken_ns)
+        return self._infer(frame, engine, pose, located_ns)
+
+    def _infer(self, frame: Frame, engine: Engine, pose: Pose, located_ns: int) -> Scores | Fault:
+        """What the engine says of the part image in its buffer."""
+        slot = engine.runtime.slots[0]
+        try:
+            slot.start()
+            looks = appearance(slot.input)  # while the engine works: it costs the verdict nothing
+            outputs = slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + self._grace_s)
+        except EngineFault as error:
+            return self._failed(frame, Reason.ENGINE_FAULT, str(error), hung=isinstance(error, EngineTimeout))
+        except Exception as error:  # the stage loop again
+            self._meters.count(Count.STAGE_ERRORS)
+            return self._failed(frame, Reason.ENGINE_FAULT, f"{type(error).__name__}: {error}")
+        scored_ns = time.monotonic_ns()
         self._meters.observe(Step.ENGINE, scored_ns - located_ns)
-        return self._judgeable(frame, pose, outputs, looks, located_ns=located_ns, scored_ns=scored_ns)
+        return self._judgeable(frame, engine, pose, outputs, looks, located_ns=located_ns, scored_ns=scored_ns)
+
+    def _failed(self, frame: Frame, reason: Reason, detail: str, *, hung: bool = False) -> Fault:
+        self._engines.failed(detail, hung=hung)
+        return _fault(frame, reason, detail)
 
     def _judgeable(
-        self, frame: Frame, pose: Pose, outputs: Outputs, looks: Appearance, *, located_ns: int, scored_ns: int
+        self,
+        frame: Frame,
+        engine: Engine,
+        pose: Pose,
+        outputs: Outputs,
+        looks: Appearance,
+        *,
+        located_ns: int,
+        scored_ns: int,
     ) -> Scores | Fault:
         """The engine's answer as Scores, or the Fault that it is."""
         scores = (outputs.part_score, *(float(score) for score in outputs.region_scores))
-        if len(scores) != len(self._regions) + 1:
-            return _fault(frame, Reason.ENGINE_FAULT, f"the engine gave {len(scores) - 1} region scores")
+        if len(scores) != len(engine.regions) + 1:
+            return self._failed(frame, Reason.ENGINE_FAULT, f"the engine gave {len(scores) - 1} region scores")
         if not all(math.isfinite(score) for score in scores):
-            return _fault(frame, Reason.NOT_A_NUMBER, "the engine gave a score that is not a finite number")
+            return self._failed(frame, Reason.NOT_A_NUMBER, "the engine gave a score that is not a finite number")
+        self._engines.judged()
         return Scores(
             seq=frame.seq,
             part_id=frame.part_id,
             part_score=scores[0],
-            region_scores=tuple(zip(self._regions, scores[1:], strict=True)),
+            region_scores=tuple(zip(engine.regions, scores[1:], strict=True)),
+            thresholds=engine.thresholds,
+            bundle_hash=engine.bundle_hash,
             captured_ns=frame.captured_ns,
             located_ns=located_ns,
             scored_ns=scored_ns,
@@ -164,23 +188,23 @@ class Inspector:
 class Inspection:
     """Frames -> scores or faults; one thread.
 
-    regions: names, in the order of the engine's region scores. bound: frames held here beside those in the queue.
-    margin_ns: how long before its deadline the gate gives a part up.
+    engines: where each part's engine comes from. bound: frames held here beside those in the queue.
+    margin_ns: how long before its deadline the gate gives a part up. grace_s: as for `Inspector`.
     """
 
     def __init__(
         self,
         *,
-        runtime: Runtime,
+        engines: Engines,
         locate: LocatePart,
-        regions: tuple[str, ...],
         frames: Socket,
         gate: Socket,
         bound: int,
         margin_ns: int,
+        grace_s: float,
         meters: Meters,
     ) -> None:
-        self._inspector = Inspector(runtime=runtime, locate=locate, regions=regions, meters=meters)
+        self._inspector = Inspector(engines=engines, locate=locate, grace_s=grace_s, meters=meters)
         self._frames, self._gate = frames, gate
         self._bound = bound
         self._margin_ns = margin_ns

@@ -14,8 +14,8 @@ from engines.runtimes import infer, load_runtime
 from inspectd.camera import Camera
 from inspectd.cameras import open_camera
 from inspectd.config import Station
+from inspectd.engine_guard import Engine
 from inspectd.messages import Thresholds
-from inspectd.pipeline import Engine
 
 WARM_UP_PARTS = 5
 
@@ -70,5 +70,6 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
             part=limits.part.value, regions=tuple((name, limits.regions[name].value) for name in names)
         ),
         bundle_hash=bundle.hash,
+        folder=bundle.folder,
         reference={name: statistic.values for name, statistic in bundle.manifest.reference.items()},
     )

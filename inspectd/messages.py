@@ -108,6 +108,7 @@ class Pose:
 class Scores:
     """What the engine says of one part. `part_image` is (H, W, 3) uint8 RGB; maps are float32 or None.
 
+    thresholds and bundle_hash: of the bundle whose engine gave these scores, which alone may judge them.
     brightness and sharpness are those of the part image, as `engines.part_statistics` measures them.
     """
 
@@ -115,6 +116,8 @@ class Scores:
     part_id: str
     part_score: float
     region_scores: tuple[tuple[str, float], ...]
+    thresholds: Thresholds
+    bundle_hash: str
     captured_ns: int
     located_ns: int
     scored_ns: int

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from threading import Event, Semaphore
@@ -13,20 +14,20 @@ from threading import Event, Semaphore
 import structlog
 import zmq
 
-from engines.runtimes import Runtime
 from inspectd.camera import Acquisition, AcquisitionPlan, Camera
 from inspectd.challenge import ChallengeDesk, ChallengeReminder
 from inspectd.config import Station
+from inspectd.engine_guard import Engine, EngineGuard
 from inspectd.errors import InspectdError
 from inspectd.gate import Gate, margin_ns
 from inspectd.gate_loop import GateLoop
 from inspectd.health.drift_monitor import DriftMonitor
 from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Count, Meters, Stage, Step
-from inspectd.inspect import ENGINE_GRACE_S, Inspection, LocatePart, PartFault
+from inspectd.inspect import Inspection, LocatePart, PartFault
 from inspectd.intake import Intake
 from inspectd.locate import LocateFault, Locator
-from inspectd.messages import Image, Pose, Record, Thresholds, Verdict
+from inspectd.messages import Image, Pose, Record, Verdict
 from inspectd.outputs.queries import Queries, RecentMaps
 from inspectd.outputs.rejects import make_tracker
 from inspectd.outputs.topics import PUBLISHED_BOUND, Topics
@@ -82,20 +83,6 @@ POLL_S = 0.1
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """What judges: a loaded runtime, its regions in the order of its scores, their limits, and the bundle of both.
-
-    reference: quantity -> its values on calibration's held-out good parts; empty where the bundle does not know them.
-    """
-
-    runtime: Runtime
-    regions: tuple[str, ...]
-    thresholds: Thresholds
-    bundle_hash: str
-    reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-
 class StageFailed(InspectdError):
     """A stage ended with an error, and the pipeline with it; the exit code is that of the error."""
 
@@ -120,7 +107,7 @@ class Pipeline:
     """One station's stages and what they share. `start`, then `run`, then `stop`, each once, from one thread.
 
     Making it opens the records and refuses a second daemon on them (StorageError). camera: called in the thread that
-    uses it. max_parts: the run ends after so many.
+    uses it. load: the engine of the bundle in a folder, None: the active one. max_parts: the run ends after so many.
     """
 
     def __init__(
@@ -128,6 +115,7 @@ class Pipeline:
         station: Station,
         *,
         engine: Engine,
+        load: Callable[[Path | None], Engine],
         locate: LocatePart,
         camera: Callable[[], Camera],
         max_parts: int | None = None,
@@ -141,22 +129,26 @@ class Pipeline:
         self.meters = Meters()
         self._drift = DriftMonitor(station.drift, self.meters.registry)
         self._drift.adopt(engine.bundle_hash, engine.reference)
+        self._guard = EngineGuard(
+            engine, load=load, settings=station.supervision, meters=self.meters, changed=self._adopt
+        )
         self._challenges = ChallengeDesk(lambda: self._records.sequence.upcoming, engine.bundle_hash)
         self._reminder = ChallengeReminder(self._folder, engine.bundle_hash, station.challenge.every_hours)
-        info = engine.runtime.info
         self.heartbeat = Heartbeat(
             self.meters,
             station=station.station,
             bundle_hash=engine.bundle_hash,
-            engine=f"{info.runtime} {info.version} {info.precision} {info.device}",
+            engine=str(engine),
             patience_s={row.stage: row.patience_s + _patience(station, row.stage) for row in TABLE},
-            concerns={"drift": self._drift, "challenge": self._reminder},
+            concerns={"drift": self._drift, "challenge": self._reminder, "supervision": self._guard},
         )
+        self._describe(engine)
         self._maps = RecentMaps()
         paced = station.trigger.source == "camera" and station.camera.kind in FOOTAGE
         self._room = Semaphore(1) if paced else None
         self._context: Context = zmq.Context()
         self._go = Event()
+        self.hangs = True  # until a clean end: something that the process's end must not wait for
         self._something_ended = Event()
         self._door = Door(
             self._context,
@@ -196,11 +188,33 @@ class Pipeline:
         self.heartbeat.set_phase(State.RUNNING)
         self._go.set()
         while not should_stop() and not self._something_ended.wait(POLL_S):
+            self._guard.check()
             each_turn()
             self._reminder.refresh()
         for worker in [*self._door.workers, *self._workers.values()]:
             if worker.error is not None:
                 raise StageFailed(worker.name, worker.error) from worker.error
+
+    def exchange_bundle(self, bundle: Path | None) -> None:
+        """Load the bundle in a folder (None: the active one), and judge by it as soon as it may; does not block."""
+        self._guard.exchange(bundle)
+
+    def _adopt(self, engine: Engine) -> None:
+        """Another bundle is about to judge."""
+        self._drift.adopt(engine.bundle_hash, engine.reference)
+        self._challenges.judged_by(engine.bundle_hash)
+        self._reminder.judged_by(engine.bundle_hash)
+        self.heartbeat.set_engine(engine.bundle_hash, str(engine))
+        self._describe(engine)
+
+    def _describe(self, engine: Engine) -> None:
+        info = engine.runtime.info
+        self.meters.describe(
+            version=importlib.metadata.version("inspectd"),
+            station=self._station.station,
+            bundle=engine.bundle_hash[:16],
+            engine=f"{info.runtime} {info.version} {info.precision}",
+        )
 
     def stop(self) -> bool:
         """No more triggers, drain, flush the records, say goodbye. Blocks for seconds at most; True for a clean end."""
@@ -223,6 +237,7 @@ class Pipeline:
         if clean:  # a stage that hangs still holds its sockets and the database: the process's end frees them
             self._records.close()
             self._context.term()
+            self.hangs = not self._guard.close()
         return clean
 
     def _take_triggers(self, stop: Event, ready: Callable[[], None]) -> None:
@@ -293,13 +308,13 @@ class Pipeline:
             closing(push(self._context, GATE, BOUNDS[GATE])) as gate,
         ):
             inspection = Inspection(
-                runtime=self._engine.runtime,
+                engines=self._guard,
                 locate=self._locate,
-                regions=self._engine.regions,
                 frames=frames,
                 gate=gate,
                 bound=BOUNDS[FRAMES],
                 margin_ns=self._margin_ns,
+                grace_s=self._station.supervision.hang_s,
                 meters=self.meters,
             )
             ready()
@@ -412,7 +427,7 @@ def _patience(station: Station, stage: Stage) -> float:
     """How much longer than its own time a stage may take: the camera's timeout, the engine's."""
     if stage is Stage.ACQUIRE:
         return station.trigger.frame_timeout_ms / 1e3
-    return station.line.deadline_ms / 1e3 + ENGINE_GRACE_S if stage is Stage.INSPECT else 0.0
+    return station.line.deadline_ms / 1e3 + station.supervision.hang_s if stage is Stage.INSPECT else 0.0
 
 
 def _every(period_s: float, action: Callable[[], None]) -> Callable[[], None]:

@@ -241,6 +241,18 @@ class ProcessSettings(Settings):
     )
 
 
+class SupervisionSettings(Settings):
+    """When an engine that fails is replaced, and when the daemon gives up and leaves it to systemd (docs/faults.md)."""
+
+    hang_s: float = Field(
+        1.0, gt=0, le=60, description="an engine that has not answered so long after its part's deadline hangs"
+    )
+    faults_in_a_row: int = Field(10, ge=1, description="an engine that failed on so many parts in a row is replaced")
+    restarts: int = Field(3, ge=0, le=1000, description="at most so many replacements within window_s, then the end")
+    window_s: float = Field(600.0, gt=0, description="in which the replacements are counted")
+    load_timeout_s: float = Field(60.0, gt=0, description="longest time without any engine, while one is being loaded")
+
+
 class DriftSettings(Settings):
     """Whether the passed parts still look as the good parts of calibration did (docs/drift.md)."""
 

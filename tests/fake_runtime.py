@@ -10,7 +10,7 @@ from threading import Event
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.errors import EngineFault
+from engines.errors import EngineFault, EngineTimeout
 from engines.runtimes import Outputs, RuntimeInfo
 
 
@@ -40,7 +40,7 @@ class FakeSlot:
     def wait(self, timeout_s: float) -> Outputs:
         """Answer at once, or when `hold` is set, or fail after `timeout_s`."""
         if self.hold is not None and not self.hold.wait(timeout_s):
-            raise EngineFault(f"no answer within {timeout_s:g} s")
+            raise EngineTimeout(f"no answer within {timeout_s:g} s")
         score = self.score(self.input)
         return Outputs(score, np.full(self.regions, score, np.float32), self._map, None)
 

@@ -18,7 +18,7 @@ from faulting.control import ControlServer
 from faulting.engine import faulty_engine
 
 from inspectd.commands.arguments import count
-from inspectd.commands.run import Stopper, serve
+from inspectd.commands.run import Signals, serve
 from inspectd.config import load_station, notify_address
 from inspectd.exits import run_program
 from inspectd.health.systemd import Notifier
@@ -40,13 +40,13 @@ def run(arguments: list[str]) -> int:
     """Serve as `inspectd run` does; returns its exit code."""
     args = _parse(arguments)
     set_up_logging()
-    stopper = Stopper()
+    signals = Signals()
     board, clock = Board(), WallClock()
     clock.install()
     station = load_station(args.station)
     with Notifier(notify_address()) as notifier, closing(ControlServer(args.control, board, clock)):
         sources = faulty(station_sources(station), board)
-        return serve(station, sources, notifier, lambda: stopper.asked, bundle=args.bundle, max_parts=args.max_parts)
+        return serve(station, sources, notifier, signals, bundle=args.bundle, max_parts=args.max_parts)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

@@ -121,6 +121,7 @@ class OpenVinoRuntime:
             raise ValueError(f"slots {slots} and threads {threads}: at least 1 and 0")
         ov = import_openvino()
         core = ov.Core()
+        core.set_property({"ENABLE_MMAP": False})  # whatever happens to the file later, this engine stays what it is
         if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
             raise EngineUnavailable(
                 "this CPU has no bf16 arithmetic: calibrate again, here or with engine.precision: f32 or int8"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import signal
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ import structlog
 
 from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station, notify_address, watchdog_period_s
+from inspectd.engine_guard import Engine
 from inspectd.errors import StorageError
 from inspectd.health.heartbeat import State
 from inspectd.health.http import MetricsServer
@@ -24,11 +24,13 @@ from inspectd.health.systemd import Notifier
 from inspectd.loading import Sources, station_sources
 from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
-from inspectd.pipeline import Engine, Pipeline, locate_part
+from inspectd.pipeline import Pipeline, locate_part
 from inspectd.process import Process, on_engine_cores
 
 SUMMARY_S = 60.0
 STATUS_S = 5.0
+ENDS_WITHIN_S = 5
+"""After which the kernel ends a process whose end waits for a thread that hangs in an engine or a camera."""
 log = structlog.get_logger(__name__)
 
 EPILOG = """\
@@ -39,16 +41,29 @@ examples:
 """
 
 
-class Stopper:
-    """Set by SIGTERM and SIGINT, asked by the main loop; the handlers do nothing else."""
+class Signals:
+    """Set by signals, asked by the main loop; the handlers do nothing else.
+
+    stop: SIGTERM or SIGINT came. SIGHUP asks for the bundle that is active now.
+    """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.stop = False
+        self._exchange = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._ask_to_stop)
+        signal.signal(signal.SIGHUP, self._ask_to_exchange)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def exchange(self) -> bool:
+        """Whether SIGHUP came since the last call."""
+        asked, self._exchange = self._exchange, False
+        return asked
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self.stop = True
+
+    def _ask_to_exchange(self, number: int, frame: FrameType | None) -> None:
+        self._exchange = True
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -68,35 +83,41 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Inspect; returns 0 after a clean end. Raises the errors of inspectd and engines with one line each."""
     set_up_logging()
-    stopper = Stopper()
+    signals = Signals()
     with Notifier(notify_address()) as notifier:
         station = load_station(args.station)
         sources = station_sources(station)
-        return serve(station, sources, notifier, lambda: stopper.asked, bundle=args.bundle, max_parts=args.max_parts)
+        return serve(station, sources, notifier, signals, bundle=args.bundle, max_parts=args.max_parts)
 
 
 def serve(
     station: Station,
     sources: Sources,
     notifier: Notifier,
-    should_stop: Callable[[], bool],
+    signals: Signals,
     *,
     bundle: Path | None,
     max_parts: int | None,
 ) -> int:
     """Load the engine, run one pipeline from READY to STOPPING, free the engine; 0, or 1 where a stage did not end.
 
-    bundle: a bundle's folder, None for the active one. Raises StorageError in the end where records were lost.
+    bundle: a bundle's folder, None for the active one. Raises StorageError in the end where records were lost,
+    EngineLost where the engine failed too often.
     """
+
+    def load(folder: Path | None) -> Engine:
+        with on_engine_cores(station.process):
+            return sources.engine(folder)
+
     notifier.tell(STATUS="loading")
-    with on_engine_cores(station.process):
-        engine = sources.engine(bundle)
+    engine = load(bundle)
     cv2.setNumThreads(1)
     process = Process(station.process)
     process.before_stages()
     pipeline = Pipeline(
         station,
         engine=engine,
+        load=load,
         locate=locate_part(Locator(station.locate, station.canvas)),
         camera=sources.camera,
         max_parts=max_parts,
@@ -107,17 +128,25 @@ def serve(
         try:
             at_end.enter_context(_metrics(station, pipeline))
             _place(process, pipeline)
-            _describe(station, engine, pipeline.meters)
             judge, info = engine.bundle_hash[:16], engine.runtime.info
             notifier.tell(READY="1", STATUS=f"inspecting, bundle {judge}")
             log.info("ready", station=station.station, bundle=judge, engine=f"{info.runtime} {info.precision}")
-            pipeline.run(should_stop, _housekeeping(pipeline, notifier, process))
+            housekeeping = _housekeeping(pipeline, notifier, process)
+
+            def each_turn() -> None:
+                if signals.exchange():
+                    log.info("asked for another bundle", bundle=str(bundle or "the active one"))
+                    pipeline.exchange_bundle(bundle)
+                housekeeping()
+
+            pipeline.run(lambda: signals.stop, each_turn)
         finally:
             notifier.tell(STOPPING="1", STATUS="stopping")
             clean = pipeline.stop()
             log.info("stopped", **_summary(pipeline.meters))
-            if clean:  # a stage that hangs may still use the engine
-                engine.runtime.close()
+            if pipeline.hangs:
+                log.warning("something hangs for good: the process ends without it")
+                signal.alarm(ENDS_WITHIN_S)
     lost = pipeline.meters.counts().get(Count.ROWS_LOST.value, 0)
     if lost:
         raise StorageError(f"{station.records.folder}: {lost} records could not be written; free space there")
@@ -145,16 +174,6 @@ def _place(process: Process, pipeline: Pipeline) -> None:
         timed_threads=[pipeline.thread_id(stage) for stage in (Stage.TRIGGER, Stage.ACQUIRE, Stage.GATE)],
     )
     pipeline.meters.set_process(process.granted())
-
-
-def _describe(station: Station, engine: Engine, meters: Meters) -> None:
-    info = engine.runtime.info
-    meters.describe(
-        version=importlib.metadata.version("inspectd"),
-        station=station.station,
-        bundle=engine.bundle_hash[:16],
-        engine=f"{info.runtime} {info.version} {info.precision}",
-    )
 
 
 def _housekeeping(pipeline: Pipeline, notifier: Notifier, process: Process) -> Callable[[], None]:

@@ -77,6 +77,10 @@ class Heartbeat:
         """STARTING, RUNNING, STOPPING or STOPPED, as the life cycle goes on."""
         self._phase = phase
 
+    def set_engine(self, bundle_hash: str, engine: str) -> None:
+        """Another bundle judges from now on: its hash; runtime, version, precision and device."""
+        self._bundle_hash, self._engine = bundle_hash, engine
+
     def advances(self) -> bool:
         """True while every stage between trigger and verdict comes round and verdicts leave: the watchdog's food."""
         return not self._stalled()

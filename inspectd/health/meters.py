@@ -14,6 +14,7 @@ from inspectd.messages import Outcome, Reason, Verdict
 
 BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
 RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
+RESTART_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 REMEMBERED_LATENCIES = 4096
 MISSES_COUNT_FOR_NS = 2_000_000_000
 
@@ -50,6 +51,10 @@ class Count(StrEnum):
     DEADLINES_MISSED = "deadlines_missed"
     OVERLOAD = "overload"
     ENGINE_FAULTS = "engine_faults"
+    ENGINES_ABANDONED = "engines_abandoned"
+    ENGINE_RESTARTS = "engine_restarts"
+    BUNDLES_EXCHANGED = "bundles_exchanged"
+    BUNDLES_REFUSED = "bundles_refused"
     CAMERA_FAULTS = "camera_faults"
     STAGE_ERRORS = "stage_errors"
     REFUSED = "answers_refused"
@@ -71,7 +76,11 @@ _MEANINGS = {
     Count.TRIGGERS_REFUSED: "trigger messages that were not understood",
     Count.DEADLINES_MISSED: "verdicts that left after their deadline; must be zero",
     Count.OVERLOAD: "parts that could not be inspected in time, or found a full queue",
-    Count.ENGINE_FAULTS: "inferences that failed or hung",
+    Count.ENGINE_FAULTS: "inferences that failed, hung, or gave no score",
+    Count.ENGINES_ABANDONED: "engines given up because they hung, or failed too often in a row",
+    Count.ENGINE_RESTARTS: "engines loaded in place of an abandoned one",
+    Count.BUNDLES_EXCHANGED: "bundles that took over while running",
+    Count.BUNDLES_REFUSED: "bundles asked for while running that could not be used",
     Count.CAMERA_FAULTS: "images that the camera failed to give",
     Count.STAGE_ERRORS: "faults inside a stage, or messages lost between two; must be zero",
     Count.REFUSED: "answers that the gate refused: the second one, another part's, or a fault after the verdict",
@@ -135,6 +144,12 @@ class Meters:
             "inspectd_process_setting",
             "a wish of the settings' section `process`: 1 in force, 0 refused by the system",
             ["setting"],
+            registry=self.registry,
+        )
+        self._restart_s = Histogram(
+            "inspectd_engine_restart_seconds",
+            "an engine's abandonment to the next one's first part",
+            buckets=RESTART_BUCKETS_S,
             registry=self.registry,
         )
         ProcessCollector(registry=self.registry)
@@ -252,6 +267,11 @@ class Meters:
         """Note which wishes of the settings' section `process` are in force."""
         for setting, is_granted in granted.items():
             self._process.labels(setting).set(is_granted)
+
+    def engine_restarted(self, down_s: float) -> None:
+        """Note that there is an engine again, and how long there was none."""
+        self.count(Count.ENGINE_RESTARTS)
+        self._restart_s.observe(down_s)
 
     def set_state(self, state: str, states: Iterable[str]) -> None:
         """Note which of the possible states the daemon is in."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
+from inspectd.engine_guard import Engine, OneEngine
 from inspectd.gate import Gate
 from inspectd.health.meters import Meters
 from inspectd.inspect import Inspector, LocatePart
 from inspectd.messages import Fault, Frame, Reason, Record, Scores, Trigger, Verdict
-from inspectd.pipeline import Engine
 from inspectd.replay.footage import FootagePart
 
 PATIENCE_NS = 60_000_000_000
@@ -42,7 +42,7 @@ class ReplayLine:
         invalid_action: Literal["accept", "reject", "stop"],
     ) -> None:
         self._station = station
-        self._inspector = Inspector(runtime=engine.runtime, locate=locate, regions=engine.regions, meters=Meters())
+        self._inspector = Inspector(engines=OneEngine(engine), locate=locate, grace_s=0.0, meters=Meters())
         self._gate = Gate(thresholds=engine.thresholds, bundle_hash=engine.bundle_hash, invalid_action=invalid_action)
         self._seq = 0
         self.bundle_hash = engine.bundle_hash

@@ -14,28 +14,26 @@ from fake_runtime import FakeRuntime
 from line_values import BUNDLE_HASH, LIMITS, REGIONS
 
 from inspectd.cameras import open_camera
-from inspectd.commands.run import Stopper, serve
+from inspectd.commands.run import Signals, serve
 from inspectd.config import load_station, notify_address
+from inspectd.engine_guard import Engine
 from inspectd.errors import InspectdError
 from inspectd.health.systemd import Notifier
 from inspectd.loading import Sources
 from inspectd.logs import set_up_logging
-from inspectd.pipeline import Engine
 
 
 def main(path: str, score: str, max_parts: str) -> int:
     """Serve; returns the exit code."""
     set_up_logging()
-    stopper = Stopper()
+    signals = Signals()
     runtime = FakeRuntime(score=lambda image: float(score))
     engine = Engine(runtime=runtime, regions=REGIONS, thresholds=LIMITS, bundle_hash=BUNDLE_HASH)
     try:
         station = load_station(path)
         sources = Sources(camera=lambda: open_camera(station.camera), engine=lambda bundle: engine)
         with Notifier(notify_address()) as notifier:
-            return serve(
-                station, sources, notifier, lambda: stopper.asked, bundle=None, max_parts=int(max_parts) or None
-            )
+            return serve(station, sources, notifier, signals, bundle=None, max_parts=int(max_parts) or None)
     except InspectdError as error:
         sys.stderr.write(f"inspectd: {error}\n")  # as __main__ does
         return error.exit_code

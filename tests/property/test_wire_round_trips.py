@@ -95,6 +95,8 @@ messages = st.one_of(
         **part,
         part_score=number,
         region_scores=named,
+        thresholds=limits,
+        bundle_hash=words,
         captured_ns=whole,
         located_ns=whole,
         scored_ns=whole,

@@ -14,8 +14,8 @@ import numpy as np
 from engines.errors import EngineFault, EngineTimeout, EngineUnavailable
 from engines.runtimes import Outputs, Runtime, RuntimeInfo, Slot
 from faulting.board import Board, Injection, Kind
+from inspectd.engine_guard import Engine
 from inspectd.messages import Image
-from inspectd.pipeline import Engine
 
 SPOILING = frozenset(kind for kind in Kind if kind.value.startswith("engine.")) - {Kind.ENGINE_LOAD}
 
