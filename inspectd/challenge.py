@@ -5,17 +5,22 @@ A challenge changes no verdict and no action. A question begins it; its parts ar
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+import structlog
+
 from inspectd.errors import InspectdError, StorageError
 from inspectd.messages import Record
-from inspectd.records.challenges import NEVER_CAME, Challenge, ChallengePart, part_of, read_challenges
+from inspectd.records.challenges import NEVER_CAME, Challenge, ChallengePart, part_of, read_challenges, to_note
+from inspectd.records.ledger import Ledger, Note
 from inspectd.wire.public import Json
 
+log = structlog.get_logger(__name__)
 GRACE_NS = 10_000_000_000
 REFRESH_S = 60.0
 NS_PER_S = 1_000_000_000
@@ -82,27 +87,34 @@ class ChallengeDesk:
         index = seq - challenge.first_seq
         return challenge.names[index] if 0 <= index < len(challenge.names) else ""
 
-    def take(self, record: Record) -> Challenge | None:
-        """See a part that is recorded; returns the challenge that is complete, or out of time, with it."""
+    def take(self, record: Record) -> list[Note]:
+        """See a part that is recorded; returns the entry of the challenge that is complete, or out of time, with it."""
         verdict = record.verdict
         with self._lock:
             challenge = self._open
             if challenge is None:
-                return None
+                return []
             if verdict.challenge:
                 challenge.seen[verdict.challenge] = part_of(verdict, verdict.challenge, on_line=True)
                 challenge.bundle_hash = verdict.bundle_hash
             over = verdict.trigger_ns > challenge.ends_ns + GRACE_NS
             if len(challenge.seen) < len(challenge.names) and not over:
-                return None
+                return []
             self._open = None
-        return _ended(challenge, verdict.trigger_wall_ns + verdict.verdict_ns - verdict.trigger_ns)
+        ended = _ended(challenge, verdict.trigger_wall_ns + verdict.verdict_ns - verdict.trigger_ns)
+        log.warning("a challenge has ended", by=ended.by, passed=ended.passed, parts=len(ended.parts))
+        return [to_note(ended)]
 
-    def close(self) -> Challenge | None:
-        """The daemon stops: what there is of an open challenge."""
+    def close(self, ledger: Ledger) -> None:
+        """The daemon stops: write what there is of an open challenge; what the disk refuses is logged."""
         with self._lock:
             challenge, self._open = self._open, None
-        return None if challenge is None else _ended(challenge, time.time_ns())
+        if challenge is None:
+            return
+        try:
+            ledger.write([to_note(_ended(challenge, time.time_ns()))])
+        except (sqlite3.Error, OSError) as error:
+            log.error("a challenge that the stop cut short is not recorded", by=challenge.by, why=str(error))
 
 
 def _ended(challenge: _Open, wall_ns: int) -> Challenge:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pwd
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,26 +17,37 @@ from pathlib import Path
 import cv2
 from rich.table import Table
 
-from inspectd.commands.arguments import count
+from inspectd.commands.arguments import add_key, client_key, count
 from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.config import Station, load_station
-from inspectd.errors import CameraError, InspectdError
+from inspectd.errors import CameraError, InspectdError, NotHealthy, SettingsError
 from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import Locator
 from inspectd.pipeline import locate_part
-from inspectd.records.challenges import Challenge, ChallengePart, part_of, read_challenges, to_note
+from inspectd.records.challenges import NEVER_CAME, Challenge, ChallengePart, part_of, read_challenges, to_note
 from inspectd.records.ledger import Ledger
 from inspectd.replay.footage import Footage, FootagePart
 from inspectd.replay.line import ReplayLine
+from inspectd.wire.client import ask
+from inspectd.wire.errors import WireError
+from inspectd.wire.keys import ClientKey
+from inspectd.wire.public import MAX_CHALLENGE_PARTS, Json
 
 GOOD_LABELS = frozenset({"good", "ok"})
 MOST_LISTED = 50
+POLL_S = 0.3
+ANSWERED_WITHIN_S = 5.0
+RECORDED_WITHIN_S = 2.0
 EPILOG = """\
 DIR is a labelled set in MVTec layout (of test/<defect>, every image; the good ones are left out), a plain folder with
 nothing but images of bad parts, or the records of a daemon (parts with a label). Its images go through the stages of
 the daemon, beside it: it may run.
 
+With --parts, the daemon is told, and then you put the parts on the line: its verdicts on them are marked as a challenge
+in results and records, and change nothing else. Take by hand what it lets pass.
+
 examples:
+  inspectd challenge --station smdc --parts 3 --names no-electrode,crack,dent
   inspectd challenge --station smdc --data bad-parts         before the shift: images of bad parts, through the station
   inspectd challenge --station smdc --list                   when, by whom, with which bundle, and what came of it
 
@@ -61,11 +73,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, metavar="DIR", help="images of known-bad parts")
+    what.add_argument("--parts", type=_parts, metavar="N", help="the next N parts on the running line are known bad")
     what.add_argument("--list", action="store_true", help="list the challenges in the records")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
     parser.add_argument("--max-parts", type=count, metavar="N", help="the first N parts only")
+    parser.add_argument("--names", type=_names, metavar="A,B,..", help="names of the N parts, in their order")
+    parser.add_argument("--timeout", type=count, default=300, metavar="S", help="how long the N parts may take to come")
     parser.add_argument("--by", default="", metavar="NAME", help="who challenges (default: the user)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    add_key(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     if args.list:
         _list(station, as_json=args.json)
         return 0
-    challenge = _with_images(station, args)
+    challenge = _with_images(station, args) if args.parts is None else _on_the_line(station, args)
     if args.json:
         print(json.dumps({"station": station.station, **_json(challenge)}, indent=1, allow_nan=False))
     else:
@@ -120,6 +136,69 @@ def _with_images(station: Station, args: argparse.Namespace) -> Challenge:
         )
         ledger.write([to_note(challenge)])
     return challenge
+
+
+def _on_the_line(station: Station, args: argparse.Namespace) -> Challenge:
+    """Tell the daemon, then wait for its verdicts on the next parts; it records the challenge itself."""
+    names = args.names or tuple(str(number) for number in range(1, args.parts + 1))
+    by, begun_ns = args.by or _user(), time.time_ns()
+    if len(names) != args.parts:
+        raise SettingsError(f"--names has {len(names)} names for {args.parts} parts")
+    key = client_key(station, args.key)
+    question = {"ask": "challenge", "names": list(names), "by": by, "patience_s": args.timeout}
+    range_of = _ask(station, question, key)
+    sys.stderr.write(f"put the {args.parts} known-bad parts on the line now, in this order: {', '.join(names)}\n")
+    results: dict[str, Json] = {}
+    end_s = time.monotonic() + args.timeout + station.line.deadline_ms / 1e3 + RECORDED_WITHIN_S
+    ask_for = {"ask": "results", "from_seq": range_of["first_seq"], "to_seq": range_of["last_seq"]}
+    with progress_bar() as bar:
+        task = bar.add_task("challenging", total=len(names))
+        while len(results) < len(names) and time.monotonic() < end_s:
+            time.sleep(POLL_S)
+            found = _ask(station, ask_for, key)["results"]
+            results = {message["challenge"]: message for message in found if message["challenge"]}
+            bar.update(task, completed=len(results))
+    return Challenge(
+        way="line",
+        by=by,
+        bundle_hash=next((message["bundle_hash"] for message in results.values()), ""),
+        begun_wall_ns=begun_ns,
+        ended_wall_ns=time.time_ns(),
+        parts=tuple(_told(name, results.get(name)) for name in names),
+    )
+
+
+def _ask(station: Station, question: Json, key: ClientKey | None) -> Json:
+    try:
+        return ask(station.outputs.queries, question, ANSWERED_WITHIN_S, key)[0]
+    except WireError as error:
+        raise NotHealthy(str(error)) from error
+
+
+def _told(name: str, message: Json | None) -> ChallengePart:
+    """A challenge part from its result message, None where none came."""
+    if message is None:
+        return ChallengePart(name=name, outcome=NEVER_CAME)
+    return ChallengePart(
+        name=name,
+        outcome=message["verdict"],
+        reason=message["reason"],
+        detail=message["detail"],
+        label=message["label"],
+        part_score=message["part_score"],
+        seq=message["seq"],
+    )
+
+
+def _parts(text: str) -> int:
+    parts = count(text)
+    if parts > MAX_CHALLENGE_PARTS:
+        raise argparse.ArgumentTypeError(f"at most {MAX_CHALLENGE_PARTS}")
+    return parts
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
 
 
 def _known_bad(footage: Footage) -> Iterator[FootagePart]:

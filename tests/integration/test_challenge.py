@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import tiny_station as tiny
+import yaml
+import zmq
+from line_values import free_port, settings
 
 from inspectd.cameras.simulated import render_part
-from inspectd.config import load_station
+from inspectd.config import Station, load_station
+from inspectd.errors import NoAnswer
 from inspectd.records.challenges import read_challenges
 from inspectd.records.ledger import Ledger
+from inspectd.records.reading import RecordReader
+from inspectd.wire.client import ask
 
 NOT_PROVEN = 17
+PATIENCE_MS = 30_000
+DAEMON = Path(__file__).resolve().parent / "daemon_with_fake_runtime.py"
 
 
 def bad_parts(folder: Path, count: int = 3) -> Path:
@@ -95,6 +109,101 @@ def test_of_a_labelled_set_only_the_bad_parts_are_shown(tiny_station: tiny.TinyS
     assert code == 6
     assert "no part in it is known to be bad" in error
     assert len(read_challenges(load_station(str(path)).records.folder / tiny.NAME)) == 1
+
+
+@pytest.mark.parametrize(("score", "outcome"), [("0.9", "REJECT"), ("0.1", "PASS")])
+def test_parts_on_the_running_line(tmp_path: Path, score: str, outcome: str) -> None:
+    """The daemon marks the next parts in results and records, records what became of them, and goes on as before."""
+    path = tmp_path / "test.yaml"
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    raw = settings(tmp_path, trigger={"source": "zmq", "endpoint": endpoint}, challenge={"every_hours": 24})
+    path.write_text(yaml.safe_dump(raw), encoding="utf-8")
+    station = load_station(str(path))
+    arguments = ("challenge", "--station", str(path), "--parts", "2", "--names", "crack,dent", "--by", "M. Curie")
+    with line(path, score) as trigger:
+        trigger("before")
+        command = [sys.executable, "-m", "inspectd", *arguments, "--json", "--timeout", "60"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, env=tiny.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as asking:
+            assert asking.stderr is not None
+            assert "put the 2 known-bad parts on the line now" in asking.stderr.readline()
+            refused = tiny.inspectd(*arguments, folder=tmp_path)
+            assert refused.returncode == 10
+            assert "a challenge by M. Curie goes on" in refused.stderr
+            for name in ("first", "second", "after"):
+                trigger(name)
+            output, error = asking.communicate(timeout=60)
+    assert asking.returncode == (0 if outcome == "REJECT" else NOT_PROVEN), error
+    told = json.loads(output)
+    assert [(part["name"], part["outcome"]) for part in told["parts"]] == [("crack", outcome), ("dent", outcome)]
+    folder = station.records.folder / station.station
+    (stored,) = read_challenges(folder)
+    assert (stored.way, stored.by, stored.passed) == ("line", "M. Curie", outcome == "REJECT")
+    assert [part.seq for part in stored.parts] == [part["seq"] for part in told["parts"]]
+    with RecordReader(folder) as reader:
+        marked = [(part.verdict.part_id, part.verdict.challenge, part.image is not None) for part in reader.all()]
+    assert marked == [
+        ("before", "", outcome == "REJECT" or marked[0][2]),
+        ("first", "crack", True),
+        ("second", "dent", True),
+        ("after", "", marked[3][2]),
+    ]
+
+
+def test_parts_that_never_come_prove_nothing(tmp_path: Path) -> None:
+    """The command gives up after its time with code 17; the daemon records the challenge when it stops."""
+    path = tmp_path / "test.yaml"
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    path.write_text(yaml.safe_dump(settings(tmp_path, trigger={"source": "zmq", "endpoint": endpoint})))
+    with line(path, "0.9"):
+        code, output, error = challenge(path, "--parts", "1", "--timeout", "1", "--json")
+    assert code == NOT_PROVEN
+    assert "such as 1 (never_came)" in error
+    assert json.loads(output)["passed"] is False
+    (stored,) = read_challenges(load_station(str(path)).records.folder / "test")
+    assert [(part.name, part.outcome) for part in stored.parts] == [("1", "never_came")]
+
+
+@contextmanager
+def line(path: Path, score: str) -> Iterator[Callable[[str], None]]:
+    """A daemon that gives every part this score; yields what sends a trigger and waits for its result."""
+    station = load_station(str(path))
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    results, triggers = context.socket(zmq.SUB), context.socket(zmq.PUSH)
+    results.subscribe(b"result." + station.station.encode())
+    results.connect(station.outputs.results)
+    triggers.connect(str(station.trigger.endpoint))
+    process = subprocess.Popen(
+        [sys.executable, str(DAEMON), str(path), score, "0"], stderr=subprocess.DEVNULL, env=tiny.environment()
+    )
+
+    def trigger(part_id: str) -> None:
+        triggers.send_json({"part_id": part_id})
+        assert results.poll(PATIENCE_MS), "no result"
+        assert json.loads(results.recv_multipart()[1])["part_id"] == part_id
+
+    try:
+        heard = wait_until_ready(station)
+        assert heard
+        yield trigger
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+        for socket in (results, triggers):
+            socket.close(linger=0)
+        context.term()
+
+
+def wait_until_ready(station: Station) -> bool:
+    """Whether the daemon answers questions within half a minute."""
+    end_s = time.monotonic() + 30
+    while time.monotonic() < end_s:
+        try:
+            return bool(ask(station.outputs.queries, {"ask": "status"}, 1.0))
+        except NoAnswer:
+            continue
+    return False
 
 
 def test_a_challenge_beside_the_open_records_of_a_daemon(tiny_station: tiny.TinyStation, tmp_path: Path) -> None:
