@@ -41,3 +41,8 @@ class EngineFault(EnginesError):
 
 class EngineTimeout(EngineFault):
     """One inference did not end in time, and may still run."""
+
+
+def one_line(text: str) -> str:
+    """Foreign text as it may stand in an error: on one line, without what a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))

@@ -11,6 +11,7 @@ from typing import Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from engines.errors import one_line
 from engines.settings import (
     CanvasSettings,
     EngineSettings,
@@ -37,7 +38,7 @@ from inspectd.sections import (
     TriggerSettings,
     on_loopback,
 )
-from inspectd.yaml_file import one_line, read_mapping
+from inspectd.yaml_file import read_mapping
 
 MOST_FAULTS = 10
 

@@ -11,6 +11,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
+from engines.errors import one_line
 from inspectd.errors import SettingsError
 
 MAX_BYTES = 1 << 16
@@ -49,11 +50,6 @@ def read_mapping(path: Path) -> dict[Any, Any]:
     if not isinstance(raw, dict):
         raise SettingsError(f"{path}: expected settings at the top level, found {type(raw).__name__}")
     return raw
-
-
-def one_line(text: str) -> str:
-    """The text on one line, and without what a terminal would obey."""
-    return "".join(character if character.isprintable() else "?" for character in " ".join(text.split()))
 
 
 def _read(path: Path) -> str:

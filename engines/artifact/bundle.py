@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from engines.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest, ThresholdSet
-from engines.errors import BundleError
+from engines.errors import BundleError, one_line
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -73,7 +74,8 @@ def open_bundle(folder: Path) -> Bundle:
         where = ".".join(str(step) for step in fault["loc"])
         what = fault["msg"].removeprefix("Value error, ")
         raise BundleError(
-            f"{folder / MANIFEST_NAME}: {where + ': ' if where else ''}{what}; made by another version? calibrate again"
+            f"{folder / MANIFEST_NAME}: {one_line(f'{where}: {what}' if where else what)}; "
+            "made by another version? calibrate again"
         ) from error
     _verify_files(folder, manifest.files)
     return Bundle(folder=folder, hash=digest, manifest=manifest)
@@ -140,7 +142,10 @@ def _read_manifest(folder: Path) -> bytes:
     if path.is_symlink():
         raise BundleError(f"{path}: is a symbolic link; {_REMEDY}")
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{path}: is no file; {_REMEDY}")
+        if found.st_size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, so no manifest; {_REMEDY}")
         return path.read_bytes()
     except FileNotFoundError:
@@ -168,9 +173,11 @@ def _verify_files(folder: Path, files: Mapping[str, FileEntry]) -> None:
 
 def _verify_file(path: Path, entry: FileEntry) -> None:
     try:
-        size = path.stat().st_size
-        if size != entry.size:
-            raise BundleError(f"{path}: {size} bytes, the manifest says {entry.size}; {_REMEDY}")
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for without end
+            raise BundleError(f"{path}: is no file; {_REMEDY}")
+        if found.st_size != entry.size:
+            raise BundleError(f"{path}: {found.st_size} bytes, the manifest says {entry.size}; {_REMEDY}")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
