@@ -16,11 +16,12 @@ from inspectd.tracking import ByDelay, Tracker
 WINDOW_MS, LEAD_MS = 40, 5
 events = st.lists(
     st.tuples(
-        st.sampled_from(["trigger", "judge", "judge last", "position", "turn"]),
+        st.sampled_from(["trigger", "trigger", "judge", "judge", "judge last", "position", "turn"]),
         st.sampled_from([Outcome.PASS, Outcome.REJECT, Outcome.INVALID]),
-        st.integers(0, 300),
-        st.none() | st.integers(-2000, 5000),
+        st.integers(0, 15) | st.integers(0, 300),
+        st.none() | st.none() | st.integers(-2000, 5000),
     ),
+    min_size=10,
     max_size=80,
 )
 courses = st.sampled_from(["delay", "encoder", "wrapping encoder"])

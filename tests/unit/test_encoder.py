@@ -49,6 +49,22 @@ def test_a_counter_that_wraps_goes_on() -> None:
     assert wrapping.ahead(4000, 1000) == 904
 
 
+def test_the_shorter_way_round_the_counter_is_the_way_it_went() -> None:
+    """A belt that runs back across the wrap has moved back, not once round."""
+    wrapping = belt(modulus=4096)
+    assert wrapping.counts_between(50, 4046) == -100
+    assert wrapping.counts_between(4046, 50) == 100
+
+
+def test_after_a_reset_the_speed_is_that_of_the_new_counts() -> None:
+    """Positions from before a jump back are forgotten."""
+    reset = belt()
+    move(reset, 2, until_ms=500, start=100_000)
+    for at_ms in range(510, 661, 10):
+        reset.on_position(Position(count=at_ms - 510, at_ns=at_ms * MS))
+    assert reset.reaches_ns(100, 660 * MS) == pytest.approx(760 * MS, abs=MS)
+
+
 def test_a_counter_may_fall() -> None:
     """With the sign turned round, falling counts are forward."""
     falling = belt(sign=-1)

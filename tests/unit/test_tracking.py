@@ -78,9 +78,9 @@ def test_a_held_command_leaves_when_its_window_opens_less_the_lead() -> None:
 def test_held_commands_leave_in_the_order_of_their_parts() -> None:
     """A part that was judged later but triggered earlier is told first."""
     rule = tracker(hold=True)
-    for seq in (2, 1, 3):
-        given(rule, seq, seq * 10)
-    assert [told.seq for told in rule.due(225 * MS)] == [1, 2, 3]
+    for seq in (2, 5, 1, 4, 3):
+        given(rule, seq, seq)
+    assert [told.seq for told in rule.due(200 * MS)] == [1, 2, 3, 4, 5]
 
 
 def test_a_held_command_that_was_forgotten_too_long_is_missed() -> None:
