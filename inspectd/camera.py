@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from threading import Event, Semaphore
 from typing import Protocol
 
-from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
+from inspectd.errors import CameraError, CameraLost, CameraTimeout, EndOfFootage, ImageRepeated
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.messages import Fault, Frame, Image, Reason, Trigger
 from inspectd.register import Register
@@ -18,6 +18,7 @@ NS_PER_MS = 1_000_000
 PATIENCE_S = 0.1
 ERRORS_BEFORE_PAUSE = 5
 LONGEST_PAUSE_S = 1.0
+STALE_IMAGES_AT_MOST = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,10 +38,10 @@ class Shot:
 
 
 class Camera(Protocol):
-    """A source of images, open once constructed. Used by one thread, the one that made it."""
+    """A source of images, open once constructed. Used by one thread at a time."""
 
     def grab(self, timeout_s: float) -> Shot:
-        """Block for the next image. Raises CameraTimeout, EndOfFootage, CameraError."""
+        """Block for the next image. Raises CameraTimeout, EndOfFootage, CameraLost, CameraError for one bad image."""
 
     def close(self) -> None:
         """Release the device; a second call does nothing."""
@@ -137,10 +138,14 @@ class Acquisition:
     def _fresh_shot(self, trigger: Trigger) -> Shot:
         """The first image taken after the trigger; older ones, from a camera's own buffer, are thrown away."""
         give_up_ns = time.monotonic_ns() + round(self._plan.frame_timeout_ms * NS_PER_MS)
-        while (left_ns := give_up_ns - time.monotonic_ns()) > 0:
+        for _ in range(STALE_IMAGES_AT_MOST):  # a driver that hands out old images at once must not keep us spinning
+            left_ns = give_up_ns - time.monotonic_ns()
+            if left_ns <= 0:
+                break
             shot = self._camera.grab(left_ns / 1e9)
             if shot.captured_ns >= trigger.trigger_ns:
                 return shot
+            self._meters.count(Count.STALE_IMAGES)
         raise _Stale
 
     def _hand_over(self, trigger: Trigger, shot: Shot) -> None:
@@ -164,7 +169,8 @@ class Acquisition:
         """The part is INVALID; a camera that fails again and again is asked less often."""
         self._meters.count(Count.CAMERA_FAULTS)
         self._errors += 1
-        self._fault(trigger, Reason.BAD_IMAGE, str(error))
+        reason = {CameraLost: Reason.CAMERA_LOST, ImageRepeated: Reason.REPEATED_IMAGE}.get(type(error))
+        self._fault(trigger, reason or Reason.BAD_IMAGE, str(error))
         if self._errors > ERRORS_BEFORE_PAUSE and self._triggers is None:
             stop.wait(min(LONGEST_PAUSE_S, 0.01 * 2.0 ** min(self._errors - ERRORS_BEFORE_PAUSE, 10)))
 

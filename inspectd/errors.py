@@ -43,6 +43,10 @@ class CameraLost(CameraError):
     """The device is gone (unplugged, crashed, driver closed): nothing comes until it has been opened again."""
 
 
+class ImageRepeated(CameraError):
+    """A live camera gave the very image of the part before: it is frozen, or handed a buffer out twice."""
+
+
 class EndOfFootage(CameraError):
     """A folder or a video has no further frame; the normal end of a replay."""
 

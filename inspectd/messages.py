@@ -36,6 +36,8 @@ class Reason(StrEnum):
     PART_CUT_OFF = "part_cut_off"
     BAD_IMAGE = "bad_image"
     STALE_FRAME = "stale_frame"
+    CAMERA_LOST = "camera_lost"
+    REPEATED_IMAGE = "repeated_image"
     ENGINE_FAULT = "engine_fault"
     NOT_A_NUMBER = "not_a_number"
     OVERLOAD = "overload"

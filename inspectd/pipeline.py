@@ -15,6 +15,7 @@ import structlog
 import zmq
 
 from inspectd.camera import Acquisition, AcquisitionPlan, Camera
+from inspectd.camera_watch import WatchedCamera
 from inspectd.challenge import ChallengeDesk, ChallengeReminder
 from inspectd.config import Station
 from inspectd.engine_guard import Engine, EngineGuard
@@ -277,7 +278,17 @@ class Pipeline:
             parts = stack.enter_context(closing(pull(self._context, PARTS)))
             gate = stack.enter_context(closing(push(self._context, GATE, BOUNDS[GATE])))
             frames = stack.enter_context(closing(push(self._context, FRAMES, BOUNDS[FRAMES])))
-            camera = stack.enter_context(closing(self._camera()))
+            checks = self._station.camera
+            camera = stack.enter_context(
+                closing(
+                    WatchedCamera(
+                        self._camera,
+                        refuse_repeated=checks.refuse_repeated,
+                        fixed_size=checks.fixed_size,
+                        meters=self.meters,
+                    )
+                )
+            )
             plan = AcquisitionPlan(frame_timeout_ms=self._station.trigger.frame_timeout_ms, max_parts=self._max_parts)
             acquisition = Acquisition(
                 plan,

@@ -8,7 +8,7 @@ import cv2
 
 from inspectd.camera import Shot
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
-from inspectd.errors import CameraError, CameraTimeout
+from inspectd.errors import CameraError, CameraLost, CameraTimeout
 from inspectd.sections import OpenCvCameraSettings
 
 OPEN_TIMEOUT_MS = 5_000
@@ -34,10 +34,10 @@ class OpenCvCamera:
     def grab(self, timeout_s: float) -> Shot:
         """Block for the next image, at most about `timeout_s` where the driver keeps to time-outs, else its own limit.
 
-        Raises CameraTimeout where no image came, CameraError once several in a row did not: the camera is lost.
+        Raises CameraTimeout where no image came, CameraLost once several in a row did not.
         """
         if not self._capture.isOpened():
-            raise CameraError(f"camera {self._source}: is closed")
+            raise CameraLost(f"camera {self._source}: is closed")
         with quiet_opencv():
             self._capture.set(cv2.CAP_PROP_READ_TIMEOUT_MSEC, max(1, round(timeout_s * 1000)))
             grabbed = self._capture.grab()
@@ -46,7 +46,7 @@ class OpenCvCamera:
         if not done or native is None:
             self._failures += 1
             if self._failures >= FAILURES_BEFORE_LOST:
-                raise CameraError(f"camera {self._source}: lost, {self._failures} images in a row did not come")
+                raise CameraLost(f"camera {self._source}: lost, {self._failures} images in a row did not come")
             raise CameraTimeout(f"camera {self._source}: no image came within {timeout_s:g} s")
         self._failures = 0
         return Shot(

@@ -98,6 +98,7 @@ class Heartbeat:
         others = [stage for stage in self._patience_s if stage not in self.VITAL]
         worries = [f"{stage.value} has not come round for too long" for stage in self._silent(others)]
         worries += self._meters.storage_faults()
+        worries += [fault for fault in (self._meters.camera_fault,) if fault]
         if self._meters.engine_faults_in_a_row >= FAULTS_IN_A_ROW:
             worries.append(f"the engine failed {self._meters.engine_faults_in_a_row} times in a row")
         worries += self._lost()

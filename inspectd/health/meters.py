@@ -56,6 +56,8 @@ class Count(StrEnum):
     BUNDLES_EXCHANGED = "bundles_exchanged"
     BUNDLES_REFUSED = "bundles_refused"
     CAMERA_FAULTS = "camera_faults"
+    CAMERA_REOPENED = "camera_reopened"
+    STALE_IMAGES = "stale_images"
     STAGE_ERRORS = "stage_errors"
     REFUSED = "answers_refused"
     LATE_SCORES = "late_scores"
@@ -82,6 +84,8 @@ _MEANINGS = {
     Count.BUNDLES_EXCHANGED: "bundles that took over while running",
     Count.BUNDLES_REFUSED: "bundles asked for while running that could not be used",
     Count.CAMERA_FAULTS: "images that the camera failed to give",
+    Count.CAMERA_REOPENED: "times that a lost camera was opened again",
+    Count.STALE_IMAGES: "images thrown away because they were older than the trigger",
     Count.STAGE_ERRORS: "faults inside a stage, or messages lost between two; must be zero",
     Count.REFUSED: "answers that the gate refused: the second one, another part's, or a fault after the verdict",
     Count.LATE_SCORES: "scores that came after their part's verdict",
@@ -163,6 +167,7 @@ class Meters:
         self.pending = 0
         self.earliest_deadline_ns: int | None = None
         self.engine_faults_in_a_row = 0
+        self.camera_fault = ""
         self._misses_in_a_row = 0
         self._last_miss_ns = 0
         self._storage_faults: dict[Stage, str] = {}

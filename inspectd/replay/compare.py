@@ -16,7 +16,17 @@ from inspectd.records.rows import StoredPart
 from inspectd.replay.footage import FootagePart
 from inspectd.replay.line import Replayed
 
-NOT_IN_TIME = frozenset({Reason.LATE, Reason.NO_FRAME, Reason.STALE_FRAME, Reason.OVERLOAD, Reason.SHUTTING_DOWN})
+NOT_IN_TIME = frozenset(
+    {
+        Reason.LATE,
+        Reason.NO_FRAME,
+        Reason.STALE_FRAME,
+        Reason.CAMERA_LOST,
+        Reason.REPEATED_IMAGE,
+        Reason.OVERLOAD,
+        Reason.SHUTTING_DOWN,
+    }
+)
 """Why the line could not judge a part whatever it looked like: a replay, which has no deadlines, can."""
 
 

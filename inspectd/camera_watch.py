@@ -1,0 +1,137 @@
+"""Between the acquisition and its camera: refuses images that no camera may give, and opens a lost camera again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from threading import Event, Lock, Thread
+
+import numpy as np
+import structlog
+
+from inspectd.camera import Camera, Shot
+from inspectd.errors import CameraError, CameraLost, ImageRepeated
+from inspectd.health.meters import Count, Meters
+from inspectd.messages import Image
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+REPEATS_BEFORE_LOST = 5
+COARSE_STEP = 16
+log = structlog.get_logger(__name__)
+
+
+class WatchedCamera:
+    """A camera that outlives its device. Used by one thread; the device is opened again in another one.
+
+    Making it opens the device, and raises what that raises. open_camera: opens it; may block. refuse_repeated: an
+    image that equals the one before in every pixel is a fault, and several in a row mean that the device is frozen.
+    fixed_size: so is an image of another size than the first one.
+    """
+
+    def __init__(
+        self, open_camera: Callable[[], Camera], *, refuse_repeated: bool, fixed_size: bool, meters: Meters
+    ) -> None:
+        self._open = open_camera
+        self._refuse_repeated, self._fixed_size = refuse_repeated, fixed_size
+        self._meters = meters
+        self._camera: Camera | None = open_camera()
+        self._lock = Lock()
+        self._fresh: Camera | None = None
+        self._opener: Thread | None = None
+        self._closed = Event()
+        self._lost_s = 0.0
+        self._why = ""
+        self._before: Image | None = None
+        self._shape: tuple[int, ...] | None = None
+        self._repeats = 0
+
+    def grab(self, timeout_s: float) -> Shot:
+        """Block for the next image. Raises as a camera does; CameraLost at once while the device is being reopened."""
+        camera = self._camera or self._reopened()
+        try:
+            shot = camera.grab(timeout_s)
+        except CameraLost as error:
+            self._lose(str(error))
+            raise
+        self._check(shot.image)
+        return shot
+
+    def close(self) -> None:
+        """Release the device, and stop opening it; does not wait for a driver that hangs."""
+        self._closed.set()
+        with self._lock:
+            open_now = [camera for camera in (self._camera, self._fresh) if camera is not None]
+            self._camera = self._fresh = None
+        for camera in open_now:
+            camera.close()
+
+    def _reopened(self) -> Camera:
+        """The device that has been opened again. Raises CameraLost where there is none yet."""
+        with self._lock:
+            fresh, self._fresh = self._fresh, None
+            if fresh is None:
+                raise CameraLost(f"{self._why}; it is being opened again")
+            self._camera = fresh
+        down_s = time.monotonic() - self._lost_s
+        self._meters.count(Count.CAMERA_REOPENED)
+        self._meters.camera_fault = ""
+        log.warning("camera opened again", after_s=round(down_s, 3), why=self._why)
+        return fresh
+
+    def _lose(self, why: str) -> None:
+        """Give the device up, and have it opened again."""
+        lost, self._camera = self._camera, None
+        self._why, self._lost_s = why, time.monotonic()
+        self._before, self._repeats = None, 0
+        self._meters.camera_fault = f"{why}; it is being opened again"
+        log.error("camera lost: parts are INVALID until it has been opened again", why=why)
+        self._opener = Thread(target=self._open_again, args=(lost,), name="camera-opener", daemon=True)
+        self._opener.start()
+
+    def _open_again(self, lost: Camera | None) -> None:
+        """Release what is left of the device and open it, with pauses that grow to five seconds, until that works."""
+        if lost is not None:
+            lost.close()
+        pause_s = FIRST_PAUSE_S
+        while not self._closed.wait(pause_s):
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+            try:
+                camera = self._open()
+            except CameraError as error:
+                self._meters.camera_fault = f"the camera is lost, and does not open: {error}"
+                continue
+            with self._lock:
+                if not self._closed.is_set():
+                    self._fresh = camera
+                    return
+            camera.close()
+
+    def _check(self, image: Image) -> None:
+        """Raise CameraError for what is no image of this camera, ImageRepeated for one that came before."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+            raise CameraError(f"the camera gave {image.dtype} {image.shape}, not (H, W, 3) uint8")
+        if self._fixed_size:
+            self._shape = self._shape or image.shape
+            if image.shape != self._shape:
+                size, usual = (f"{shape[1]}x{shape[0]}" for shape in (image.shape, self._shape))
+                raise CameraError(f"the camera gave an image of {size} pixels, all before were {usual}")
+        if self._refuse_repeated:
+            self._check_new(image)
+
+    def _check_new(self, image: Image) -> None:
+        """Noise makes any two exposures differ: equal pixels are the same exposure, handed out again."""
+        before, self._before = self._before, image
+        if before is None or not _equal(before, image):
+            self._repeats = 0
+            return
+        self._repeats += 1
+        if self._repeats >= REPEATS_BEFORE_LOST:
+            self._lose(f"the camera is frozen: the same image came {self._repeats + 1} times")
+        raise ImageRepeated("the camera gave the image of the part before once more")
+
+
+def _equal(left: Image, right: Image) -> bool:
+    """Whether all pixels are equal; different images are told apart by every sixteenth row already."""
+    coarse = np.array_equal(left[::COARSE_STEP], right[::COARSE_STEP])
+    return coarse and np.array_equal(left, right)
