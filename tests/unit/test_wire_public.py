@@ -17,6 +17,7 @@ from inspectd.messages import Command, Outcome, Reject
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import (
     SCHEMAS,
+    AskChallenge,
     AskMap,
     AskResults,
     AskStatus,
@@ -170,6 +171,10 @@ def test_an_answer_names_the_gaps() -> None:
         ('{"ask": "results", "from_seq": 3, "to_seq": 9}', AskResults(3, 9)),
         ('{"ask": "status", "version": 1}', AskStatus()),
         ('{"ask": "map", "seq": 4}', AskMap(4)),
+        (
+            '{"ask": "challenge", "names": ["crack", "Beule"], "by": "M. Curie", "patience_s": 60}',
+            AskChallenge(("crack", "Beule"), "M. Curie", 60),
+        ),
     ],
 )
 def test_questions_are_understood(text: str, question: object) -> None:
@@ -193,6 +198,15 @@ def test_questions_are_understood(text: str, question: object) -> None:
         ('{"ask": "status", "version": 2}', "version 1"),
         ('{"ask": "status"' + " " * 5000 + "}", "at most"),
         ("[" * 4000, "not JSON"),
+        ('{"ask": "challenge", "names": ["a"]}', "names, by and patience_s"),
+        ('{"ask": "challenge", "names": [], "by": "x", "patience_s": 5}', "1 to 100 names"),
+        ('{"ask": "challenge", "names": "ab", "by": "x", "patience_s": 5}', "1 to 100 names"),
+        ('{"ask": "challenge", "names": ["a", "a"], "by": "x", "patience_s": 5}', "names must differ"),
+        ('{"ask": "challenge", "names": [["a"]], "by": "x", "patience_s": 5}', "printable characters"),
+        ('{"ask": "challenge", "names": ["a\\n"], "by": "x", "patience_s": 5}', "printable characters"),
+        ('{"ask": "challenge", "names": ["a"], "by": "", "patience_s": 5}', "printable characters"),
+        ('{"ask": "challenge", "names": ["a"], "by": "x", "patience_s": 0}', "from 1 to 86400"),
+        ('{"ask": "challenge", "names": ["a"], "by": "x", "patience_s": 1.5}', "from 1 to 86400"),
     ],
 )
 def test_malformed_questions_are_refused_in_words(text: str, why: str) -> None:
