@@ -38,7 +38,7 @@ class Delays:
 
     def __str__(self) -> str:
         if self.median is None or self.p90 is None:
-            return f"{self.found:.0%}"
+            return f"({self.found:.0%})"
         return f"{self.median:.0f} / {self.p90:.0f} ({self.found:.0%})"
 
 
