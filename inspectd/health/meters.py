@@ -98,7 +98,7 @@ _MEANINGS = {
     Count.QUERIES_REFUSED: "questions refused",
     Count.REJECTS_MISSED: "parts to be rejected that no command could reach in time; must be zero",
     Count.REJECT_OVERLAPS: "good parts in the window of a rejected one; must be zero",
-    Count.CLIENTS_REFUSED: "clients turned away: no key, an unknown key, or no ZeroMQ at all",
+    Count.CLIENTS_REFUSED: "clients turned away: without a key, with an unknown one, or with one for another daemon",
 }
 _SINCE_TRIGGER = ("captured", "located", "scored", "decided", "told")
 

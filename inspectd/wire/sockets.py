@@ -52,6 +52,8 @@ def bind(
         raise EndpointError(f"{endpoint}: Address already in use; is another daemon running? change `outputs`")
     socket = context.socket(kind)
     socket.set_hwm(bound)
+    if kind == zmq.PUB:
+        socket.rcvhwm = 1  # subscriptions one by one: a flood of them must not keep the thread that publishes
     socket.linger = GOODBYE_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES if kind == zmq.PUB else MAX_FOREIGN_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
