@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 import numpy as np
@@ -33,10 +34,11 @@ class Belt:
         self._stale = True
 
     def on_position(self, position: Position) -> None:
-        """Take in a reading; one from before the newest is left out."""
+        """Take in a reading; one from before the newest says something of the speed, but nothing of the place."""
         if self._newest is None:
             self._newest = position
         if position.at_ns < self._newest.at_ns:
+            self._sample_older(position, self._newest)
             return
         step = self.counts_between(self._newest.count, position.count)
         if step < -self._jump:
@@ -90,6 +92,17 @@ class Belt:
         samples.append((at_ns, self._travelled))
         while samples[0][0] < at_ns - HORIZON_NS:
             samples.pop(0)
+
+    def _sample_older(self, position: Position, newest: Position) -> None:
+        """Fill a hole among the samples: readings take different ways here, and may overtake each other."""
+        moved_since = self.counts_between(position.count, newest.count)
+        index = bisect_left(self._samples, (position.at_ns, 0))
+        beside = self._samples[max(0, index - 1) : index + 1]
+        if moved_since < -self._jump or position.at_ns < newest.at_ns - HORIZON_NS:
+            return
+        if all(abs(at_ns - position.at_ns) >= SPACING_NS for at_ns, _ in beside):
+            self._samples.insert(index, (position.at_ns, self._travelled - moved_since))
+            self._stale = True
 
     def _fit(self) -> tuple[float, float] | None:
         """Speed in counts per nanosecond, and where the line lies at the newest position, relative to it."""

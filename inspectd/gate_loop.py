@@ -22,6 +22,7 @@ from inspectd.wire.stages import Message
 
 IDLE_MS = 50
 HELD_ENDS_MS = 2_000
+MOST_AT_ONCE = 256
 NS_PER_MS = 1_000_000
 
 
@@ -68,24 +69,29 @@ class GateLoop:
         self.finish()
 
     def step(self) -> None:
-        """Take what is in the inbox, then answer what has run out of time."""
-        while (message := self._next()) is not None:
-            now_ns = time.monotonic_ns()
-            if isinstance(message, Scores):
-                self._tell(self._gate.on_scores(message, now_ns), message)
-            elif isinstance(message, Fault):
-                self._tell(self._gate.on_fault(message, now_ns), message)
-            elif isinstance(message, Trigger):
-                self._tracker.on_trigger(message)
-                early = self._gate.early(message.seq)
-                self._tell(self._gate.on_trigger(message, now_ns), early)
-            elif isinstance(message, Position):
-                self._tracker.on_position(message)
+        """Take what is in the inbox, so much at most that the loop comes round; answer what has run out of time."""
+        for _ in range(MOST_AT_ONCE):
+            if (message := self._next()) is None:
+                break
+            self._take(message)
             self._tell_what_is_due()
         self._tell_what_is_due()
         self._meters.set_count(Count.REFUSED, self._gate.refused)
         self._meters.set_pending(self._gate.pending, self._gate.next_deadline_ns)
         self._flush()
+
+    def _take(self, message: Message) -> None:
+        now_ns = time.monotonic_ns()
+        if isinstance(message, Scores):
+            self._tell(self._gate.on_scores(message, now_ns), message)
+        elif isinstance(message, Fault):
+            self._tell(self._gate.on_fault(message, now_ns), message)
+        elif isinstance(message, Trigger):
+            self._tracker.on_trigger(message)
+            early = self._gate.early(message.seq)
+            self._tell(self._gate.on_trigger(message, now_ns), early)
+        elif isinstance(message, Position):
+            self._tracker.on_position(message)
 
     def finish(self) -> None:
         """Answer what is pending with INVALID (shutting down), tell what is held, hand over every row.

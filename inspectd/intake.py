@@ -14,7 +14,8 @@ from inspectd.wire.sockets import Socket, send
 class Intake:
     """Triggers -> gate, then -> the camera's stage; one thread, that waits for nothing but triggers.
 
-    camera: the sending end of the bounded queue to the camera's stage.
+    camera: the sending end of the bounded queue to the camera's stage. positions: a way to the gate of its own and
+    short, so that a flood of them fills no queue that a trigger needs; what is dropped costs precision, no part.
     """
 
     def __init__(
@@ -24,12 +25,13 @@ class Intake:
         triggers: TriggerSource,
         gate: Socket,
         camera: Socket,
+        positions: Socket,
         max_parts: int | None,
         meters: Meters,
     ) -> None:
         self._register = register
         self._triggers = triggers
-        self._gate, self._camera = gate, camera
+        self._gate, self._camera, self._positions = gate, camera, positions
         self._max_parts = max_parts
         self._meters = meters
 
@@ -39,7 +41,7 @@ class Intake:
             self._meters.beat(Stage.TRIGGER)
             ask = self._triggers.next(stop)
             if isinstance(ask, Position):
-                send(self._gate, ask)  # one that is lost to a full queue costs precision, no part
+                send(self._positions, ask)
             elif ask is not None:
                 self._take_in(ask)
 

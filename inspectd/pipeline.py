@@ -75,6 +75,7 @@ TABLE = (
     Row(Stage.QUERY, QUERIES, 100, (QUERIES,), 10.0),  # ......... answers from the records
 )
 BOUNDS = {row.reads: row.bound for row in TABLE}
+POSITIONS_BOUND = 64
 FOOTAGE = ("folder", "video")
 CAMERA_OPENS_S = 60.0
 STAGE_STARTS_S = 10.0
@@ -245,6 +246,7 @@ class Pipeline:
         with ExitStack() as stack:
             gate = stack.enter_context(closing(push(self._context, GATE, BOUNDS[GATE])))
             parts = stack.enter_context(closing(push(self._context, PARTS, BOUNDS[PARTS])))
+            positions = stack.enter_context(closing(push(self._context, GATE, POSITIONS_BOUND)))
             triggers = self._triggers()
             self.meters.beat(Stage.TRIGGER)
             if triggers is not None:
@@ -260,6 +262,7 @@ class Pipeline:
                 triggers=triggers,
                 gate=gate,
                 camera=parts,
+                positions=positions,
                 max_parts=self._max_parts,
                 meters=self.meters,
             ).run(stop)

@@ -277,3 +277,20 @@ def test_what_a_killed_daemon_held_is_reported_by_the_next(tmp_path: Path, line:
     told = recorded(running)["held"].told
     assert told is not None
     assert (told.reject.command, told.reject.detail) == (Command.MISSED, KILLED)
+
+
+def test_a_flood_of_positions_costs_no_part(tmp_path: Path, line: Callable[[Daemon], Line]) -> None:
+    """Positions as fast as they can be sent: every trigger among them is answered and tracked, health stays good."""
+    with daemon(tmp_path, score=BAD, trigger=by_messages(), tracking=ENCODER) as running:
+        around = line(running)
+        for part in range(10):
+            for count in range(2_000):
+                around.send(position=100 * part + count // 20)
+            around.send(part_id=f"A-{part}", encoder=100 * (part + 1))
+        told = [around.next("reject", "missed") for _ in range(10)]
+        health = around.next("health")
+        code, _log = running.end()
+    assert code == 0
+    assert sorted(each["part_id"] for each in told) == [f"A-{part}" for part in range(10)]
+    assert {each["schema"] for each in told} == {"inspectd.reject"}
+    assert (health["state"], health["counts"]["stage_errors"]) == ("running", 0)

@@ -132,6 +132,16 @@ def test_a_reading_from_before_the_newest_changes_nothing() -> None:
     assert ordered.reaches_ns(100, 400 * MS) == before
 
 
+def test_readings_that_were_overtaken_still_tell_the_speed() -> None:
+    """A trigger that came before the positions of the last second: they fill in behind it, where they do not crowd."""
+    overtaken = belt()
+    overtaken.on_position(Position(count=1800, at_ns=900 * MS))
+    for at_ms in (*range(0, 900, 10), *range(0, 900, 10)):
+        overtaken.on_position(Position(count=2 * at_ms, at_ns=at_ms * MS))
+    assert overtaken.travelled_since(0) == 1800
+    assert overtaken.reaches_ns(100, 900 * MS) == pytest.approx(950 * MS, abs=MS)
+
+
 def test_the_window_is_told_in_counts_and_in_time() -> None:
     """From the trigger's count and the belt's speed."""
     moving = course()
