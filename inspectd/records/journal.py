@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 
+import structlog
+
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.messages import Record
 from inspectd.wire.errors import WireError
@@ -28,6 +30,7 @@ SLOW_NS = 50_000_000
 PAUSE_NS = 1_000_000_000
 _HEAD = struct.Struct("<QII")  # generation of the segment, length, CRC-32 of generation, length and payload
 _CHECKED = struct.Struct("<QI")
+log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,6 +63,7 @@ class Journal:
         self._made = 0
         self._generation = time.time_ns()
         self._paused_until_ns = 0
+        self._next_try_ns = 0
 
     def append(self, record: Record) -> bool:
         """Write one row, without its images; False where that could not be done. Never waits for room or for a sync.
@@ -100,10 +104,23 @@ class Journal:
             self._spare += empty
 
     def prepare(self) -> None:
-        """Have one spare segment ready; blocks for the disk. Raises OSError where there is no room for it."""
+        """Have one spare segment ready; blocks for the disk. No room is logged once, and tried again each second."""
         with self._lock:
-            if self._spare or self._made >= MOST_SEGMENTS:
+            if self._spare or self._made >= MOST_SEGMENTS or time.monotonic_ns() < self._next_try_ns:
                 return
+        try:
+            segment = self._new_segment()
+        except OSError as error:
+            if not self._next_try_ns:
+                log.error("no room for the journal: a kill might cost the last records; free space", why=str(error))
+            self._next_try_ns = time.monotonic_ns() + PAUSE_NS
+            return
+        self._next_try_ns = 0
+        with self._lock:
+            self._made += 1
+            self._spare.append(segment)
+
+    def _new_segment(self) -> _Segment:
         path = self._folder / f"{self._made:04d}"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         try:
@@ -112,9 +129,7 @@ class Journal:
             os.close(file)
             path.unlink(missing_ok=True)
             raise
-        with self._lock:
-            self._made += 1
-            self._spare.append(_Segment(path, file))
+        return _Segment(path, file)
 
     def close(self) -> None:
         """Close the files; a second call does nothing. They stay where a row in them is not settled."""

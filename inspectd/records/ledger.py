@@ -24,6 +24,7 @@ _INSERT = {
     kind: f"INSERT OR IGNORE INTO {TABLE[kind]} ({columns}) VALUES (:{columns.replace(', ', ', :')})"  # noqa: S608
     for kind, columns in COLUMNS.items()
 }
+MEND_PAUSE_S = 60.0
 LOOK_BACK = 1 << 17  # how many numbers a start looks through for gaps
 log = structlog.get_logger(__name__)
 
@@ -57,6 +58,7 @@ class Ledger:
         self._may_set_aside = set_aside
         self._unsynced_s: float | None = None  # since when something written is not synced
         self.begun_anew = ""  # the name that the damaged database now has
+        self._mended_s = -MEND_PAUSE_S
         self._unexplained = ""  # why this database lacks what was recorded before it
         try:
             self.connection = open_for_writing(folder)
@@ -116,7 +118,13 @@ class Ledger:
         self._unsynced_s = None
 
     def mend(self, error: Exception) -> None:
-        """After SQLite called the file damaged: set it aside and begin anew. Raises StorageError where that fails."""
+        """After SQLite called the file damaged: set it aside and begin anew, at most once a minute.
+
+        Raises `error` where that is not to be done (again), OSError or StorageError where it fails.
+        """
+        if not self._may_set_aside or time.monotonic() - self._mended_s < MEND_PAUSE_S:
+            raise error  # a disk that damages each new file must not be filled with them
+        self._mended_s = time.monotonic()
         self.connection.close()
         self._set_aside(error)
         self._inode = self._inodes()
@@ -160,7 +168,7 @@ class Ledger:
         """Move the damaged files away, under a name that says when, and begin anew. Raises StorageError."""
         if not self._may_set_aside:
             raise error
-        stem = f"damaged-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{DATABASE_NAME}"
+        stem = f"damaged-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}{time.time_ns() % 10**9:09d}Z-{DATABASE_NAME}"
         for suffix in ("-shm", "-wal", ""):  # the database last: were this cut short, the start finds it damaged again
             source = self._path.with_name(DATABASE_NAME + suffix)
             with suppress(FileNotFoundError):

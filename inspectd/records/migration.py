@@ -30,6 +30,9 @@ def to_version_2(connection: sqlite3.Connection) -> None:
     log.warning("records of an older version are brought up to date, each row gets its hash", parts=parts)
     connection.execute("BEGIN IMMEDIATE")
     try:
+        if connection.execute("PRAGMA user_version").fetchone()[0] != 1:  # another process was quicker
+            connection.execute("ROLLBACK")
+            return
         for table, column in _NEW_COLUMNS:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
         for statement in CHAIN_TABLES.split(";"):

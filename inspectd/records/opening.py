@@ -46,7 +46,7 @@ class Records:
             except (sqlite3.Error, OSError) as error:
                 raise StorageError(f"{folder / DATABASE_NAME}: {error}; {remedy(error)}") from error
             stack.pop_all()
-        self._prepare()
+        self.journal.prepare()
 
     def close(self) -> None:
         """Note the clean stop, then close database and journal; once, after `sequence`, which is closed on its own."""
@@ -59,7 +59,7 @@ class Records:
         self.journal.close()
 
     def prepare(self) -> None:
-        """Move the reserves of sequence numbers and journal on; blocks for the disk. Raises OSError."""
+        """Move the reserves of numbers and of the journal on; blocks for the disk. Raises OSError for the numbers."""
         self.sequence.reserve()
         self.journal.prepare()
 
@@ -78,12 +78,6 @@ class Records:
         detail = f"inspectd {version('inspectd')} on {platform.node()}, boot {_boot_id()}"
         self.ledger.write([Note(Kind.START, upcoming, upcoming, detail)])
         self.ledger.sync(now=True)
-
-    def _prepare(self) -> None:
-        try:
-            self.journal.prepare()
-        except OSError as error:  # the recorder tries again; until then health says so
-            log.error("no room for the journal: after a kill, the last records may be missing", why=str(error))
 
 
 def _boot_id() -> str:

@@ -6,8 +6,10 @@ import json
 import random
 import signal
 import sqlite3
+import subprocess
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +120,48 @@ def test_rows_that_a_lock_held_back_survive_sigkill(tmp_path: Path, context: Con
             listener.rest()
             other.execute("ROLLBACK")
         assert set(recorded(running)) == held
+    last = finish(tmp_path)
+    assert set(listener.seqs) <= set(recorded(last))
+    assert verify(last.folder, lambda entries: None).problems == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of a few MiB, or a visible skip where mounting is not permitted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"mounting is not permitted here: {done.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def fill(disk: Path) -> Path:
+    """Write until nothing more fits; returns the file."""
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return ballast
+
+
+def test_rows_that_a_full_disk_refused_survive_sigkill(tmp_path: Path, small_disk: Path, context: Context) -> None:
+    """The journal's room was taken beforehand: killed on a full disk, what was announced is recorded afterwards."""
+    keep = {"folder": str(small_disk / "records"), "passed_image_every": 0}
+    with (
+        daemon(tmp_path, trigger={"period_ms": 10}, records=keep) as running,
+        closing(Listener(context, running.station.outputs.results)) as listener,
+    ):
+        listener.take(5)
+        ballast = fill(small_disk)
+        wait_until_why(running, "records cannot be written", there=True)
+        listener.take(100)
+        assert state(running)["counts"]["journal_skipped"] == 0
+        running.end(signal.SIGKILL)
+        listener.rest()
+    ballast.unlink()
     last = finish(tmp_path)
     assert set(listener.seqs) <= set(recorded(last))
     assert verify(last.folder, lambda entries: None).problems == []
