@@ -25,7 +25,6 @@ from inspectd.messages import (
 )
 
 MEMORY = 4096
-LARGEST_MARGIN_NS = 2_000_000
 NS_PER_MS = 1_000_000
 
 Answer = Verdict | LateScores
@@ -197,6 +196,6 @@ class Gate:
         )
 
 
-def margin_ns(deadline_ms: float) -> int:
-    """How long before its deadline a late part is answered, so that the verdict has left by then: 2 ms or a fifth."""
-    return min(LARGEST_MARGIN_NS, round(deadline_ms * NS_PER_MS / 5))
+def margin_ns(deadline_ms: float, margin_ms: float) -> int:
+    """How long before its deadline a late part is answered, so that the verdict has left by then: at most a fifth."""
+    return round(min(margin_ms, deadline_ms / 5) * NS_PER_MS)

@@ -42,8 +42,8 @@ class LocatePart(Protocol):
 class Cost:
     """How long a part takes, in nanoseconds: at least, and likely (mean plus four mean deviations, as in RFC 6298).
 
-    The least follows shorter durations at once and longer ones slowly. `doubt` lowers it whenever a part is dropped
-    because of it, so that no stall can make the stage drop every part after it for good.
+    The least follows shorter durations at once and longer ones slowly. `doubt` lowers it whenever parts are dropped
+    because of it and none is inspected, so that no stall can make the stage drop every part after it for good.
     """
 
     mean_ns: float = 0.0
@@ -81,15 +81,18 @@ class Choice:
 def choose(waiting: Sequence[Frame], now_ns: int, *, least_ns: int, likely_ns: int) -> Choice:
     """Drop what cannot meet its deadline even at best; then the oldest, or the newest where not all can likely be met.
 
-    waiting: oldest first. least_ns, likely_ns: time of one part. A part alone is always tried: that costs nobody.
+    waiting: oldest first. least_ns, likely_ns: time of one part. A part alone is always tried: that costs nobody. What
+    cannot be met any more once the newest is done is dropped now: the line hears of it earlier, and with the reason.
     """
     possible = [frame for frame in waiting if now_ns + least_ns < frame.deadline_ns]
     drop = [frame for frame in waiting if now_ns + least_ns >= frame.deadline_ns]
     if not possible:
         return Choice(None, [], drop)
-    all_can = all(now_ns + (turn + 1) * likely_ns < frame.deadline_ns for turn, frame in enumerate(possible))
-    index = 0 if all_can else len(possible) - 1
-    return Choice(possible[index], possible[:index] + possible[index + 1 :], drop)
+    if all(now_ns + (turn + 1) * likely_ns < frame.deadline_ns for turn, frame in enumerate(possible)):
+        return Choice(possible[0], possible[1:], drop)
+    *others, newest = possible
+    stay = [frame for frame in others if now_ns + 2 * least_ns < frame.deadline_ns]
+    return Choice(newest, stay, drop + [frame for frame in others if now_ns + 2 * least_ns >= frame.deadline_ns])
 
 
 class Inspector:
@@ -234,9 +237,9 @@ class Inspection:
         )
         self._waiting = choice.stay
         self._meters.set_waiting(len(choice.stay))
+        if choice.next is None and any(now_ns + self._margin_ns < frame.deadline_ns for frame in choice.drop):
+            self._cost.doubt()
         for frame in choice.drop:
-            if now_ns + self._margin_ns < frame.deadline_ns:
-                self._cost.doubt()
             self._meters.count(Count.OVERLOAD)
             self._send(_fault(frame, Reason.OVERLOAD, "no time was left to inspect the part before its deadline"))
         if choice.next is not None:
@@ -251,7 +254,7 @@ class Inspection:
         return answer
 
     def _take_in(self) -> None:
-        """Take waiting frames off the queue, up to the bound."""
+        """Take the waiting frames off the queue, up to the bound: the newest are at its end."""
         while len(self._waiting) < self._bound:
             try:
                 message = receive(self._frames)

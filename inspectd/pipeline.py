@@ -124,7 +124,7 @@ class Pipeline:
     ) -> None:
         self._station, self._engine, self._locate, self._camera = station, engine, locate, camera
         self._max_parts = max_parts
-        self._margin_ns = margin_ns(station.line.deadline_ms)
+        self._margin_ns = margin_ns(station.line.deadline_ms, station.line.margin_ms)
         self._folder: Path = station.records.folder / station.station
         keep = station.records
         self._records = Records(self._folder, sync_s=keep.sync_ms / 1e3, set_aside=keep.damaged == "set_aside")
@@ -326,7 +326,7 @@ class Pipeline:
                 locate=self._locate,
                 frames=frames,
                 gate=gate,
-                bound=BOUNDS[FRAMES],
+                bound=2 * BOUNDS[FRAMES],
                 margin_ns=self._margin_ns,
                 grace_s=self._station.supervision.hang_s,
                 meters=self.meters,

@@ -130,6 +130,12 @@ class LineSettings(Settings):
     """What the line expects."""
 
     deadline_ms: float = Field(50.0, gt=0, description="trigger to verdict; after that INVALID (late)")
+    margin_ms: float = Field(
+        2.0,
+        gt=0,
+        description="so long before its deadline, a fifth of it at most, an unanswered part is given up: time for the "
+        "verdict to leave",
+    )
     invalid_action: Literal["accept", "reject", "stop"] = Field("reject", description="what the line does then")
 
 

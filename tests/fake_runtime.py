@@ -21,12 +21,13 @@ def brightness(image: NDArray[np.uint8]) -> float:
 
 @dataclass
 class FakeSlot:
-    """Scores with a plain function; `hold` makes every inference last until it is set."""
+    """Scores with a plain function; every inference lasts `takes_s`, and until `hold` is set."""
 
     regions: int
     score: Callable[[NDArray[np.uint8]], float]
     input: NDArray[np.uint8]
     hold: Event | None = None
+    takes_s: float = 0.0
     fault: str = ""
     inferred: int = 0
     _map: NDArray[np.float32] = field(default_factory=lambda: np.zeros((32, 32), np.float32))
@@ -38,7 +39,8 @@ class FakeSlot:
         self.inferred += 1
 
     def wait(self, timeout_s: float) -> Outputs:
-        """Answer at once, or when `hold` is set, or fail after `timeout_s`."""
+        """Answer after `takes_s`, when `hold` is set too, or fail after `timeout_s`."""
+        time.sleep(self.takes_s)
         if self.hold is not None and not self.hold.wait(timeout_s):
             raise EngineTimeout(f"no answer within {timeout_s:g} s")
         score = self.score(self.input)
@@ -55,8 +57,9 @@ class FakeRuntime:
         regions: int = 3,
         score: Callable[[NDArray[np.uint8]], float] = brightness,
         hold: Event | None = None,
+        takes_s: float = 0.0,
     ) -> None:
-        self.slot = FakeSlot(regions, score, np.zeros(shape, np.uint8), hold)
+        self.slot = FakeSlot(regions, score, np.zeros(shape, np.uint8), hold, takes_s)
         self.info = RuntimeInfo("fake", "1", "f32", "none")
 
     @property

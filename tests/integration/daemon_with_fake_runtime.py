@@ -1,6 +1,6 @@
 """`inspectd run` with FakeRuntime in place of a bundle's engine, as a process of its own. Not a test module.
 
-Arguments: station file, score of every part, most parts (0: no end).
+Arguments: station file, score of every part, most parts (0: no end), milliseconds that an inference takes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from inspectd.loading import Sources
 from inspectd.logs import set_up_logging
 
 
-def main(path: str, score: str, max_parts: str) -> int:
+def main(path: str, score: str, max_parts: str, engine_ms: str) -> int:
     """Serve; returns the exit code."""
     set_up_logging()
     signals = Signals()
-    runtime = FakeRuntime(score=lambda image: float(score))
+    runtime = FakeRuntime(score=lambda image: float(score), takes_s=float(engine_ms) / 1e3)
     engine = Engine(runtime=runtime, regions=REGIONS, thresholds=LIMITS, bundle_hash=BUNDLE_HASH)
     try:
         station = load_station(path)

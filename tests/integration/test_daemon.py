@@ -35,7 +35,7 @@ DAEMON = Path(__file__).resolve().parent / "daemon_with_fake_runtime.py"
 class Daemon:
     """A running daemon and the systemd that it believes to have."""
 
-    def __init__(self, folder: Path, *, score: float, max_parts: int, **changes: Any) -> None:
+    def __init__(self, folder: Path, *, score: float, max_parts: int, engine_ms: float, **changes: Any) -> None:
         self.path = folder / "test.yaml"
         if not self.path.exists():
             self.path.write_text(yaml.safe_dump(raw_settings(folder, **changes)))
@@ -45,7 +45,7 @@ class Daemon:
         self._systemd.bind(str(address))
         self._systemd.settimeout(NOTICE_S)
         self.process = subprocess.Popen(
-            [sys.executable, str(DAEMON), str(self.path), str(score), str(max_parts)],
+            [sys.executable, str(DAEMON), str(self.path), str(score), str(max_parts), str(engine_ms)],
             env={**os.environ, "NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "3000000"},
             cwd=ROOT,
             stderr=subprocess.PIPE,
@@ -85,9 +85,11 @@ class Daemon:
 
 
 @contextmanager
-def daemon(folder: Path, *, score: float = 0.25, max_parts: int = 0, **changes: Any) -> Iterator[Daemon]:
+def daemon(
+    folder: Path, *, score: float = 0.25, max_parts: int = 0, engine_ms: float = 0, **changes: Any
+) -> Iterator[Daemon]:
     """A daemon that is ready, killed at the end of the block where it still runs."""
-    made = Daemon(folder, score=score, max_parts=max_parts, **changes)
+    made = Daemon(folder, score=score, max_parts=max_parts, engine_ms=engine_ms, **changes)
     try:
         made.wait_for("READY=1")
         yield made

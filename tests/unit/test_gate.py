@@ -156,6 +156,7 @@ def test_closing_answers_every_pending_part() -> None:
 
 
 def test_the_margin_is_a_fraction_of_short_deadlines() -> None:
-    """2 ms where there is time, a fifth of the deadline where there is not."""
-    assert margin_ns(50) == 2 * MS
-    assert margin_ns(5) == MS
+    """What the station says where there is time, a fifth of the deadline where there is not."""
+    assert margin_ns(50, 2) == 2 * MS
+    assert margin_ns(5, 2) == MS
+    assert margin_ns(50, 0.5) == MS / 2

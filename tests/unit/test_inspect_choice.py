@@ -18,10 +18,17 @@ def test_the_oldest_goes_first_where_all_can_be_met() -> None:
 
 def test_the_newest_goes_first_under_overload() -> None:
     """Where not all can be met in turn, the newest that can be is next; the others stay while they can."""
-    waiting = [frame(1, deadline_ms=15), frame(2, deadline_ms=18), frame(3, deadline_ms=21)]
+    waiting = [frame(1, deadline_ms=17), frame(2, deadline_ms=18), frame(3, deadline_ms=21)]
     choice = choose(waiting, now_ns=0, least_ns=8 * MS, likely_ns=10 * MS)
     assert choice.next is waiting[2]
     assert choice.stay == waiting[:2]
+
+
+def test_what_the_newest_leaves_no_time_for_is_dropped_with_it() -> None:
+    """A part that could be met now, but not once the newest is done, is told so at once."""
+    waiting = [frame(1, deadline_ms=15), frame(2, deadline_ms=18), frame(3, deadline_ms=21)]
+    choice = choose(waiting, now_ns=0, least_ns=8 * MS, likely_ns=10 * MS)
+    assert (choice.next, choice.stay, choice.drop) == (waiting[2], [waiting[1]], [waiting[0]])
 
 
 def test_what_cannot_be_met_is_dropped() -> None:
