@@ -15,6 +15,7 @@ from inspectd.wire.stages import Message, decode, encode
 ZERO_COPY_FROM_BYTES = 4096
 MAX_FOREIGN_BYTES = 1 << 13
 MAX_SUBSCRIPTION_BYTES = 512  # a topic of ours, or a CURVE handshake; each byte of a subscription costs 46 here
+WAITING_SUBSCRIPTIONS = 16
 HANDSHAKE_MS = 3000
 GOODBYE_MS = 500
 
@@ -53,7 +54,7 @@ def bind(
     socket = context.socket(kind)
     socket.set_hwm(bound)
     if kind == zmq.PUB:
-        socket.rcvhwm = 1  # subscriptions one by one: a flood of them must not keep the thread that publishes
+        socket.rcvhwm = WAITING_SUBSCRIPTIONS  # a flood of them must not keep the thread that publishes
     socket.linger = GOODBYE_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES if kind == zmq.PUB else MAX_FOREIGN_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
