@@ -23,7 +23,7 @@ a station from nothing:
 
 exit codes: 0 done, 1 internal error, 2 wrong usage, 3 settings, 4 bundle, 5 data or weights, 6 camera, 7 port,
 8 storage, 9 engine, 10 not healthy, 11 verdicts changed (tools/replay.py), 12 degraded, 13 no answer,
-17 a known-bad part was not rejected, 130 interrupted. See docs/exit_codes.md.
+15 records not proved, 17 a known-bad part was not rejected, 130 interrupted. See docs/exit_codes.md.
 """
 
 
@@ -56,7 +56,7 @@ COMMANDS = {
     "keys": Command("keys", "keys of the daemon and of its clients"),
     "health": Command("health", "ask a running daemon whether it is healthy"),
     "challenge": Command("challenge", "prove that known-bad parts are rejected"),
-    "records": Command("records", "list what was recorded"),
+    "records": Command("records", "list, verify or export what was recorded"),
     "evaluate": Command("evaluate", "measure a bundle on a labelled data set"),
 }
 

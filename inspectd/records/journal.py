@@ -27,6 +27,7 @@ FOLDER = "journal"
 SEGMENT_BYTES = 1 << 20
 MOST_SEGMENTS = 32
 SLOW_NS = 50_000_000
+MOST_SLOW = 2
 PAUSE_NS = 1_000_000_000
 _HEAD = struct.Struct("<QII")  # generation of the segment, length, CRC-32 of generation, length and payload
 _CHECKED = struct.Struct("<QI")
@@ -63,21 +64,23 @@ class Journal:
         self._made = 0
         self._generation = time.time_ns()
         self._paused_until_ns = 0
+        self._slow = 0
         self._next_try_ns = 0
 
     def append(self, record: Record) -> bool:
         """Write one row, without its images; False where that could not be done. Never waits for room or for a sync.
 
-        A write that took longer than 50 ms pauses the journal for a second, so that a disk that stalls delays no more.
+        Two writes in a row that took longer than 50 ms each pause the journal for a second: a disk that stalls delays
+        no more.
         """
-        begun_ns = time.monotonic_ns()
-        if begun_ns < self._paused_until_ns:
+        if time.monotonic_ns() < self._paused_until_ns:
             return False
         payload = bytes(encode(record)[0])
         with self._lock:
             segment = self._with_room(_HEAD.size + len(payload))
             if segment is None:
                 return False
+            begun_ns = time.monotonic_ns()
             checked = _CHECKED.pack(segment.generation, len(payload))
             frame = checked + struct.pack("<I", zlib.crc32(payload, zlib.crc32(checked))) + payload
             try:
@@ -87,7 +90,8 @@ class Journal:
             if written == len(frame):
                 segment.used_bytes += written
                 segment.waiting.add(record.verdict.seq)
-        if written != len(frame) or time.monotonic_ns() - begun_ns > SLOW_NS:
+        self._slow = self._slow + 1 if time.monotonic_ns() - begun_ns > SLOW_NS else 0
+        if written != len(frame) or self._slow >= MOST_SLOW:
             self._paused_until_ns = time.monotonic_ns() + PAUSE_NS
         return written == len(frame)
 

@@ -73,7 +73,7 @@ class Records:
         if self.ledger.begun_anew:
             why = earlier_records(self.ledger.begun_anew)
         else:
-            why = "given out by a run that did not end cleanly; no verdict on them is in the journal or the database"
+            why = "given out by a run that was killed, or whose records the disk refused; not in the journal either"
         self.ledger.explain_gaps(upcoming, why)
         detail = f"inspectd {version('inspectd')} on {platform.node()}, boot {_boot_id()}"
         self.ledger.write([Note(Kind.START, upcoming, upcoming, detail)])

@@ -71,7 +71,7 @@ class Recorder:
         self._retry_s = 0.0
         self.step()
         if self._unwritten:
-            self._meters.count(Count.ROWS_LOST, len(self._unwritten))
+            self._meters.count(Count.ROWS_LOST, len(_numbers(self._unwritten)))
             log.error("records lost: the disk refused them to the end", rows=len(self._unwritten))
 
     def step(self) -> None:
@@ -162,7 +162,7 @@ class Recorder:
                 self._given_up.add(seq, seq)
             self._settle(numbers)
             del self._unwritten[:lost]
-            self._meters.count(Count.ROWS_LOST, lost)
+            self._meters.count(Count.ROWS_LOST, len(numbers))
         self._meters.set_unwritten(len(self._unwritten))
 
 

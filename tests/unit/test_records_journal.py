@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -121,6 +122,26 @@ def test_a_disk_that_refuses_the_write_pauses_the_journal(
     assert [journal.append(record(seq)) for seq in (2, 3, 4)] == [False] * 3
     assert len(tries) == 1
     assert seqs(tmp_path) == [1]
+
+
+def test_a_disk_that_stalls_delays_two_verdicts_not_each(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After two slow writes in a row the journal pauses, and takes rows again a second later."""
+    now_ns = [0]
+    write = os.pwrite
+
+    def slowly(file: int, data: bytes, at: int) -> int:
+        now_ns[0] += 60_000_000
+        return write(file, data, at)
+
+    monkeypatch.setattr(module.time, "monotonic_ns", lambda: now_ns[0])
+    monkeypatch.setattr(module.os, "pwrite", slowly)
+    assert [journal.append(record(seq)) for seq in (1, 2, 3, 4)] == [True, True, False, False]
+    monkeypatch.setattr(module.os, "pwrite", write)
+    now_ns[0] += 1_000_000_000
+    assert [journal.append(record(seq)) for seq in (5, 6, 7)] == [True, True, True]
+    assert seqs(tmp_path) == [1, 2, 5, 6, 7]
 
 
 def test_a_start_takes_over_what_the_journal_has_and_the_database_has_not(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from inspectd.records.ledger import Ledger, Note
 from inspectd.records.opening import Records
 from inspectd.records.reading import RecordReader
 from inspectd.records.retention import CHUNK
+from inspectd.records.tables import COLUMNS
 from inspectd.records.verify import Report, verify
 
 V1 = Path(__file__).parent / "records_v1.sql"
@@ -98,6 +99,14 @@ def test_what_was_tampered_with_is_found(folder: Path, statement: str, kind: str
     """Each single change shows as what it is."""
     tamper(folder, statement)
     assert kind in kinds(proved(folder))
+
+
+@pytest.mark.parametrize("column", COLUMNS[Kind.PART].split(", ")[1:])
+def test_every_column_of_a_part_is_covered_by_its_hash(folder: Path, column: str) -> None:
+    """Whatever is changed in a row, in any column, shows."""
+    other = f"CASE typeof({column}) WHEN 'text' THEN {column} || 'x' ELSE coalesce({column}, 0) + 1 END"
+    tamper(folder, f"UPDATE parts SET {column} = {other} WHERE seq = 4")  # noqa: S608 - our names
+    assert [(problem.kind, problem.first) for problem in proved(folder).problems] == [("changed", 4)]
 
 
 def test_the_newest_records_cannot_be_cut_off_after_a_clean_stop(folder: Path) -> None:
