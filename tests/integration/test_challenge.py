@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from line_values import free_port, settings
 from inspectd.cameras.simulated import render_part
 from inspectd.config import Station, load_station
 from inspectd.errors import NoAnswer
-from inspectd.records.challenges import read_challenges
+from inspectd.records.challenges import read_challenges, to_note
 from inspectd.records.ledger import Ledger
 from inspectd.records.reading import RecordReader
 from inspectd.wire.client import ask
@@ -141,6 +141,11 @@ def test_parts_on_the_running_line(tmp_path: Path, score: str, outcome: str) -> 
     (stored,) = read_challenges(folder)
     assert (stored.way, stored.by, stored.passed) == ("line", "M. Curie", outcome == "REJECT")
     assert [part.seq for part in stored.parts] == [part["seq"] for part in told["parts"]]
+    with closing(Ledger(folder)) as ledger:  # as a challenge with images does after the daemon's clean stop
+        ledger.write([to_note(stored)])
+    proof = tiny.inspectd("records", "verify", "--station", str(path), "--json", folder=tmp_path)
+    assert proof.returncode == 0, proof.stdout
+    assert json.loads(proof.stdout)["stopped"] is True
     with RecordReader(folder) as reader:
         marked = [(part.verdict.part_id, part.verdict.challenge, part.image is not None) for part in reader.all()]
     assert marked == [
@@ -175,7 +180,7 @@ def line(path: Path, score: str) -> Iterator[Callable[[str], None]]:
     results.connect(station.outputs.results)
     triggers.connect(str(station.trigger.endpoint))
     process = subprocess.Popen(
-        [sys.executable, str(DAEMON), str(path), score, "0"], stderr=subprocess.DEVNULL, env=tiny.environment()
+        [sys.executable, str(DAEMON), str(path), score, "0", "0"], stderr=subprocess.DEVNULL, env=tiny.environment()
     )
 
     def trigger(part_id: str) -> None:

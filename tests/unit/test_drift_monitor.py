@@ -73,13 +73,14 @@ def test_a_darker_line_degrades_health_and_is_logged_once_until_it_is_over() -> 
 
 
 def test_only_passed_parts_of_its_bundle_count() -> None:
-    """Rejected and invalid parts are no measure of good ones, nor are parts that another bundle judged."""
+    """Rejected and invalid parts are no measure of good ones, nor parts of a challenge or that another bundle judged."""
     watch = monitor()
     for seq in range(300):
         watch.take(record(seq, 10.0, Outcome.REJECT))
         watch.take(record(seq, 10.0, Outcome.INVALID))
         other = record(seq, 10.0)
         watch.take(replace(other, verdict=replace(other.verdict, bundle_hash="cd" * 32)))
+        watch.take(replace(other, verdict=replace(other.verdict, challenge="crack")))
     assert watch.worries() == []
     assert watch.report()["quantities"]["brightness"]["parts"] == 0
 
