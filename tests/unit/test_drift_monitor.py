@@ -73,7 +73,7 @@ def test_a_darker_line_degrades_health_and_is_logged_once_until_it_is_over() -> 
 
 
 def test_only_passed_parts_of_its_bundle_count() -> None:
-    """Rejected and invalid parts are no measure of good ones, nor parts of a challenge or that another bundle judged."""
+    """Rejected and invalid parts are no measure of good ones, nor those of a challenge or of another bundle."""
     watch = monitor()
     for seq in range(300):
         watch.take(record(seq, 10.0, Outcome.REJECT))
