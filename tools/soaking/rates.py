@@ -16,8 +16,8 @@ HIGHEST_HZ = 5_000.0
 PRECISION = 0.03
 SAMPLE_S = 3.0
 LEAST_PARTS = 200
-CONFIRMED_S = 15.0
-STEP_DOWN = 0.95
+CONFIRMED_S = 10.0
+STEP_DOWN = 0.92
 SILENT_AT_MOST_S = 10.0
 NOT_SUSTAINED = frozenset({Reason.LATE, Reason.OVERLOAD, Reason.NO_FRAME})
 """Reasons that a part gets where the daemon is too slow; any other is about the part itself."""
