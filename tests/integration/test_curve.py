@@ -26,6 +26,7 @@ from inspectd.wire.key_files import KeyFolder
 from inspectd.wire.keys import ClientKey, KeyPair, new_pair, read_client_key
 
 Context = zmq.Context[zmq.Socket[bytes]]
+SLOW = {"period_ms": 20}  # so that a busy machine has time for handshakes
 
 
 @pytest.fixture
@@ -67,7 +68,9 @@ def curve(folder: Path) -> dict[str, Any]:
 
 def raw(folder: Path, **changes: Any) -> None:
     """Write the station's settings; a section that the base settings lack is added."""
-    (folder / "test.yaml").write_text(yaml.safe_dump({**raw_settings(folder), **curve(folder), **changes}))
+    (folder / "test.yaml").write_text(
+        yaml.safe_dump({**raw_settings(folder, trigger=SLOW), **curve(folder), **changes})
+    )
 
 
 def refused(running: Daemon, key: ClientKey) -> int:
@@ -101,7 +104,7 @@ def no_key(plc: ClientKey) -> None:
     ("intruder", "told"),
     [
         (stranger, "stranger.key_secret is not on the allow-list"),
-        (mistaken, "mistaken.key_secret is meant for a daemon with another key"),
+        (mistaken, "mistaken.key_secret is most likely meant for a daemon with another key"),
         (no_key, "lets in only clients with a key"),
     ],
 )
@@ -128,7 +131,7 @@ def test_an_allowed_client_gets_results_and_an_intruder_nothing(
         assert not theirs.poll(0)
         code, log = running.end()
     assert code == 0
-    assert [line for line in log if line["event"] == "client refused"]
+    assert 1 <= sum(line["event"] == "client refused" for line in log) <= 2  # once a minute and address, or endpoint
 
 
 def test_a_revoked_client_is_refused_without_a_restart(tmp_path: Path, keys: KeyFolder, plc: ClientKey) -> None:
@@ -228,7 +231,7 @@ def test_a_daemon_without_good_keys_does_not_start(tmp_path: Path, keys: KeyFold
     else:
         file = keys.allowed("plc")
         file.write_text("nothing")
-    made = Daemon(tmp_path, score=0.1, max_parts=1)
+    made = Daemon(tmp_path, score=0.1, max_parts=1, engine_ms=0.0)
     try:
         _, log = made.process.communicate(timeout=NOTICE_S)
     finally:

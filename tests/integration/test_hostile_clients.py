@@ -109,7 +109,10 @@ def test_what_is_no_zeromq_is_turned_away(tmp_path: Path) -> None:
     """With keys asked for: a browser, random bytes, a plain peer and silence on each port: the connection ends."""
     keys = KeyFolder(tmp_path / "keys" / "test", "test")
     keys.make_server(force=False)
-    raw = {**settings(tmp_path), "security": {"curve": "required", "keys": str(tmp_path / "keys")}}
+    raw = {
+        **settings(tmp_path, trigger={"period_ms": 50}),
+        "security": {"curve": "required", "keys": str(tmp_path / "keys")},
+    }
     (tmp_path / "test.yaml").write_text(yaml.safe_dump(raw))
     with daemon(tmp_path) as running:
         outputs = running.station.outputs

@@ -123,14 +123,16 @@ def test_triggers_of_any_values_are_well_formed_or_refused(message: dict[str, An
 @LIMITS
 @given(
     message=st.dictionaries(
-        st.sampled_from(["ask", "from_seq", "to_seq", "seq", "version", "x"]),
-        JSON | st.sampled_from(["results", "map", "status", 1, 5]),
+        st.sampled_from(["from_seq", "to_seq", "seq", "version", "names", "by", "patience_s", "x"]),
+        JSON | st.sampled_from([1, 5, ["a", "b"], ["a", "a"], "me"]),
         max_size=5,
-    )
+    ),
+    kind=JSON | st.sampled_from(["results", "map", "status", "challenge"]),
 )
-def test_questions_of_any_values_are_well_formed_or_refused(message: dict[str, Any]) -> None:
-    """What is taken asks for sequence numbers that fit the database, in order."""
-    found = read_question(json.dumps(message).encode())
+def test_questions_of_any_values_are_well_formed_or_refused(message: dict[str, Any], kind: Any) -> None:
+    """What is taken asks for sequence numbers that fit the database, in order, or for names that are texts."""
+    found = read_question(json.dumps({**message, "ask": kind}).encode())
+    assert all(isinstance(name, str) and name for name in getattr(found, "names", ()))
     numbers = [getattr(found, name) for name in ("from_seq", "to_seq", "seq") if hasattr(found, name)]
     assert all(type(number) is int and 0 <= number <= MAX_SEQ for number in numbers)
     assert numbers == sorted(numbers)
