@@ -104,5 +104,5 @@ def _ports(station: Station) -> str:
     if (port := station.outputs.metrics_port) is not None:
         MetricsServer(port, metrics=bytes, ready=lambda: (False, "")).close()
         names.append(f"127.0.0.1:{port}")
-    how = f", {door.guests} clients may come in through TCP" if station.key_folder() else ""
+    how = f", clients allowed through TCP: {door.guests}" if station.key_folder() else ""
     return ", ".join(names) + how
