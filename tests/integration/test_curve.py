@@ -188,11 +188,11 @@ def served(running: Daemon, key: ClientKey) -> dict[str, Any]:
 
 
 def test_our_own_commands_come_in_by_themselves(tmp_path: Path, keys: KeyFolder, capsys: Any) -> None:
-    """check, health and watch use the station's keys, also where it listens on every address; without them: one line."""
+    """check, health and watch use the keys, also where the station listens on every address; without them: one line."""
     outputs = {name: f"tcp://0.0.0.0:{free_port()}" for name in ("results", "queries")}
     raw(tmp_path, outputs=outputs)
     main(["check", "--station", str(tmp_path / "test.yaml")])
-    assert "clients allowed through TCP: 1" in capsys.readouterr().out
+    assert "clients allowed through TCP: 2" in capsys.readouterr().out
     with daemon(tmp_path) as running:
         station = ["--station", str(running.path)]
         assert main(["health", *station, "--timeout", "30"]) == 0
