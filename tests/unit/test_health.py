@@ -159,6 +159,21 @@ def clock_ns() -> int:
     return meters_module.time.monotonic_ns()
 
 
+def test_ready_means_that_parts_are_judged(clock: Callable[[float], None]) -> None:
+    """Running and degraded are ready; starting, stalled and stopping are not, and say so."""
+    meters, heartbeat = beating()
+    assert heartbeat.readiness() == (True, "running")
+    meters.set_storage_fault(Stage.RECORD, "disk full")
+    assert heartbeat.readiness() == (True, "degraded; disk full")
+    clock(2.5)
+    is_ready, how = heartbeat.readiness()
+    assert not is_ready
+    assert how.startswith("stalled; trigger has not come round for too long; ")
+    for phase in (State.STARTING, State.STOPPING, State.STOPPED):
+        heartbeat.set_phase(phase)
+        assert heartbeat.readiness() == (False, phase.value)
+
+
 def test_the_health_message_follows_its_schema() -> None:
     """Before the first part and after some, in every phase."""
     meters, heartbeat = beating()
