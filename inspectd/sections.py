@@ -234,7 +234,9 @@ class RecordSettings(Settings):
     damaged: Literal["set_aside", "refuse"] = Field(
         "set_aside", description="a damaged database: moved aside and begun anew, or the start refused"
     )
-    passed_image_every: int = Field(100, ge=0, description="keep the image of each n-th passed part; 0: none")
+    passed_image_every: int = Field(
+        100, ge=0, description="keep the image of each n-th part that passed, or that nobody had time for; 0: none"
+    )
 
 
 Core = Annotated[int, Field(ge=0)]

@@ -12,7 +12,7 @@ import cv2
 import structlog
 
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.messages import Image, Outcome, Record, StoredImage, Verdict
+from inspectd.messages import Image, Outcome, Reason, Record, StoredImage, Verdict
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
 
@@ -22,18 +22,22 @@ log = structlog.get_logger(__name__)
 
 
 class ImagePolicy:
-    """Which images are kept: of every rejected and invalid part, and of each `every`-th passed one (0: of none)."""
+    """Which images are kept: of every rejected and invalid part, and of each `every`-th passed one (0: of none).
+
+    A part that nobody had time for counts as a passed one: its image says nothing of the fault, and writing it would
+    take time from the parts that can still be inspected.
+    """
 
     def __init__(self, every: int) -> None:
         self._every = every
-        self._passed = 0
+        self._seldom = 0
 
     def __call__(self, verdict: Verdict) -> bool:
-        """True where this part's image is kept, as that of a challenge part always is; counts the passed ones."""
-        if verdict.outcome is not Outcome.PASS or verdict.challenge:
+        """True where this part's image is kept, as that of a challenge part always is; counts those kept seldom."""
+        if verdict.challenge or (verdict.outcome is not Outcome.PASS and verdict.reason is not Reason.OVERLOAD):
             return True
-        self._passed += 1
-        return self._every > 0 and (self._passed - 1) % self._every == 0
+        self._seldom += 1
+        return self._every > 0 and (self._seldom - 1) % self._every == 0
 
 
 class ImageKeeper:

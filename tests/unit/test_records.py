@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from recorder_desk import Context, Desk
 
 from inspectd.errors import StorageError
 from inspectd.health.meters import Count, Meters
-from inspectd.messages import LateScores, Outcome, Pose, Record, StoredImage
+from inspectd.messages import LateScores, Outcome, Pose, Reason, Record, StoredImage
 from inspectd.records.database import open_for_writing
 from inspectd.records.images import ImageKeeper, ImagePolicy
 from inspectd.records.reading import RecordReader
@@ -212,11 +213,14 @@ def test_reading_where_there_is_nothing_says_so(tmp_path: Path) -> None:
 
 
 def test_images_are_kept_of_what_did_not_pass_and_of_each_nth_other() -> None:
-    """Every rejected and invalid part, the first passed one and each n-th after it; with 0, no passed one."""
+    """Every rejected and invalid part, the first passed or dropped one and each n-th after it; with 0, none."""
     policy = ImagePolicy(3)
     assert [policy(verdict(seq)) for seq in range(7)] == [True, False, False, True, False, False, True]
     assert policy(verdict(8, Outcome.REJECT))
+    overload = replace(verdict(9, Outcome.INVALID), reason=Reason.OVERLOAD)
+    assert [policy(overload) for _ in range(3)] == [False, False, True]
     none = ImagePolicy(0)
+    assert not none(overload)
     assert not any(none(verdict(seq)) for seq in range(5))
     assert none(verdict(8, Outcome.INVALID))
 
