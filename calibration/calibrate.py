@@ -258,6 +258,9 @@ def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
         part_scores=scores,
         region_scores=made.fitted.region_scores,
         samples=tuple(samples),
+        curves={
+            name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in made.fitted.losses.items()
+        },
         warnings=made.compiled.left_out,
         took_s=took_s,
     )

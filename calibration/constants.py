@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from calibration.surface import in_canonical_pose
+from engines.networks.blur import Blur
 from engines.networks.calibrated import (
     AnomalyMap,
-    Blur,
     ComponentMaps,
     Details,
     Tint,
@@ -35,8 +36,6 @@ DEVIATION_SIGMA_PX = 1.0
 """Gaussian over the variance of a pixel's details: neighbours vary alike, and parts are few."""
 PRIOR_PARTS = 10.0
 """How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
-CANONICAL_GAIN = 0.5
-"""Parts are in canonical pose where a cell's own mean leaves less than this share of the tint's variance."""
 
 
 def fit_constants(
@@ -47,7 +46,7 @@ def fit_constants(
     model: ModelSettings,
 ) -> CalibratedConstants:
     """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R)."""
-    canonical = _is_canonical(outputs)
+    canonical = _in_canonical_pose(outputs)
     surround = 1.0 if canonical else 0.0
     tint = Tint(surround)
     with torch.inference_mode():
@@ -63,7 +62,8 @@ def fit_constants(
     pairs = [_whitening(residual, inside, SHRINKAGE) for residual in residuals]
     pairs.append(_whitening(tints - tint_mean, inside, SHRINKAGE))
     detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
-    zeros = np.zeros((len(pairs) + canonical, height, width), np.float32)
+    learnt = outputs[0].defects is not None
+    zeros = np.zeros((len(pairs) + canonical + learnt, height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
     constants = CalibratedConstants(
         whitening=tuple(matrix for matrix, _ in pairs),
@@ -83,15 +83,10 @@ def fit_constants(
     return _fit_regions(constants, outputs, outside, weighted_gmsd, model)
 
 
-def _is_canonical(outputs: Sequence[DtkdOutputs]) -> bool:
-    """Whether each cell has a colour of its own: parts in one pose, no texture. Judged on parts outside the mean."""
+def _in_canonical_pose(outputs: Sequence[DtkdOutputs]) -> bool:
     tint = Tint(0.0)
     with torch.inference_mode():
-        tints = torch.cat([tint(part.planes) for part in outputs])
-    half = len(tints) // 2
-    own = (tints[half:] - tints[:half].mean(dim=0)).square().mean()
-    common = (tints[half:] - tints[:half].mean(dim=(0, 2, 3))[:, None, None]).square().mean()
-    return bool(own < CANONICAL_GAIN * common)
+        return in_canonical_pose(torch.cat([tint(part.planes) for part in outputs]))
 
 
 def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

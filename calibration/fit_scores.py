@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from torch import Tensor
 from calibration.constants import fit_constants
 from calibration.errors import TooFewParts
 from calibration.regions import calibrate_lambdas
-from calibration.train import Images, Progress, train
+from calibration.stages import Progress
+from calibration.train import Images, Trained, train
 from engines.artifact import Lambda
 from engines.networks.dtkd import DtkdNetwork, DtkdOutputs
 from engines.networks.fused import FusedEngine
@@ -32,7 +33,7 @@ LEAST_PARTS = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fitted:
-    """The network and its score.
+    """The network, the loss of each step of its training by stage, and its score.
 
     held_out: (P',) indices of the images whose scores may choose limits; part_scores (P',), region_scores (P', R) and
     patch_gmsd (P', R; zeros without a decoder) are theirs, each by a student and by constants that were fitted without
@@ -40,6 +41,7 @@ class Fitted:
     """
 
     network: DtkdNetwork
+    losses: Mapping[str, NDArray[np.float32]]
     constants: ScoringConstants
     lambdas: tuple[Lambda, ...]
     held_out: NDArray[np.int64]
@@ -81,11 +83,13 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
     shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
 
-    def learn(indices: NDArray[np.int64], name: str) -> DtkdNetwork:
+    def learn(indices: NDArray[np.int64], name: str) -> Trained:
         return train(
             images[indices],
             model,
             training,
+            canvas=canvas,
+            regions=regions,
             seed=seed,
             work=None if work is None else work / name,
             progress=progress,
@@ -93,23 +97,23 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
 
     if len(parts) >= ENOUGH_TO_SPLIT:
         held_out = np.flatnonzero(np.isin(groups, shuffled[: round(held_out_share * len(parts))]))
-        network = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
-        unseen = _Unseen(held_out, _run(network, images[held_out], progress))
+        trained = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
+        unseen = _Unseen(held_out, _run(trained.network, images[held_out], progress))
     else:
         unseen = _Unseen(np.zeros(0, np.int64), [])
         for fold in range(FOLDS):
             kept = np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS]))
             student = learn(np.setdiff1d(np.arange(len(images)), kept), f"fold-{fold}")
-            outputs = unseen.outputs + _run(student, images[kept], progress)
+            outputs = unseen.outputs + _run(student.network, images[kept], progress)
             unseen = _Unseen(np.concatenate([unseen.indices, kept]), outputs)
-        network = learn(np.arange(len(images)), "student")
+        trained = learn(np.arange(len(images)), "student")
     return _fit_unseen(
-        network, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
+        trained, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
     )
 
 
 def _fit_unseen(
-    network: DtkdNetwork,
+    trained: Trained,
     unseen: _Unseen,
     groups: NDArray[np.int64],
     *,
@@ -137,14 +141,15 @@ def _fit_unseen(
     part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), len(regions)))
     for fold in range(FOLDS):
         inside = np.isin(owners, shuffled[fold::FOLDS])
-        tail = FusedEngine(network, model, canvas, regions, constants(np.flatnonzero(~inside))).tail
+        tail = FusedEngine(trained.network, model, canvas, regions, constants(np.flatnonzero(~inside))).tail
         with torch.inference_mode():
             for row in np.flatnonzero(inside):
                 part, by_region, _ = tail(unseen.outputs[row])
                 part_scores[row], region_scores[row] = float(part[0]), by_region[0].numpy()
     order = np.argsort(unseen.indices)
     return Fitted(
-        network=network,
+        network=trained.network,
+        losses=trained.losses,
         constants=constants(np.arange(len(owners))),
         lambdas=lambdas,
         held_out=unseen.indices[order],

@@ -1,10 +1,11 @@
-"""Good part images -> trained network: stage one teaches student and ATAA, stage two the decoder (Eq. 1-10, 18, 19)."""
+"""Good part images -> trained network: student and ATAA, the decoder (Eq. 1-10, 18, 19), then the discriminator."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.checkpoint import Checkpoint, fingerprint, optimiser_tensors, restore_optimiser
+from calibration.checkpoint import Checkpoint, fingerprint
+from calibration.discriminate import discriminator_stage
 from calibration.errors import TooFewParts
+from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
+from engines.networks.decoder import Decoder
+from engines.networks.discriminator import new_discriminator
 from engines.networks.dtkd import DtkdNetwork, distance_map, min_max
 from engines.networks.fused import LEVELS
 from engines.preprocess import to_planes
-from engines.settings import ModelSettings, TrainingSettings
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 from engines.teachers import load_teacher
 
-Progress = Callable[[str, int, int], None]
 Images = NDArray[np.uint8]
 CHUNK = 16
 """Images that pass through the teachers at once."""
@@ -33,20 +37,15 @@ LEAST_IMAGES = 4
 TARGET_QUANTILE = 0.99
 """Of A_DT over a batch: what counts as a target of 1 in Eq. 8, which needs targets in [0, 1]."""
 QUANTILE_MOMENTUM = 0.05
+DONE = "done"
 
 
 @dataclass(frozen=True, slots=True)
-class _Stage:
-    """One optimisation: `loss` maps image indices to a scalar; `extra` are tensors that a checkpoint keeps beside."""
+class Trained:
+    """The network in evaluation mode, and the loss of each step by stage."""
 
-    name: str
-    trained: tuple[nn.Module, ...]
-    optimiser: torch.optim.Optimizer
-    loss: Callable[[Tensor], Tensor]
-    steps: int
-    images: int
-    seed: int
-    extra: dict[str, Tensor]
+    network: DtkdNetwork
+    losses: Mapping[str, NDArray[np.float32]]
 
 
 def train(
@@ -54,10 +53,12 @@ def train(
     model: ModelSettings,
     training: TrainingSettings,
     *,
+    canvas: CanvasSettings,
+    regions: Sequence[RegionSettings],
     seed: int,
     work: Path | None,
     progress: Progress,
-) -> DtkdNetwork:
+) -> Trained:
     """Train a dtkd network on good part images (P, H, W, 3) uint8 RGB; blocks for minutes.
 
     The result depends on the arguments only. With `work`, a run that was killed resumes from that folder and ends with
@@ -69,9 +70,14 @@ def train(
     teachers = [load_teacher(name, LEVELS, folder) for name in model.teachers]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = DtkdNetwork(model, teachers)
+        network = DtkdNetwork(model, teachers, new_discriminator(model, canvas, regions))
     network.eval()
-    described = {"model": model.model_dump(mode="json"), "training": training.model_dump(mode="json"), "seed": seed}
+    described = {
+        "model": model.model_dump(mode="json"),
+        "regions": [region.model_dump(mode="json") for region in regions],
+        "training": training.model_dump(mode="json"),
+        "seed": seed,
+    }
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
     planes = to_planes(torch.from_numpy(images))
     saved = checkpoint.load()
@@ -79,43 +85,27 @@ def train(
         with torch.no_grad():
             network.standardise(*_channel_statistics(network, planes))
     if saved is not None:
-        own = _trainable(network)
+        own = trainable(network)
         network.load_state_dict({name: saved.tensors[name] for name in own}, strict=False)
     cached = _Targets(network, planes)
-    if saved is None or saved.stage == "student":
-        _run(_student_stage(network, cached, model, training, seed), network, training, checkpoint, progress)
-    if network.decoder is not None and (saved is None or saved.stage != "done"):
-        _run(_decoder_stage(network, cached, model, training, seed), network, training, checkpoint, progress)
-    checkpoint.save("done", 0, _trainable(network))
-    return network.eval()
-
-
-def _run(
-    stage: _Stage, network: DtkdNetwork, training: TrainingSettings, checkpoint: Checkpoint, progress: Progress
-) -> None:
-    """Take the stage's steps, from where the checkpoint stands; only what the stage trains is in training mode."""
-    network.eval()
-    for module in stage.trained:
-        module.train()
-    start = 0
-    saved = checkpoint.load()
-    if saved is not None and saved.stage == stage.name:
-        start = saved.step
-        restore_optimiser(stage.optimiser, saved.tensors)
-        for name, value in stage.extra.items():
-            value.copy_(saved.tensors[name])
-    for step in range(start, stage.steps):
-        for group in stage.optimiser.param_groups:
-            group["lr"] = training.learning_rate * _rate_factor(training, step, stage.steps)
-        loss = stage.loss(batch_indices(stage.images, training.batch, stage.seed, step))
-        stage.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        stage.optimiser.step()
-        progress(stage.name, step + 1, stage.steps)
-        if checkpoint.due():
-            tensors = {**_trainable(network), **stage.extra, **optimiser_tensors(stage.optimiser)}
-            checkpoint.save(stage.name, step + 1, tensors)
-    network.eval()
+    makers: dict[str, Callable[[], Stage]] = {"student": lambda: _student_stage(network, cached, model, training, seed)}
+    steps = {"student": training.steps}
+    decoder, discriminator = network.decoder, network.discriminator
+    if decoder is not None:
+        makers["decoder"] = lambda: _decoder_stage(network, decoder, cached, model, training, seed)
+        steps["decoder"] = training.decoder_steps
+    if discriminator is not None:
+        makers["discriminator"] = lambda: discriminator_stage(discriminator, planes, regions, training, seed)
+        steps["discriminator"] = training.discriminator_steps
+    losses = {f"{LOSSES}{name}": torch.zeros(count) for name, count in steps.items()}
+    if saved is not None:
+        losses = {name: saved.tensors[name] for name in losses}
+    at = list(makers).index(saved.stage) if saved is not None and saved.stage != DONE else 0
+    if saved is None or saved.stage != DONE:
+        for name in list(makers)[at:]:
+            run_stage(makers[name](), network, losses, checkpoint, progress)
+        checkpoint.save(DONE, 0, {**trainable(network), **losses})
+    return Trained(network.eval(), {name.removeprefix(LOSSES): values.numpy() for name, values in losses.items()})
 
 
 def _student_stage(
@@ -124,7 +114,7 @@ def _student_stage(
     model: ModelSettings,
     training: TrainingSettings,
     seed: int,
-) -> _Stage:
+) -> Stage:
     """Stage one, Eq. 18 (= Eq. 10): student and ATAA; the teachers' features are looked up."""
     planes = cached.planes
     first = [widths[0] for widths in network.channels]
@@ -145,7 +135,18 @@ def _student_stage(
         return total
 
     optimiser = _optimiser([p for module in trained for p in module.parameters()], training)
-    return _Stage("student", trained, optimiser, loss, training.steps, len(planes), seed, {"running": running})
+    return Stage(
+        name="student",
+        trained=trained,
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(_rate, training, training.steps),
+        steps=training.steps,
+        images=len(planes),
+        batch=training.batch,
+        seed=seed,
+        extra={"running": running},
+    )
 
 
 def _attention_loss(attention: Tensor, distances: Tensor, running: Tensor, model: ModelSettings) -> Tensor:
@@ -160,18 +161,16 @@ def _attention_loss(attention: Tensor, distances: Tensor, running: Tensor, model
     return model.lambda_a * predicted + model.lambda_s * supported
 
 
-def _decoder_stage(
+def _decoder_stage(  # noqa: PLR0917  (what is trained, on what, and how)
     network: DtkdNetwork,
+    decoder: Decoder,
     cached: _Targets,
     model: ModelSettings,
     training: TrainingSettings,
     seed: int,
-) -> _Stage:
+) -> Stage:
     """Stage two, Eq. 19: the student frozen, the decoder on its last level."""
     planes = cached.planes
-    decoder = network.decoder
-    if decoder is None:
-        raise ValueError("stage two needs a decoder")
     with torch.no_grad():
         codes = torch.cat([network.imitate(chunk)[-1] for chunk in torch.split(planes, CHUNK)])
     first = [widths[0] for widths in network.channels]
@@ -185,7 +184,17 @@ def _decoder_stage(
         return total  # type: ignore[no-any-return]
 
     optimiser = _optimiser(list(decoder.parameters()), training)
-    return _Stage("decoder", (decoder,), optimiser, loss, training.decoder_steps, len(planes), seed + 1, {})
+    return Stage(
+        name="decoder",
+        trained=(decoder,),
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(_rate, training, training.decoder_steps),
+        steps=training.decoder_steps,
+        images=len(planes),
+        batch=training.batch,
+        seed=seed + 1,
+    )
 
 
 class _Targets:
@@ -230,20 +239,9 @@ def _channel_statistics(network: DtkdNetwork, planes: Tensor) -> tuple[list[Tens
     return [mean.float() for mean in means], [variance.sqrt().float() for variance in variances]
 
 
-def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
-    """Which images a step takes: consecutive pieces of one permutation per epoch, a function of seed and step only."""
-    positions = np.arange(step * batch, (step + 1) * batch)
-    order = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in np.unique(positions // count)}
-    return torch.tensor([int(order[position // count][position % count]) for position in positions])
-
-
-def _trainable(network: DtkdNetwork) -> dict[str, Tensor]:
-    """The network's state without its teachers, which never change."""
-    return {name: value for name, value in network.state_dict().items() if not name.startswith("teachers.")}
-
-
-def _rate_factor(training: TrainingSettings, step: int, steps: int) -> float:
-    return 1.0 if training.schedule == "constant" else 0.5 * (1 + math.cos(math.pi * step / steps))
+def _rate(training: TrainingSettings, steps: int, step: int) -> float:
+    falling = 0.5 * (1 + math.cos(math.pi * step / steps)) if training.schedule == "cosine" else 1.0
+    return training.learning_rate * falling
 
 
 def _optimiser(parameters: list[nn.Parameter], training: TrainingSettings) -> torch.optim.Optimizer:

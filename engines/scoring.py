@@ -26,8 +26,10 @@ DETAIL_SIGMAS_PX = (0.7, 1.2, 2.0)
 """Deviations of the Gaussians under which small spots are looked for on parts in canonical pose, in canvas pixels."""
 DETAIL_SURROUND_PX = 7.0
 """Deviation of the wider Gaussian that is taken off them."""
-DETAIL_WEIGHT = 3.0
+DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
+DISCRIMINATOR_WEIGHT = 6.0
+"""Weight of the discriminator beside that sum, likewise."""
 PATCH_WEIGHT = 0.25
 """Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
@@ -36,7 +38,8 @@ PATCH_WEIGHT = 0.25
 class CalibratedConstants:
     """What `score: calibrated` was fitted to: statistics of good parts that the networks had not seen. All float32.
 
-    Components are the K feature levels, the tint and, for parts in canonical pose, the detail: C of them; (H1, W1) are
+    Components are the K feature levels, the tint, for parts in canonical pose the detail, and the discriminator where
+    there is one: C of them; (H1, W1) are
     the cells of the anomaly map.
 
     whitening, offsets: per component (C, C) and (C,): residual r -> z = whitening @ r + offset, white over good parts.

@@ -76,6 +76,7 @@ class TrainingSettings(Settings):
 
     steps: int = Field(ge=1, description="optimiser steps of stage one (student and ATAA)")
     decoder_steps: int = Field(ge=0, description="optimiser steps of stage two (decoder)")
+    discriminator_steps: int = Field(400, ge=1, description="optimiser steps of the discriminator, by its own schedule")
     batch: int = Field(32, ge=1, le=512, description="part images per step")
     optimiser: Literal["adam", "sgd"] = Field("adam", description="SGD uses momentum 0.9, weight decay 1e-4")
     learning_rate: float = Field(1e-3, gt=0, description="initial rate")
@@ -93,6 +94,9 @@ class ModelSettings(Settings):
     distance: Literal["mse", "cosine"] = Field("mse", description="Eq. 1 or Eq. 2")
     attention: bool = Field(True, description="ATAA, Eq. 7-10")
     decoder: bool = Field(True, description="image reconstruction and Patch_GMSD, Eq. 11-19")
+    discriminator: bool = Field(
+        True, description="score calibrated only: a small network taught with drawn-on defects (docs/scores.md)"
+    )
     score: Literal["paper", "calibrated"] = Field(
         "calibrated", description="Eq. 11 and 17 as printed, or the variant of docs/scores.md"
     )
@@ -101,8 +105,8 @@ class ModelSettings(Settings):
     lambda_s: float = Field(2.0, ge=0, description="Eq. 10")
     lambda_c: float = Field(0.04, ge=0, description="Eq. 19")
     patch_gmsd: PatchGmsdSettings = PatchGmsdSettings()
-    quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150)
-    full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000)
+    quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150, discriminator_steps=600)
+    full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000, discriminator_steps=4000)
 
 
 class EngineSettings(Settings):

@@ -1,4 +1,4 @@
-"""Shared fixtures; beside it lie plain helpers that tests import: bundle_making, fake_runtime, line_values, tiny_station."""
+"""Shared fixtures; beside it lie helpers that tests import: bundle_making, fake_runtime, line_values, tiny_station."""
 
 from __future__ import annotations
 

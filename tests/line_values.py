@@ -58,7 +58,8 @@ def settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "bundles": str(folder / "bundles"),
     }
     for section, values in changes.items():
-        raw[section] = {**raw.get(section, {}), **values} if isinstance(values, dict) and section != "camera" else values
+        merge = isinstance(values, dict) and section != "camera"
+        raw[section] = {**raw.get(section, {}), **values} if merge else values
     return raw
 
 

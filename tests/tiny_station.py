@@ -19,7 +19,7 @@ from inspectd.cameras.simulated import render_part
 
 ROOT = Path(__file__).parents[1]
 GOOD_PARTS = 40
-STEPS = {"steps": 3, "decoder_steps": 3, "batch": 8}
+STEPS = {"steps": 3, "decoder_steps": 3, "discriminator_steps": 3, "batch": 8}
 NAME = "tiny"
 
 
@@ -106,8 +106,8 @@ def run_program(program: str, *, folder: Path) -> subprocess.CompletedProcess[st
 
 
 def environment() -> dict[str, str]:
-    """That of a process which runs this checkout, from whatever folder."""
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    """That of a process which runs this checkout, from whatever folder; one thread, for networks as small as these."""
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

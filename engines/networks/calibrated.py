@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from engines.networks.blur import Blur
 from engines.networks.dtkd import DtkdOutputs
 from engines.networks.patch_gmsd import PatchGmsd
 from engines.preprocess import to_grey
@@ -15,6 +16,7 @@ from engines.scoring import (
     DETAIL_SIGMAS_PX,
     DETAIL_SURROUND_PX,
     DETAIL_WEIGHT,
+    DISCRIMINATOR_WEIGHT,
     LEVEL_STRIDE,
     PATCH_WEIGHT,
     SMOOTHING_CELLS,
@@ -22,36 +24,12 @@ from engines.scoring import (
     TINT_SIGMA_PX,
     CalibratedConstants,
     Floats,
-    gaussian,
     region_masks,
 )
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 OUTSIDE = -1e4
 """Added to cells outside a region before the maximum."""
-
-
-class Blur(nn.Module):
-    """Gaussian over (N, C, H, W), edges mirrored; sigma in cells.
-
-    Channels become images: OpenVINO has no f32 kernel for a grouped convolution inside an engine that runs in bf16.
-    """
-
-    def __init__(self, sigma: float) -> None:
-        super().__init__()
-        taps = torch.from_numpy(gaussian(sigma))
-        self.register_buffer("taps", taps, persistent=False)
-        self.taps: Tensor
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Same shape."""
-        count = self.taps.shape[0]
-        height, width = maps.shape[2:]
-        images = maps.reshape(-1, 1, height, width)  # N, C, H, W -> N * C, 1, H, W
-        padded = functional.pad(images, (count // 2,) * 4, mode="reflect")
-        down = functional.conv2d(padded, self.taps.reshape(1, 1, -1, 1))
-        across = functional.conv2d(down, self.taps.reshape(1, 1, 1, -1))
-        return across.reshape(maps.shape)  # N * C, 1, H, W -> N, C, H, W
 
 
 class Tint(nn.Module):
@@ -118,7 +96,7 @@ class DetailDistance(nn.Module):
 
 
 class ComponentMaps(nn.Module):
-    """Distance maps of each feature level, of the tint and of the detail, all at the size of level one."""
+    """Distance maps of each feature level, of the tint and of the detail, and logits; all at the size of level one."""
 
     def __init__(self, constants: CalibratedConstants) -> None:
         super().__init__()
@@ -131,7 +109,7 @@ class ComponentMaps(nn.Module):
         self.detail = DetailDistance(constants.detail_mean, constants.detail_gain) if canonical else None
 
     def forward(self, outputs: DtkdOutputs) -> Tensor:
-        """(N, C, H_1, W_1), not negative."""
+        """(N, C, H_1, W_1)."""
         residuals = [t - s for t, s in zip(outputs.targets, outputs.imitations, strict=True)]
         residuals.append(self.tint(outputs.planes) - self.tint_mean)
         size = residuals[0].shape[2:]
@@ -143,14 +121,16 @@ class ComponentMaps(nn.Module):
             maps.append(level)
         if self.detail is not None:
             maps.append(self.detail(outputs.planes))
+        if outputs.defects is not None:
+            maps.append(outputs.defects)
         return torch.cat(maps, dim=1)
 
 
 class AnomalyMap(nn.Module):
     """Component maps, each in units of its own worst cell on a good part, as one map.
 
-    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail is added as it is, because smoothing would
-    hide what is small.
+    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail and DISCRIMINATOR_WEIGHT times the
+    discriminator's logit are added as they are, because smoothing would hide what is small.
     """
 
     def __init__(self, constants: CalibratedConstants) -> None:
@@ -169,6 +149,8 @@ class AnomalyMap(nn.Module):
         total = self.blur(maps[:, : self.smoothed].sum(dim=1, keepdim=True))[:, 0]
         if self.components.detail is not None:
             total = total + DETAIL_WEIGHT * maps[:, self.smoothed]
+        if outputs.defects is not None:
+            total = total + DISCRIMINATOR_WEIGHT * maps[:, -1]
         return total  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from engines.networks.ataa import Ataa
 from engines.networks.decoder import Decoder
+from engines.networks.discriminator import Discriminator
 from engines.networks.student import Student
 from engines.preprocess import normalise, to_grey, to_planes
 from engines.settings import ModelSettings
@@ -25,6 +26,7 @@ class DtkdOutputs(NamedTuple):
     attention: Tensor | None  # M_AT, logits (N, H_1, W_1)
     planes: Tensor  # (N, 3, H, W), 0..255
     reconstruction: Tensor | None  # grey (N, H, W) in [0, 1]
+    defects: Tensor | None  # the discriminator's logits, (N, 1, H_1, W_1)
 
     @property
     def grey(self) -> Tensor:
@@ -33,9 +35,11 @@ class DtkdOutputs(NamedTuple):
 
 
 class DtkdNetwork(nn.Module):
-    """Everything that is trained, and the teachers it is trained on."""
+    """Everything that is trained, and the teachers it is trained on; `discriminator` only for `score: calibrated`."""
 
-    def __init__(self, model: ModelSettings, teachers: Sequence[Teacher]) -> None:
+    def __init__(
+        self, model: ModelSettings, teachers: Sequence[Teacher], discriminator: Discriminator | None = None
+    ) -> None:
         super().__init__()
         self.teachers = nn.ModuleList(teachers)
         self.channels = tuple(zip(*(teacher.channels for teacher in teachers), strict=True))  # per level, per teacher
@@ -45,6 +49,7 @@ class DtkdNetwork(nn.Module):
         self.student = Student(family, totals)
         self.attention = Ataa() if model.attention else None
         self.decoder = Decoder(family, totals[-1], 2 ** (len(totals) + 1)) if model.decoder else None
+        self.discriminator = discriminator
         for level, total in enumerate(totals):
             self.register_buffer(f"centre_{level}", torch.zeros(1, total, 1, 1))
             self.register_buffer(f"factor_{level}", torch.ones(1, total, 1, 1))
@@ -87,7 +92,8 @@ class DtkdNetwork(nn.Module):
         planes = to_planes(part)
         imitations = self.imitate(planes)
         reconstruction = None if self.decoder is None else to_grey(self.decoder(imitations[-1]) * 255.0)
-        return DtkdOutputs(self.targets(planes), imitations, self.attend(planes), planes, reconstruction)
+        defects = None if self.discriminator is None else self.discriminator(planes)
+        return DtkdOutputs(self.targets(planes), imitations, self.attend(planes), planes, reconstruction, defects)
 
 
 def distance_map(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engines.errors import BundleError
 from engines.networks.calibrated import CalibratedTail
+from engines.networks.discriminator import new_discriminator
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.tail import PaperTail
 from engines.scoring import CalibratedConstants, ScoringConstants
@@ -92,7 +93,9 @@ def load_fused(path: Path) -> FusedEngine:
     model = ModelSettings.model_validate(described["model"])
     canvas = CanvasSettings.model_validate(described["canvas"])
     regions = [RegionSettings.model_validate(region) for region in described["regions"]]
-    network = DtkdNetwork(model, [bare_teacher(name, LEVELS) for name in model.teachers])
+    network = DtkdNetwork(
+        model, [bare_teacher(name, LEVELS) for name in model.teachers], new_discriminator(model, canvas, regions)
+    )
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspectd.cameras.capacitor import BODY_INSET_PX, PART_HEIGHT_PX, PART_WIDTH_PX, FloatMap, Scene
+from inspectd.cameras.capacitor_variation import variation
 
 SMALLEST_PX = 3.0
 LARGEST_PX = 15.0
@@ -46,7 +47,7 @@ class Severity(StrEnum):
 CONTRAST_TO_NOISE: Mapping[Severity, float] = MappingProxyType(
     {Severity.PLAIN: 8.0, Severity.MODERATE: 4.0, Severity.FAINT: 2.0}
 )
-"""Mean difference over the defect's mask, divided by the deviation of the good surface around it (`surface_noise`)."""
+"""Mean difference over the defect's mask, divided by how much good parts differ over that same area (`variation`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +64,13 @@ class DefectSpec:
 
 
 class _Draft(NamedTuple):
-    """A defect before contrast: strength 0..1 in the scene's window, brighter or darker, and on which material.
+    """A defect before contrast: strength 0..1 in the scene's window, brighter or darker.
 
     extent: what the mask covers, where that is more than the strength itself (the whole swirl, not its arms alone).
     """
 
     strength: FloatMap
     brighter: bool
-    on_electrode: bool
     extent: FloatMap | None = None
 
 
@@ -81,7 +81,7 @@ def add_defect(scene: Scene, spec: DefectSpec, seeds: np.random.SeedSequence) ->
     strength = _in_focus(scene, draft.strength)
     where = (strength if draft.extent is None else _in_focus(scene, draft.extent)) > MASK_LEVEL
     window_mask = where.astype(np.uint8) * 255
-    noise = surface_noise(scene, window_mask, draft.on_electrode)
+    noise = variation(scene, where)
     contrast = CONTRAST_TO_NOISE[spec.severity] * noise / float(strength[where].mean())
     grey = scene.grey.copy()
     grey[scene.rows, scene.columns] += (contrast if draft.brighter else -contrast) * strength
@@ -94,21 +94,6 @@ def _in_focus(scene: Scene, strength: FloatMap) -> FloatMap:
     """The strength as the lens shows it, on the part only, with a maximum of 1."""
     blurred = cv2.GaussianBlur(strength * scene.cover, (0, 0), scene.look.focus_sigma_px)
     return np.asarray(blurred / np.float32(blurred.max()), np.float32)
-
-
-def surface_noise(scene: Scene, window_mask: NDArray[np.uint8], on_electrode: bool) -> float:
-    """Deviation, in grey levels, of the good surface (body or electrode) within 14 frame pixels of the masked place.
-
-    Shading is no noise: a Gaussian mean of sigma 4 frame pixels over the same material is taken off first.
-    """
-    beyond = scene.beyond if on_electrode else -scene.beyond
-    material = ((beyond > 2.5) & (scene.inside > 3.0)).astype(np.float32)
-    grey = scene.grey[scene.rows, scene.columns]
-    weight = cv2.GaussianBlur(material, (0, 0), 4.0)
-    mean = cv2.GaussianBlur(grey * material, (0, 0), 4.0) / np.maximum(weight, 1e-3)
-    near = cv2.dilate(window_mask, np.ones((29, 29), np.uint8)) > 0
-    chosen = near & (material > 0)
-    return float((grey - mean)[chosen].std())
 
 
 def _line(scene: Scene, points: NDArray[np.float64], width: float) -> FloatMap:
@@ -181,7 +166,7 @@ def _body_crack(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
         [u + along * math.cos(turn) - aside * math.sin(turn), v + along * math.sin(turn) + aside * math.cos(turn)],
         axis=1,
     )
-    return _Draft(_line(scene, points, rng.uniform(0.5, 0.9)) * _on_body(scene), False, False)
+    return _Draft(_line(scene, points, rng.uniform(0.5, 0.9)) * _on_body(scene), False)
 
 
 def _scratch(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -197,20 +182,20 @@ def _scratch(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     line = _line(scene, points, rng.uniform(0.6, 1.0))
     run = ((scene.u - np.float32(u)) * math.cos(turn) + (scene.v - np.float32(v)) * math.sin(turn)) / (size / 2)
     fading = np.asarray(1 - 0.35 * np.minimum(np.square(run), 1), np.float32)
-    return _Draft(line * fading * _on_body(scene), True, False)
+    return _Draft(line * fading * _on_body(scene), True)
 
 
 def _body_chip(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     """A dark bite out of the body's long edge."""
     room = PART_WIDTH_PX / 2 - max(scene.look.electrode_width) - 3 - size / 2
     centre = (rng.uniform(-room, room), _side(rng) * (PART_HEIGHT_PX / 2 - BODY_INSET_PX - BITE_DEPTH * size))
-    return _Draft(_blob(scene, centre, size, rng, rough=0.25, soft=1.0) * _on_body(scene), False, False)
+    return _Draft(_blob(scene, centre, size, rng, rough=0.25, soft=1.0) * _on_body(scene), False)
 
 
 def _body_stain(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
     """A dark patch with a soft, irregular rim."""
     centre = _body_place(scene, size, rng)
-    return _Draft(_blob(scene, centre, size, rng, rough=0.4, soft=2.2) * _on_body(scene), False, False)
+    return _Draft(_blob(scene, centre, size, rng, rough=0.4, soft=2.2) * _on_body(scene), False)
 
 
 def _delamination(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -221,7 +206,7 @@ def _delamination(scene: Scene, size: float, rng: np.random.Generator) -> _Draft
     turns = cv2.magnitude(du, 1.25 * dv) / np.float32(max(3.0, size / 3.2))
     phase = 2 * math.pi * turns + _side(rng) * np.arctan2(dv, du) + np.float32(rng.uniform(0, 2 * math.pi))
     arms = np.asarray(0.5 + 0.5 * np.cos(phase), np.float32)
-    return _Draft(patch * (0.25 + 0.75 * arms), True, False, extent=patch)
+    return _Draft(patch * (0.25 + 0.75 * arms), True, extent=patch)
 
 
 def _electrode_spread(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -233,7 +218,7 @@ def _electrode_spread(scene: Scene, size: float, rng: np.random.Generator) -> _D
     nearest = np.argmin(np.square(scene.u - np.float32(end * edge)) + np.square(scene.v - np.float32(v)))
     edge -= float(scene.beyond.flat[nearest])  # the inner edge is no straight line: where it is at this v
     tongue = _blob(scene, (end * (edge - 0.2 * size), v), 1.3 * size, rng, rough=0.25, soft=1.0)
-    return _Draft(tongue * _on_body(scene), True, False)
+    return _Draft(tongue * _on_body(scene), True)
 
 
 def _electrode_edge_chip(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -250,7 +235,7 @@ def _electrode_edge_chip(scene: Scene, size: float, rng: np.random.Generator) ->
             end * (PART_WIDTH_PX / 2 - width / 2 + rng.uniform(-room, room)),
             _side(rng) * (PART_HEIGHT_PX / 2 - inward),
         )
-    return _Draft(_blob(scene, centre, size, rng, rough=0.25, soft=1.0) * _on_electrode(scene), False, True)
+    return _Draft(_blob(scene, centre, size, rng, rough=0.25, soft=1.0) * _on_electrode(scene), False)
 
 
 def _electrode_corner_missing(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -263,7 +248,7 @@ def _electrode_corner_missing(scene: Scene, size: float, rng: np.random.Generato
     along = np.linspace(0, 1, 7)
     uneven = np.interp(np.clip(to_end / leg_u, 0, 1), along, rng.normal(0, 0.06, along.size))
     depth = (1 - to_end / leg_u - to_side / leg_v + uneven) * (leg_u * leg_v / size)
-    return _Draft(np.clip(depth + 0.5, 0, 1).astype(np.float32) * _on_electrode(scene), False, True)
+    return _Draft(np.clip(depth + 0.5, 0, 1).astype(np.float32) * _on_electrode(scene), False)
 
 
 def _exposed_body(scene: Scene, size: float, rng: np.random.Generator) -> _Draft:
@@ -273,7 +258,7 @@ def _exposed_body(scene: Scene, size: float, rng: np.random.Generator) -> _Draft
     room_u = max(0.0, width / 2 - 2.5 - size / 2)
     room_v = PART_HEIGHT_PX / 2 - 4 - size / 2
     centre = (end * (PART_WIDTH_PX / 2 - width / 2 + rng.uniform(-room_u, room_u)), rng.uniform(-room_v, room_v))
-    return _Draft(_blob(scene, centre, size, rng, rough=0.4, soft=1.0) * _on_electrode(scene), False, True)
+    return _Draft(_blob(scene, centre, size, rng, rough=0.4, soft=1.0) * _on_electrode(scene), False)
 
 
 _DRAW: Mapping[DefectType, Callable[[Scene, float, np.random.Generator], _Draft]] = MappingProxyType(

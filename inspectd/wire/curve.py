@@ -96,7 +96,9 @@ class Handshakes:
         else:
             self._broken_off += 1
             if self._broken_off >= BROKEN_OFF_IN_A_ROW and self._key is not None:
-                self._fault = f"refused: {self._shown()} is most likely meant for a daemon with another key; make a new one there"
+                self._fault = (
+                    f"refused: {self._shown()} is most likely meant for a daemon with another key; make a new one there"
+                )
 
     def _shown(self) -> str:
         return "" if self._key is None else str(self._key.file)

@@ -35,7 +35,7 @@ def _part(rng: np.random.Generator, *, posed: bool, spot: tuple[int, int] | None
         grey[spot[0] : spot[0] + 3, spot[1] : spot[1] + 3] -= 40
     planes = torch.from_numpy(np.repeat(grey[None, None], 3, axis=1).astype(np.float32))
     targets = [torch.from_numpy(rng.normal(size=(1, c, s, s)).astype(np.float32)) for c, s in LEVELS]
-    return DtkdOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None)
+    return DtkdOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None, None)
 
 
 def _fit(*, posed: bool) -> tuple[CalibratedConstants, CalibratedTail, np.random.Generator]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from calibration import checkpoint as checkpoint_module
 from calibration.errors import TooFewParts
 from calibration.fit_scores import Fitted, fit
-from calibration.train import batch_indices, train
+from calibration.stages import batch_indices
+from calibration.train import train
 from engines.errors import BundleError
 from engines.networks.dtkd import distance_map, min_max
 from engines.networks.fused import FusedEngine, load_fused, save_fused
@@ -29,7 +31,8 @@ REGIONS = [
     RegionSettings(name="left", top_px=16, left_px=8, height_px=32, width_px=24, patches=((2, 2), (1, 1))),
     RegionSettings(name="right", top_px=16, left_px=32, height_px=32, width_px=24, patches=((2, 2), (1, 1))),
 ]
-TINY = TrainingSettings(steps=4, decoder_steps=3, batch=4)
+WHERE: Any = {"canvas": CANVAS, "regions": REGIONS}
+TINY = TrainingSettings(steps=4, decoder_steps=3, discriminator_steps=3, batch=4)
 
 
 def parts(count: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -69,11 +72,11 @@ def fitted(model: ModelSettings, count: int = 12) -> Fitted:
 def test_training_depends_on_the_seed_only() -> None:
     """The same seed gives the same weights bit by bit, another seed others."""
     model = ModelSettings()
-    first = train(parts(6), model, TINY, seed=3, work=None, progress=nothing)
-    again = train(parts(6), model, TINY, seed=3, work=None, progress=nothing)
-    other = train(parts(6), model, TINY, seed=4, work=None, progress=nothing)
-    assert same(first, again)
-    assert not same(first, other)
+    first = train(parts(6), model, TINY, **WHERE, seed=3, work=None, progress=nothing)
+    again = train(parts(6), model, TINY, **WHERE, seed=3, work=None, progress=nothing)
+    other = train(parts(6), model, TINY, **WHERE, seed=4, work=None, progress=nothing)
+    assert same(first.network, again.network)
+    assert not same(first.network, other.network)
 
 
 TRAINING = """
@@ -87,15 +90,15 @@ torch.set_num_threads(1)
 def progress(stage, done, total):
     print(stage, done, flush=True)
     sys.stdin.readline()
-t.train(t.parts(6), t.ModelSettings(), t.TINY, seed=3, work=pathlib.Path({work!r}), progress=progress)
+t.train(t.parts(6), t.ModelSettings(), t.TINY, **t.WHERE, seed=3, work=pathlib.Path({work!r}), progress=progress)
 """
 
 
-@pytest.mark.parametrize("stage", ["student", "decoder"])
+@pytest.mark.parametrize("stage", ["student", "decoder", "discriminator"])
 def test_a_killed_training_resumes_to_the_same_weights(
     tmp_path: Path, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that is killed outright in either stage, and started again, ends where an uninterrupted one ends."""
+    """A run that is killed outright in any stage, and started again, ends where an uninterrupted one ends."""
     code = TRAINING.format(tests=str(Path(__file__).parent), work=str(tmp_path))
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -114,22 +117,23 @@ def test_a_killed_training_resumes_to_the_same_weights(
     monkeypatch.setattr(checkpoint_module, "SECONDS_BETWEEN", 0.0)
     steps: list[tuple[str, int]] = []
     resumed = train(
-        parts(6), ModelSettings(), TINY, seed=3, work=tmp_path, progress=lambda s, d, _: steps.append((s, d))
+        parts(6), ModelSettings(), TINY, **WHERE, seed=3, work=tmp_path, progress=lambda s, d, _: steps.append((s, d))
     )
-    whole = train(parts(6), ModelSettings(), TINY, seed=3, work=None, progress=nothing)
+    whole = train(parts(6), ModelSettings(), TINY, **WHERE, seed=3, work=None, progress=nothing)
     assert steps[0] == (stage, 2)  # step 2 had been taken, its checkpoint not yet written
-    assert same(resumed, whole)
+    assert same(resumed.network, whole.network)
+    assert all(np.array_equal(resumed.losses[name], losses) for name, losses in whole.losses.items())
 
 
 def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path) -> None:
     """Other images start over; the same run, when finished, is not trained again; a damaged file counts as none."""
     steps: list[int] = []
-    options = {"seed": 0, "work": tmp_path, "progress": lambda _s, done, _t: steps.append(done)}
+    options = {**WHERE, "seed": 0, "work": tmp_path, "progress": lambda _s, done, _t: steps.append(done)}
     first = train(parts(6), ModelSettings(), TINY, **options)
     count = len(steps)
     again = train(parts(6), ModelSettings(), TINY, **options)
     assert len(steps) == count
-    assert same(first, again)
+    assert same(first.network, again.network)
     train(parts(6, seed=1), ModelSettings(), TINY, **options)
     assert len(steps) == 2 * count
     (tmp_path / checkpoint_module.FILE).write_bytes(os.urandom(200))
@@ -209,7 +213,7 @@ def test_frames_of_one_part_stay_together() -> None:
     groups = np.repeat(np.arange(100), 2)
     options = {"held_out_share": 0.3, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
     model = ModelSettings(decoder=False, attention=False)
-    tiny = TrainingSettings(steps=1, decoder_steps=0, batch=2)
+    tiny = TrainingSettings(steps=1, decoder_steps=0, discriminator_steps=1, batch=2)
     result = fit(parts(200), groups, model, CANVAS, REGIONS, tiny, **options)
     assert len(result.held_out) == 60
     assert np.unique(groups[result.held_out], return_counts=True)[1].tolist() == [2] * 30
@@ -219,6 +223,6 @@ def test_too_few_parts_are_refused() -> None:
     """Fewer parts than the score needs is one clear line; a calibrated engine without constants is refused as well."""
     with pytest.raises(TooFewParts, match="5 good parts: the score needs at least"):
         fitted(ModelSettings(), count=5)
-    network = train(parts(4), ModelSettings(), TINY, seed=0, work=None, progress=nothing)
+    network = train(parts(4), ModelSettings(), TINY, **WHERE, seed=0, work=None, progress=nothing).network
     with pytest.raises(ValueError, match="calibrated needs constants"):
         FusedEngine(network, ModelSettings(), CANVAS, REGIONS, ScoringConstants((1.0, 1.0)))

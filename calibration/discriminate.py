@@ -1,0 +1,123 @@
+"""The stage that teaches the discriminator: good parts, most of them with drawn-on defects, against their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from calibration.drawn_defects import DefectPainter
+from calibration.stages import Stage
+from calibration.surface import in_canonical_pose, introduce
+from engines.networks.discriminator import LOGIT_STRIDE, Discriminator
+from engines.settings import RegionSettings, TrainingSettings
+
+PIXELS_PER_STEP = 150_000
+LEAST_BATCH, LARGEST_BATCH = 4, 32
+HIGHEST_RATE = 4e-3
+WARM_UP_SHARE = 0.3
+WEIGHT_DECAY = 1e-4
+LARGEST_GRADIENT = 1.0
+PIXEL_WEIGHT, PART_WEIGHT = 5.0, 0.3
+"""Of the mean over positions, and of the one over parts: what counts in the end is a part's highest logit."""
+DEFECT_WEIGHT = 4.0
+"""Of a position on a defect: there are few."""
+GOOD_SHARE = 0.25
+"""Parts of a batch that stay good."""
+SECOND_DEFECT_SHARE = 0.3
+LIGHT_SPREAD = 0.03
+
+
+def discriminator_stage(
+    discriminator: Discriminator,
+    planes: Tensor,
+    regions: Sequence[RegionSettings],
+    training: TrainingSettings,
+    seed: int,
+) -> Stage:
+    """Tell the discriminator what good parts (P, 3, H, W) of 0..255 look like, and plan its training.
+
+    Where parts lie in no canonical pose they are also turned and mirrored.
+    """
+    view = discriminator.view
+    with torch.no_grad():
+        seen = torch.cat([view.cut(chunk) for chunk in torch.split(planes, 16)])
+        inside = _inside(discriminator, regions)
+        canonical = in_canonical_pose(functional.avg_pool2d(seen, 8))
+        introduce(discriminator, seen, inside, canonical=canonical)
+    images = np.ascontiguousarray(seen.permute(0, 2, 3, 1).numpy())  # P, C, h, w -> P, h, w, C
+    painter = DefectPainter(inside.numpy(), (1.0 / discriminator.noise_gain[0]).numpy())
+    height, width = view.shape
+    parameters = list(discriminator.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=HIGHEST_RATE, weight_decay=WEIGHT_DECAY)
+    steps = training.discriminator_steps
+
+    def loss(chosen: Tensor) -> Tensor:
+        rng = np.random.default_rng([seed, *chosen.tolist()])
+        painted, masks = _paint(images[chosen.numpy()], painter, rng, turn=not canonical and height == width)
+        logits = discriminator.logits(torch.from_numpy(painted).permute(0, 3, 1, 2))
+        return _loss(logits, torch.from_numpy(masks))
+
+    return Stage(
+        name="discriminator",
+        trained=(discriminator,),
+        optimiser=optimiser,
+        loss=loss,
+        rate=lambda step: _rate(step / steps),
+        steps=steps,
+        images=len(images),
+        batch=int(np.clip(PIXELS_PER_STEP // (height * width), LEAST_BATCH, LARGEST_BATCH)),
+        seed=seed + 2,
+        largest_gradient=LARGEST_GRADIENT,
+    )
+
+
+def _inside(discriminator: Discriminator, regions: Sequence[RegionSettings]) -> Tensor:
+    """(h, w) bool: which pixels of the view belong to a region."""
+    drawn = torch.zeros(1, 1, *discriminator.canvas)
+    for region in regions:
+        rows = slice(region.top_px, region.top_px + region.height_px)
+        drawn[..., rows, region.left_px : region.left_px + region.width_px] = 1.0
+    return discriminator.view.cut(drawn)[0, 0] > 0.5
+
+
+def _paint(
+    images: NDArray[np.float32], painter: DefectPainter, rng: np.random.Generator, *, turn: bool
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Copies of (B, h, w, 3) good parts in changing light, most with defects, and the masks (B, h, w)."""
+    painted, masks = np.empty_like(images), np.zeros(images.shape[:3], np.bool_)
+    for number, (image, copy) in enumerate(zip(images, painted, strict=True)):
+        turned = _turned(image, rng) if turn else image
+        np.multiply(turned, np.float32(rng.uniform(1 - LIGHT_SPREAD, 1 + LIGHT_SPREAD)), out=copy)
+        if rng.random() >= GOOD_SHARE:
+            masks[number] |= painter.draw(copy, rng)
+            if rng.random() < SECOND_DEFECT_SHARE:
+                masks[number] |= painter.draw(copy, rng)
+    return painted, masks
+
+
+def _turned(image: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+    turned = np.rot90(image, int(rng.integers(4)))
+    return turned[:, ::-1] if rng.random() < 0.5 else turned
+
+
+def _loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """Cross entropy of logits (B, 1, h / 2, w / 2) by position, a mask's rim left out, and by part."""
+    share = functional.avg_pool2d(masks[:, None].float(), LOGIT_STRIDE)
+    defect = share >= 0.5
+    weight = torch.where(defect, DEFECT_WEIGHT, torch.where(share > 0, 0.0, 1.0))
+    by_position = functional.binary_cross_entropy_with_logits(logits, defect.float(), weight=weight)
+    defective = masks.flatten(1).any(dim=1).float()
+    by_part = functional.binary_cross_entropy_with_logits(logits.amax(dim=(1, 2, 3)), defective)
+    return PIXEL_WEIGHT * by_position + PART_WEIGHT * by_part
+
+
+def _rate(done: float) -> float:
+    """One cycle (Smith and Topin 2018): a rise over WARM_UP_SHARE of the steps, then a fall to almost nothing."""
+    if done < WARM_UP_SHARE:
+        return float(HIGHEST_RATE * (0.04 + 0.96 * 0.5 * (1 - np.cos(np.pi * done / WARM_UP_SHARE))))
+    return float(HIGHEST_RATE * 0.5 * (1 + np.cos(np.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))))

@@ -1,0 +1,54 @@
+"""What good parts look like, as the discriminator needs it: their mean, how they vary, how the surface is grained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from engines.networks.discriminator import Discriminator
+
+GREY_STEP = 1.0
+"""Added to variances, in squared grey levels: rounding to 8 bits and what few parts cannot show."""
+SURFACE_SIDE = 21
+"""Side of the square within which a place's own surface is looked for, in view pixels."""
+SURFACE_QUANTILE = 0.25
+"""Of the deviations in that square: below it lies surface, above it edges, which vary more than surface does."""
+CANONICAL_SHARE = 0.5
+"""Parts are in canonical pose where a place's own mean leaves less than this share of the variance."""
+
+
+def in_canonical_pose(maps: Tensor) -> bool:
+    """Whether each place of good parts' maps (P, C, h, w) has a mean of its own: parts in one pose, no texture.
+
+    Judged on the second half of the parts by means of the first.
+    """
+    half = len(maps) // 2
+    own = (maps[half:] - maps[:half].mean(dim=0)).square().mean()
+    common = (maps[half:] - maps[:half].mean(dim=(0, 2, 3))[:, None, None]).square().mean()
+    return bool(own < CANONICAL_SHARE * common)
+
+
+def introduce(discriminator: Discriminator, seen: Tensor, inside: Tensor, *, canonical: bool) -> None:
+    """Tell the discriminator what good parts (P, 3, h, w) of 0..255 look like, before the first step of training.
+
+    inside: (h, w) bool, what belongs to a region. Without a canonical pose every place is told the same.
+    """
+    over = (0,) if canonical else (0, 2, 3)
+    mean = seen.mean(dim=over, keepdim=True)[0]
+    deviation = (seen.var(dim=over, correction=0, keepdim=True)[0] + GREY_STEP).sqrt()
+    discriminator.mean.copy_(mean)
+    detail = (discriminator.detail(seen).square().mean(dim=over, keepdim=True)[0] + GREY_STEP).sqrt()
+    noise = surface_noise(detail[0], inside) if canonical else detail
+    discriminator.gain.copy_(1.0 / deviation)
+    discriminator.detail_gain.copy_(1.0 / detail)
+    discriminator.noise_gain.copy_(1.0 / noise)
+
+
+def surface_noise(detail: Tensor, inside: Tensor) -> Tensor:
+    """Deviation (h, w) of the surface around each place: SURFACE_QUANTILE of the `detail` deviations inside regions."""
+    known = detail.masked_fill(~inside, torch.nan)[None, None]
+    padded = functional.pad(known, (SURFACE_SIDE // 2,) * 4, value=torch.nan)
+    squares = functional.unfold(padded, SURFACE_SIDE)[0]  # SURFACE_SIDE^2, h * w
+    noise = torch.nanquantile(squares, SURFACE_QUANTILE, dim=0).reshape(detail.shape)
+    return noise.nan_to_num(nan=float(noise.nanmean()))
