@@ -8,13 +8,11 @@ from enum import StrEnum
 from threading import Lock
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 
+from inspectd.health.series import SINCE_TRIGGER, Series
 from inspectd.messages import Outcome, Reason, Verdict
 
-BUCKETS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.006, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0)
-RATIO_BUCKETS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-RESTART_BUCKETS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0)
 REMEMBERED_LATENCIES = 4096
 MISSES_COUNT_FOR_NS = 2_000_000_000
 
@@ -100,7 +98,6 @@ _MEANINGS = {
     Count.REJECT_OVERLAPS: "good parts in the window of a rejected one; must be zero",
     Count.CLIENTS_REFUSED: "clients turned away: without a key, with an unknown one, or with one for another daemon",
 }
-_SINCE_TRIGGER = ("captured", "located", "scored", "decided", "told")
 
 
 class Meters:
@@ -108,55 +105,12 @@ class Meters:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        steps = Histogram(
-            "inspectd_step_seconds", "time of one step", ["step"], buckets=BUCKETS_S, registry=self.registry
+        self._series = Series(
+            self.registry,
+            steps=Step,
+            counts={count.value: _MEANINGS.get(count, count.value) for count in Count},
+            verdicts=_verdict_labels(),
         )
-        self._steps = {step: steps.labels(step.value) for step in Step}
-        since = Histogram(
-            "inspectd_since_trigger_seconds",
-            "trigger to this point of the part's way; told: handed to the output",
-            ["point"],
-            buckets=BUCKETS_S,
-            registry=self.registry,
-        )
-        self._since = {point: since.labels(point) for point in _SINCE_TRIGGER}
-        self._ratio = Histogram(
-            "inspectd_part_score_ratio",
-            "part score over its limit; above 1 is a reject",
-            buckets=RATIO_BUCKETS,
-            registry=self.registry,
-        )
-        verdicts = Counter("inspectd_verdicts", "verdicts", ["outcome", "reason"], registry=self.registry)
-        self._verdicts = {pair: verdicts.labels(*pair) for pair in _verdict_labels()}
-        self._events = {
-            count: Counter(f"inspectd_{count.value}", _MEANINGS.get(count, count.value), registry=self.registry)
-            for count in Count
-        }
-        depths = Gauge("inspectd_waiting", "parts that wait", ["queue"], registry=self.registry)
-        self._pending_gauge, self._inspect_gauge = depths.labels("gate"), depths.labels("inspect")
-        self._rows_gauge = depths.labels("rows")
-        self._state = Gauge(
-            "inspectd_state", "1 for the state that the daemon is in", ["state"], registry=self.registry
-        )
-        self._build = Gauge(
-            "inspectd_build_info",
-            "always 1; what runs",
-            ["version", "station", "bundle", "engine"],
-            registry=self.registry,
-        )
-        self._process = Gauge(
-            "inspectd_process_setting",
-            "a wish of the settings' section `process`: 1 in force, 0 refused by the system",
-            ["setting"],
-            registry=self.registry,
-        )
-        self._restart_s = Histogram(
-            "inspectd_engine_restart_seconds",
-            "an engine's abandonment to the next one's first part",
-            buckets=RESTART_BUCKETS_S,
-            registry=self.registry,
-        )
-        ProcessCollector(registry=self.registry)
         self._lock = Lock()
         self._counts = dict.fromkeys(Count, 0)
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -174,14 +128,14 @@ class Meters:
 
     def observe(self, step: Step, duration_ns: int) -> None:
         """Note how long a step took."""
-        self._steps[step].observe(duration_ns / 1e9)
+        self._series.steps[step].observe(duration_ns / 1e9)
 
     def count(self, what: Count, more: int = 1) -> None:
         """Count an event."""
         if more:
             with self._lock:
                 self._counts[what] += more
-            self._events[what].inc(more)
+            self._series.counts[what].inc(more)
 
     def set_count(self, what: Count, total: int) -> None:
         """Take over a total that one stage keeps itself, and that only rises."""
@@ -191,14 +145,14 @@ class Meters:
         """Note a verdict, and when it had been told (None: as it was made). Called by the gate's thread only."""
         told_ns = verdict.verdict_ns if told_ns is None else told_ns
         stamps = (verdict.captured_ns, verdict.located_ns, verdict.scored_ns, verdict.verdict_ns, told_ns)
-        for point, at_ns in zip(_SINCE_TRIGGER, stamps, strict=True):
+        for point, at_ns in zip(SINCE_TRIGGER, stamps, strict=True):
             if at_ns:
-                self._since[point].observe((at_ns - verdict.trigger_ns) / 1e9)
+                self._series.since[point].observe((at_ns - verdict.trigger_ns) / 1e9)
         if verdict.captured_ns:
             self.observe(Step.CAPTURE, verdict.captured_ns - verdict.trigger_ns)
         if verdict.part_score is not None and verdict.thresholds.part > 0:
-            self._ratio.observe(verdict.part_score / verdict.thresholds.part)
-        self._verdicts[(verdict.outcome.value, verdict.reason.value)].inc()
+            self._series.score_ratio.observe(verdict.part_score / verdict.thresholds.part)
+        self._series.verdicts[(verdict.outcome.value, verdict.reason.value)].inc()
         latency_ms = (verdict.verdict_ns - verdict.trigger_ns) / 1e6
         with self._lock:
             self._outcomes[verdict.outcome] += 1
@@ -215,15 +169,15 @@ class Meters:
     def set_pending(self, parts: int, earliest_deadline_ns: int | None = None) -> None:
         """Note how many triggers wait for their verdict, and the earliest of their deadlines (monotonic clock)."""
         self.pending, self.earliest_deadline_ns = parts, earliest_deadline_ns
-        self._pending_gauge.set(parts)
+        self._series.waiting.labels("gate").set(parts)
 
     def set_waiting(self, parts: int) -> None:
         """Note how many frames wait for the engine."""
-        self._inspect_gauge.set(parts)
+        self._series.waiting.labels("inspect").set(parts)
 
     def set_unwritten(self, rows: int) -> None:
         """Note how many rows wait for the disk."""
-        self._rows_gauge.set(rows)
+        self._series.waiting.labels("rows").set(rows)
 
     def set_storage_fault(self, stage: Stage, fault: str) -> None:
         """Note what the disk refuses to a stage; an empty text where it works again."""
@@ -265,23 +219,23 @@ class Meters:
 
     def describe(self, *, version: str, station: str, bundle: str, engine: str) -> None:
         """Note what runs, in place of what was noted before."""
-        self._build.clear()
-        self._build.labels(version, station, bundle, engine).set(1)
+        self._series.build.clear()
+        self._series.build.labels(version, station, bundle, engine).set(1)
 
     def set_process(self, granted: Mapping[str, bool]) -> None:
         """Note which wishes of the settings' section `process` are in force."""
         for setting, is_granted in granted.items():
-            self._process.labels(setting).set(is_granted)
+            self._series.process.labels(setting).set(is_granted)
 
     def engine_restarted(self, down_s: float) -> None:
         """Note that there is an engine again, and how long there was none."""
         self.count(Count.ENGINE_RESTARTS)
-        self._restart_s.observe(down_s)
+        self._series.restart_s.observe(down_s)
 
     def set_state(self, state: str, states: Iterable[str]) -> None:
         """Note which of the possible states the daemon is in."""
         for name in states:
-            self._state.labels(name).set(name == state)
+            self._series.state.labels(name).set(name == state)
 
     def overdue_s(self) -> float:
         """How long the earliest pending verdict has been due, in seconds; 0 where none is."""
