@@ -19,6 +19,8 @@ from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
 
 IDLE_MS = 50
+MOST_STAYING = 4
+"""Parts that are kept behind the newest under overload, for when the load falls; more would keep newer ones out."""
 NS_PER_MS = 1_000_000
 
 
@@ -91,8 +93,8 @@ def choose(waiting: Sequence[Frame], now_ns: int, *, least_ns: int, likely_ns: i
     if all(now_ns + (turn + 1) * likely_ns < frame.deadline_ns for turn, frame in enumerate(possible)):
         return Choice(possible[0], possible[1:], drop)
     *others, newest = possible
-    stay = [frame for frame in others if now_ns + 2 * least_ns < frame.deadline_ns]
-    return Choice(newest, stay, drop + [frame for frame in others if now_ns + 2 * least_ns >= frame.deadline_ns])
+    stay = [frame for frame in others if now_ns + 2 * least_ns < frame.deadline_ns][-MOST_STAYING:]
+    return Choice(newest, stay, drop + others[: len(others) - len(stay)])
 
 
 class Inspector:

@@ -68,7 +68,7 @@ TABLE = (
     #   stage          reads      bound   writes                  patience_s
     Row(Stage.TRIGGER, TRIGGERS, 1_000, (PARTS, GATE), 2.0),  # .. names and numbers each part, and tells the gate
     Row(Stage.ACQUIRE, PARTS, 1_000, (FRAMES, GATE), 2.0),  # .... camera -> frame
-    Row(Stage.INSPECT, FRAMES, 4, (GATE,), 2.0),  # .............. frame -> locate -> engine -> scores
+    Row(Stage.INSPECT, FRAMES, 8, (GATE,), 2.0),  # .............. frame -> locate -> engine -> scores
     Row(Stage.GATE, GATE, 10_000, (RESULTS, ROWS, IMAGES), 2.0),  # one verdict per trigger, by its deadline
     Row(Stage.RECORD, ROWS, 10_000, (), 10.0),  # ................ records.db
     Row(Stage.IMAGES, IMAGES, 8, (ROWS,), 10.0),  # .............. images/

@@ -35,7 +35,7 @@ DAEMON = Path(__file__).resolve().parent / "daemon_with_fake_runtime.py"
 class Daemon:
     """A running daemon and the systemd that it believes to have."""
 
-    def __init__(self, folder: Path, *, score: float, max_parts: int, engine_ms: float, **changes: Any) -> None:
+    def __init__(self, folder: Path, *, score: float, max_parts: int, engine_ms: float = 0, **changes: Any) -> None:
         self.path = folder / "test.yaml"
         if not self.path.exists():
             self.path.write_text(yaml.safe_dump(raw_settings(folder, **changes)))

@@ -31,6 +31,13 @@ def test_what_the_newest_leaves_no_time_for_is_dropped_with_it() -> None:
     assert (choice.next, choice.stay, choice.drop) == (waiting[2], [waiting[1]], [waiting[0]])
 
 
+def test_few_parts_stay_behind_the_newest() -> None:
+    """Under overload the oldest of those that could still be met go too: there must be room for newer ones."""
+    waiting = [frame(seq, deadline_ms=40 + seq) for seq in range(9)]
+    choice = choose(waiting, now_ns=0, least_ns=8 * MS, likely_ns=10 * MS)
+    assert (choice.next, choice.stay, choice.drop) == (waiting[8], waiting[4:8], waiting[:4])
+
+
 def test_what_cannot_be_met_is_dropped() -> None:
     """A part whose deadline has passed, or comes before it could be inspected, is not inspected."""
     waiting = [frame(1, deadline_ms=5), frame(2, deadline_ms=14), frame(3, deadline_ms=30)]
