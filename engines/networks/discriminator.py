@@ -72,7 +72,8 @@ class View:
         if pixels < LEVEL_STRIDE:
             logits = functional.max_pool2d(logits, LEVEL_STRIDE // pixels)
         elif pixels > LEVEL_STRIDE:
-            logits = functional.interpolate(logits, scale_factor=pixels // LEVEL_STRIDE, mode="nearest")
+            size = (self.height // LEVEL_STRIDE, self.width // LEVEL_STRIDE)
+            logits = functional.interpolate(logits, size=size, mode="nearest")
         rows, columns = (side // LEVEL_STRIDE for side in canvas)
         top, left = self.top // LEVEL_STRIDE, self.left // LEVEL_STRIDE
         height, width = logits.shape[2:]
@@ -140,4 +141,5 @@ def _layer(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def _twice(maps: Tensor) -> Tensor:
-    return functional.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+    height, width = maps.shape[2:]
+    return functional.interpolate(maps, size=(2 * height, 2 * width), mode="bilinear", align_corners=False)
