@@ -132,25 +132,38 @@ def serve(
             notifier.tell(READY="1", STATUS=f"inspecting, bundle {judge}")
             log.info("ready", station=station.station, bundle=judge, engine=f"{info.runtime} {info.precision}")
             housekeeping = _housekeeping(pipeline, notifier, process)
-
-            def each_turn() -> None:
-                if signals.exchange():
-                    log.info("asked for another bundle", bundle=str(bundle or "the active one"))
-                    pipeline.exchange_bundle(bundle)
-                housekeeping()
-
-            pipeline.run(lambda: signals.stop, each_turn)
+            pipeline.run(lambda: signals.stop, _answering(signals, pipeline, bundle, housekeeping))
         finally:
             notifier.tell(STOPPING="1", STATUS="stopping")
-            clean = pipeline.stop()
-            log.info("stopped", **_summary(pipeline.meters))
-            if pipeline.hangs:
-                log.warning("something hangs for good: the process ends without it")
-                signal.alarm(ENDS_WITHIN_S)
+            clean = _stop(pipeline)
     lost = pipeline.meters.counts().get(Count.ROWS_LOST.value, 0)
     if lost:
         raise StorageError(f"{station.records.folder}: {lost} records could not be written; free space there")
     return 0 if clean else 1
+
+
+def _answering(
+    signals: Signals, pipeline: Pipeline, bundle: Path | None, housekeeping: Callable[[], None]
+) -> Callable[[], None]:
+    """The housekeeping, and the exchange of bundles where SIGHUP has asked for it."""
+
+    def turn() -> None:
+        if signals.exchange():
+            log.info("asked for another bundle", bundle=str(bundle or "the active one"))
+            pipeline.exchange_bundle(bundle)
+        housekeeping()
+
+    return turn
+
+
+def _stop(pipeline: Pipeline) -> bool:
+    """Stop the stages; True for a clean end. What hangs for good cannot hold the end of the process up."""
+    clean = pipeline.stop()
+    log.info("stopped", **_summary(pipeline.meters))
+    if pipeline.hangs:
+        log.warning("something hangs for good: the process ends without it")
+        signal.alarm(ENDS_WITHIN_S)
+    return clean
 
 
 def _metrics(station: Station, pipeline: Pipeline) -> AbstractContextManager[object]:
