@@ -1,4 +1,5 @@
-"""From a station's settings to its camera, and an engine that may judge: verified, loaded, golden images reproduced."""
+"""From a station's settings to its camera, how it locates parts, and an engine that may judge: verified, loaded,
+golden images reproduced."""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ from inspectd.camera import Camera
 from inspectd.cameras import open_camera
 from inspectd.config import Station
 from inspectd.engine_guard import Engine
-from inspectd.messages import Thresholds
+from inspectd.inspect import LocatePart, PartFault
+from inspectd.locate import LocateFault, Locator
+from inspectd.messages import Image, Pose, Thresholds
 
 WARM_UP_PARTS = 5
 
@@ -37,6 +40,18 @@ def station_sources(station: Station) -> Sources:
         camera=lambda: open_camera(station.camera),
         engine=lambda path: load_engine(station, find_bundle(station, path)),
     )
+
+
+def locate_part(locator: Locator) -> LocatePart:
+    """A locator as the inspect stage takes it."""
+
+    def locate(image: Image, out: Image) -> Pose:
+        try:
+            return locator.locate(image, out).pose
+        except LocateFault as fault:
+            raise PartFault(fault.reason, fault.detail) from fault
+
+    return locate
 
 
 def find_bundle(station: Station, path: Path | None) -> Bundle:

@@ -17,9 +17,8 @@ from inspectd.commands.arguments import count
 from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.exits import EXIT_CHANGED, run_program
-from inspectd.loading import find_bundle, load_engine
+from inspectd.loading import find_bundle, load_engine, locate_part
 from inspectd.locate import Locator
-from inspectd.pipeline import locate_part
 from inspectd.records.reading import RecordReader
 from inspectd.replay.compare import Comparison, against_records, between
 from inspectd.replay.footage import Footage

@@ -21,9 +21,8 @@ from inspectd.commands.arguments import add_key, client_key, count
 from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, InspectdError, NotHealthy, SettingsError
-from inspectd.loading import find_bundle, load_engine
+from inspectd.loading import find_bundle, load_engine, locate_part
 from inspectd.locate import Locator
-from inspectd.pipeline import locate_part
 from inspectd.records.challenges import NEVER_CAME, Challenge, ChallengePart, part_of, read_challenges, to_note
 from inspectd.records.ledger import Ledger
 from inspectd.replay.footage import Footage, FootagePart

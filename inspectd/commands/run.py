@@ -21,10 +21,10 @@ from inspectd.health.heartbeat import State
 from inspectd.health.http import MetricsServer
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.health.systemd import Notifier
-from inspectd.loading import Sources, station_sources
+from inspectd.loading import Sources, locate_part, station_sources
 from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
-from inspectd.pipeline import Pipeline, locate_part
+from inspectd.pipeline import Pipeline
 from inspectd.process import Process, on_engine_cores
 
 SUMMARY_S = 60.0

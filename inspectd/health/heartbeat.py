@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.wire.public import Json, health_head
 
+PERIOD_S = 1.0
 FAULTS_IN_A_ROW = 10
 LOSS_WINDOW_S = 60.0
 OVERDUE_S = 0.5
@@ -127,6 +128,18 @@ class Heartbeat:
             "counts": self._meters.counts(),
             **{name: concern.report() for name, concern in self._concerns.items()},
         }
+
+    def beating(self, send: Callable[[Json], None]) -> Callable[[], None]:
+        """A function that sends the message when a second has passed since it last did, for a loop's every turn."""
+        next_s = 0.0
+
+        def turn() -> None:
+            nonlocal next_s
+            if time.monotonic() >= next_s:
+                next_s = time.monotonic() + PERIOD_S
+                send(self.message())
+
+        return turn
 
     def _stalled(self) -> list[str]:
         """Why no verdict can be relied on, one line each."""

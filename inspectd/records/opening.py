@@ -22,7 +22,7 @@ log = structlog.get_logger(__name__)
 
 
 class Records:
-    """One station's records, held by one daemon: the ledger, the sequence numbers and the journal."""
+    """One station's records below `folder`, held by one daemon: the ledger, the sequence numbers and the journal."""
 
     def __init__(self, folder: Path, *, sync_s: float, set_aside: bool) -> None:
         """Open or create them below `folder`. Blocks for the disk.
@@ -31,6 +31,7 @@ class Records:
         noted as a gap. Raises StorageError: no permission, a full disk, another daemon, or damage that is not to be
         set aside.
         """
+        self.folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

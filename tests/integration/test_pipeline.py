@@ -23,9 +23,10 @@ from inspectd.engine_guard import Engine
 from inspectd.errors import CameraError, CameraTimeout, EndpointError, StorageError
 from inspectd.health.heartbeat import State
 from inspectd.health.meters import Count
+from inspectd.loading import locate_part
 from inspectd.locate import Locator
 from inspectd.messages import Outcome, Reason, Thresholds
-from inspectd.pipeline import Pipeline, StageFailed, locate_part
+from inspectd.pipeline import Pipeline, StageFailed
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
 

@@ -12,9 +12,9 @@ from line_values import BUNDLE_HASH, LIMITS, REGIONS
 from engines.settings import CanvasSettings
 from inspectd.cameras.simulated import render_part
 from inspectd.engine_guard import Engine
+from inspectd.loading import locate_part
 from inspectd.locate import Locator
 from inspectd.messages import Action, Outcome, Reason
-from inspectd.pipeline import locate_part
 from inspectd.replay.footage import FootagePart
 from inspectd.replay.line import ReplayLine, replay
 from inspectd.sections import LocateSettings
