@@ -30,7 +30,8 @@ from inspectd.replay.line import ReplayLine
 from inspectd.wire.client import ask
 from inspectd.wire.errors import WireError
 from inspectd.wire.keys import ClientKey
-from inspectd.wire.public import MAX_CHALLENGE_PARTS, Json
+from inspectd.wire.public import Json
+from inspectd.wire.questions import MAX_CHALLENGE_PARTS
 
 GOOD_LABELS = frozenset({"good", "ok"})
 MOST_LISTED = 50

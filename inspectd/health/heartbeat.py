@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Protocol
 
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.wire.public import Json, health_head
+from inspectd.wire.public import Json, head
 
 PERIOD_S = 1.0
 FAULTS_IN_A_ROW = 10
@@ -114,7 +114,7 @@ class Heartbeat:
         now_ns = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns // 1_000_000_000))
         return {
-            **health_head(),
+            **head("inspectd.health"),
             "station": self._station,
             "state": state.value,
             "why": why,

@@ -15,12 +15,12 @@ from inspectd.errors import InspectdError
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.messages import Verdict
 from inspectd.wire.errors import WireError
-from inspectd.wire.public import (
+from inspectd.wire.public import Json, result, to_bytes
+from inspectd.wire.questions import (
     AskChallenge,
     AskMap,
     AskResults,
     AskStatus,
-    Json,
     Question,
     answer_challenge,
     answer_error,
@@ -28,8 +28,6 @@ from inspectd.wire.public import (
     answer_results,
     answer_status,
     parse_question,
-    result,
-    to_bytes,
 )
 from inspectd.wire.sockets import Socket, receive_foreign
 

@@ -1,4 +1,4 @@
-"""What those outside read: results, rejects, health, questions and answers. JSON, each with a schema beside it.
+"""What is published to those outside: results, rejects, health. JSON, each with a schema beside it.
 
 Every message says {"schema": name, "version": 1}; the schemas are inspectd/schemas/<name>.json. Numbers that are not
 finite travel as null. Times are UTC; durations come from the monotonic clock and are null where a step did not happen.
@@ -9,58 +9,17 @@ from __future__ import annotations
 import datetime
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib import resources
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from inspectd.messages import Reject, Verdict
 from inspectd.wire.errors import WireError
 
 VERSION = 1
-MAX_QUESTION_BYTES = 4096
 MAX_MESSAGE_BYTES = 1 << 22
-MAX_SEQ = 1 << 62
-MAX_CHALLENGE_PARTS = 100
-MAX_NAME = 64
-MAX_PATIENCE_S = 86_400
 SCHEMAS = ("result", "reject", "missed", "health", "question", "answer")
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class AskResults:
-    """Which results are wanted: from_seq <= seq <= to_seq."""
-
-    from_seq: int
-    to_seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class AskStatus:
-    """How is the daemon?"""
-
-
-@dataclass(frozen=True, slots=True)
-class AskMap:
-    """The anomaly map of one recent part."""
-
-    seq: int
-
-
-@dataclass(frozen=True, slots=True)
-class AskChallenge:
-    """The next parts are these known-bad ones; by: who says so; patience_s: how long they may take."""
-
-    names: tuple[str, ...]
-    by: str
-    patience_s: int
-
-
-Question = AskResults | AskStatus | AskMap | AskChallenge
 
 
 def schema(name: str) -> Json:
@@ -99,7 +58,7 @@ def result(verdict: Verdict) -> Json:
         "due": verdict.deadline_ns - verdict.trigger_ns,
     }
     return {
-        **_head("inspectd.result"),
+        **head("inspectd.result"),
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
@@ -140,7 +99,7 @@ def reject(verdict: Verdict, now_ns: int) -> Json:
             "closes_in_ms": None if of.closes_ns is None else round((of.closes_ns - now_ns) / 1e6, 3),
         }
     return {
-        **_head("inspectd.reject"),
+        **head("inspectd.reject"),
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
@@ -156,7 +115,7 @@ def reject(verdict: Verdict, now_ns: int) -> Json:
 def missed(verdict: Verdict) -> Json:
     """The message on missed.<station>: a part that goes on down the line, and why. Nobody may act on it as a reject."""
     return {
-        **_head("inspectd.missed"),
+        **head("inspectd.missed"),
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
@@ -167,48 +126,9 @@ def missed(verdict: Verdict) -> Json:
     }
 
 
-def answer_results(results: Sequence[Json], question: AskResults, *, complete_to: int) -> Json:
-    """Results from the records. `complete_to`: the last number that was looked at; ask on from the one after it."""
-    found = {message["seq"] for message in results}
-    gaps: list[list[int]] = []
-    expected = question.from_seq
-    for seq in [*sorted(found), complete_to + 1]:
-        if seq > expected:
-            gaps.append([expected, seq - 1])
-        expected = seq + 1
-    return {
-        **_head("inspectd.answer"),
-        "answer": "results",
-        "results": list(results),
-        "missing": gaps,
-        "complete_to": complete_to,
-        "more": complete_to < question.to_seq,
-    }
-
-
-def answer_status(health: Json) -> Json:
-    """The heartbeat's content, on request."""
-    return {**_head("inspectd.answer"), "answer": "status", "status": health}
-
-
-def answer_map(seq: int, anomaly_map: NDArray[np.float32]) -> Json:
-    """Goes before the map's own memory: row-major, little-endian float32."""
-    return {**_head("inspectd.answer"), "answer": "map", "seq": seq, "shape": list(anomaly_map.shape), "dtype": "<f4"}
-
-
-def answer_challenge(first_seq: int, last_seq: int) -> Json:
-    """A challenge has begun: its parts are those with these numbers."""
-    return {**_head("inspectd.answer"), "answer": "challenge", "first_seq": first_seq, "last_seq": last_seq}
-
-
-def answer_error(error: str) -> Json:
-    """Why a question was not answered."""
-    return {**_head("inspectd.answer"), "answer": "error", "error": error}
-
-
-def health_head() -> Json:
-    """Schema and version of a health message."""
-    return _head("inspectd.health")
+def head(name: str) -> Json:
+    """How each message begins: the name of its schema, and the version."""
+    return {"schema": name, "version": VERSION}
 
 
 def to_bytes(message: Mapping[str, Any]) -> bytes:
@@ -220,60 +140,15 @@ def from_bytes(data: bytes, schema_name: str) -> Json:
     """Read a message of a known schema and version, as a client does. Raises WireError."""
     if len(data) > MAX_MESSAGE_BYTES:
         raise WireError(f"message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are read")
-    message = _object(data)
+    message = read_object(data)
     if message.get("schema") != schema_name or message.get("version") != VERSION:
         found = f"{message.get('schema')!r} version {message.get('version')!r}"
         raise WireError(f"expected {schema_name} version {VERSION}, got {found}")
     return message
 
 
-def parse_question(data: bytes) -> Question:
-    """Read {"ask": "results", "from_seq", "to_seq"}, {"ask": "status"}, {"ask": "map", "seq"} or {"ask": "challenge",
-    "names", "by", "patience_s"}. Raises WireError."""
-    if len(data) > MAX_QUESTION_BYTES:
-        raise WireError(f"a question has at most {MAX_QUESTION_BYTES} bytes, this one {len(data)}")
-    asked = _object(data)
-    if asked.pop("version", VERSION) != VERSION:
-        raise WireError(f"this daemon answers version {VERSION}")
-    kind = asked.pop("ask", None)
-    if kind == "challenge":
-        return _challenge(asked)
-    fields = {"results": ("from_seq", "to_seq"), "status": (), "map": ("seq",)}.get(
-        kind if isinstance(kind, str) else ""
-    )
-    if fields is None:
-        raise WireError('"ask" must be "results", "status", "map" or "challenge"')
-    if asked.keys() != set(fields):
-        raise WireError(f'"{kind}" takes {" and ".join(fields) or "no further field"}')
-    numbers = [asked[name] for name in fields]
-    if any(type(number) is not int or not 0 <= number <= MAX_SEQ for number in numbers):
-        raise WireError(f"{' and '.join(fields)} must be sequence numbers")
-    if kind == "status":
-        return AskStatus()
-    if kind == "map":
-        return AskMap(numbers[0])
-    if numbers[1] < numbers[0]:
-        raise WireError("to_seq is less than from_seq")
-    return AskResults(numbers[0], numbers[1])
-
-
-def _challenge(asked: Json) -> AskChallenge:
-    if asked.keys() != {"names", "by", "patience_s"}:
-        raise WireError('"challenge" takes names, by and patience_s')
-    names, by, patience_s = asked["names"], asked["by"], asked["patience_s"]
-    if not isinstance(names, list) or not 1 <= len(names) <= MAX_CHALLENGE_PARTS:
-        raise WireError(f"names must be a list of 1 to {MAX_CHALLENGE_PARTS} names")
-    for text in (*names, by):
-        if not isinstance(text, str) or not 1 <= len(text) <= MAX_NAME or not text.isprintable():
-            raise WireError(f"names, and who challenges, have 1 to {MAX_NAME} printable characters")
-    if len(set(names)) != len(names):
-        raise WireError("names must differ")
-    if type(patience_s) is not int or not 1 <= patience_s <= MAX_PATIENCE_S:
-        raise WireError(f"patience_s must be a whole number from 1 to {MAX_PATIENCE_S}")
-    return AskChallenge(tuple(names), by, patience_s)
-
-
-def _object(data: bytes) -> Json:
+def read_object(data: bytes) -> Json:
+    """Read one JSON object, as RFC 8259 has it: no NaN, no Infinity. Raises WireError."""
     try:
         message = json.loads(data, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
@@ -285,10 +160,6 @@ def _object(data: bytes) -> Json:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-def _head(name: str) -> Json:
-    return {"schema": name, "version": VERSION}
 
 
 def _number(value: float | None) -> float | None:

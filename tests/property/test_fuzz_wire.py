@@ -13,7 +13,8 @@ from line_values import fault, frame, scores, trigger, verdict
 from inspectd.messages import Record
 from inspectd.triggers import Ask, Position, parse_message
 from inspectd.wire.errors import WireError
-from inspectd.wire.public import MAX_QUESTION_BYTES, MAX_SEQ, answer_error, from_bytes, parse_question, result, to_bytes
+from inspectd.wire.public import from_bytes, result, to_bytes
+from inspectd.wire.questions import MAX_QUESTION_BYTES, MAX_SEQ, answer_error, parse_question
 from inspectd.wire.stages import decode, encode
 
 LIMITS = settings(max_examples=300, deadline=1000)

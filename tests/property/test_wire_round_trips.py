@@ -33,7 +33,7 @@ from inspectd.messages import (
     Verdict,
 )
 from inspectd.wire.errors import WireError
-from inspectd.wire.public import parse_question
+from inspectd.wire.questions import parse_question
 from inspectd.wire.stages import Message, decode, encode
 
 words = st.text(max_size=40)

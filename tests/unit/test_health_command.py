@@ -15,7 +15,8 @@ from line_values import settings
 from inspectd.__main__ import main
 from inspectd.health.heartbeat import Heartbeat, State
 from inspectd.health.meters import Meters
-from inspectd.wire.public import Json, answer_status, to_bytes
+from inspectd.wire.public import Json, to_bytes
+from inspectd.wire.questions import answer_status
 
 PATIENCE_MS = 10_000
 

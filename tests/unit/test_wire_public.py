@@ -15,8 +15,8 @@ from referencing import Registry, Resource
 
 from inspectd.messages import Command, Outcome, Reject
 from inspectd.wire.errors import WireError
-from inspectd.wire.public import (
-    SCHEMAS,
+from inspectd.wire.public import SCHEMAS, from_bytes, missed, reject, result, schema, to_bytes
+from inspectd.wire.questions import (
     AskChallenge,
     AskMap,
     AskResults,
@@ -24,13 +24,7 @@ from inspectd.wire.public import (
     answer_error,
     answer_map,
     answer_results,
-    from_bytes,
-    missed,
     parse_question,
-    reject,
-    result,
-    schema,
-    to_bytes,
 )
 
 REGISTRY: Registry[Any] = Registry().with_resources(
