@@ -21,10 +21,10 @@ from engines.settings import (
     Settings,
     check_regions,
 )
+from inspectd.camera_sections import CameraSettings
 from inspectd.errors import SettingsError
 from inspectd.sections import (
     CalibrationSettings,
-    CameraSettings,
     ChallengeSettings,
     DriftSettings,
     LineSettings,

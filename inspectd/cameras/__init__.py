@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from inspectd.camera import Camera
+from inspectd.camera_sections import CameraSettings, FolderCameraSettings, SimulatedCameraSettings, VideoCameraSettings
 from inspectd.cameras.folder import FolderCamera
 from inspectd.cameras.opencv import OpenCvCamera
 from inspectd.cameras.simulated import SimulatedCamera
 from inspectd.cameras.video import VideoCamera
-from inspectd.sections import CameraSettings, FolderCameraSettings, SimulatedCameraSettings, VideoCameraSettings
 
 
 def open_camera(settings: CameraSettings) -> Camera:

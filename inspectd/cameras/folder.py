@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspectd.camera import Shot
+from inspectd.camera_sections import FolderCameraSettings
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
 from inspectd.cameras.headers import claimed_size
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
-from inspectd.sections import FolderCameraSettings
 
 JPEG_MAGIC = b"\xff\xd8"
 MAX_PIXELS = 64_000_000  # as in calibration

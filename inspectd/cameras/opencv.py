@@ -7,9 +7,9 @@ import time
 import cv2
 
 from inspectd.camera import Shot
+from inspectd.camera_sections import OpenCvCameraSettings
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
 from inspectd.errors import CameraError, CameraLost, CameraTimeout
-from inspectd.sections import OpenCvCameraSettings
 
 OPEN_TIMEOUT_MS = 5_000
 READ_TIMEOUT_MS = 2_000

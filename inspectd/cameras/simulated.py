@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspectd.camera import Shot
+from inspectd.camera_sections import SimulatedCameraSettings
 from inspectd.cameras.capacitor import draw_good, to_image
 from inspectd.cameras.capacitor_defects import (
     LARGEST_PX,
@@ -20,7 +21,6 @@ from inspectd.cameras.capacitor_defects import (
 )
 from inspectd.errors import CameraError
 from inspectd.messages import Image, Pose
-from inspectd.sections import SimulatedCameraSettings
 
 _PART_STREAM, _DEFECT_STREAM, _CHOICE_STREAM = range(3)
 

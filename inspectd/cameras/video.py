@@ -7,9 +7,9 @@ import time
 import cv2
 
 from inspectd.camera import Shot
+from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.decoding import quiet_opencv, to_rgb
 from inspectd.errors import CameraError, EndOfFootage
-from inspectd.sections import VideoCameraSettings
 
 
 class VideoCamera:

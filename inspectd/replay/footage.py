@@ -8,13 +8,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.folder import SUFFIXES, list_images, natural_key, read_image
 from inspectd.cameras.video import VideoCamera
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
 from inspectd.records.database import DATABASE_NAME
 from inspectd.records.reading import RecordReader
-from inspectd.sections import VideoCameraSettings
 
 METADATA_NAME = "metadata.jsonl"
 """What `inspectd record` writes beside its images."""

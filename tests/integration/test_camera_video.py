@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from inspectd.camera_sections import OpenCvCameraSettings, VideoCameraSettings
 from inspectd.cameras import open_camera
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage
-from inspectd.sections import OpenCvCameraSettings, VideoCameraSettings
 
 REDS = (40, 120, 200)
 

@@ -11,10 +11,15 @@ from PIL import Image as PillowImage
 
 from calibration.images import load_image
 from inspectd.camera import Camera
+from inspectd.camera_sections import (
+    FolderCameraSettings,
+    OpenCvCameraSettings,
+    SimulatedCameraSettings,
+    VideoCameraSettings,
+)
 from inspectd.cameras import open_camera
 from inspectd.cameras.decoding import to_rgb
 from inspectd.errors import CameraError, EndOfFootage
-from inspectd.sections import FolderCameraSettings, OpenCvCameraSettings, SimulatedCameraSettings, VideoCameraSettings
 
 RGB = (200, 120, 40)
 ORIENTATION_TAG = 0x0112
