@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from threading import Condition
 
 MAX_SECONDS = 86_400.0 * 366
 MAX_PARTS = 1_000_000
+REMEMBERED = 256
 
 
 class Kind(StrEnum):
@@ -61,34 +62,41 @@ class _Armed:
     injection: Injection
     taken: int = 0
     first_s: float = math.inf
-    cleared: bool = field(default=False)
 
     def is_over(self, now_s: float) -> bool:
         """Whether it spoils nothing any more."""
         wanted = self.injection
         used_up = bool(wanted.parts) and self.taken >= wanted.parts
-        return self.cleared or used_up or bool(wanted.lasts_s and now_s - self.first_s > wanted.lasts_s)
+        return used_up or bool(wanted.lasts_s and now_s - self.first_s > wanted.lasts_s)
 
 
 class Board:
-    """Faults by number, in the order in which they were armed; safe across threads."""
+    """Faults by number, in the order in which they were armed; safe across threads.
+
+    One that is over is dropped, and of the last `REMEMBERED` it is still known how often they happened: a run of days
+    arms more than may be looked through for each part.
+    """
 
     def __init__(self) -> None:
-        self._armed: list[_Armed] = []
+        self._armed: dict[int, _Armed] = {}
+        self._over: dict[int, _Armed] = {}
+        self._next = 0
         self._changed = Condition()
 
     def arm(self, injection: Injection) -> int:
         """Let it happen from now on; returns its number."""
         with self._changed:
-            self._armed.append(_Armed(injection))
-            return len(self._armed) - 1
+            number, self._next = self._next, self._next + 1
+            self._armed[number] = _Armed(injection)
+            return number
 
     def take(self, kinds: Collection[Kind]) -> Injection | None:
         """The oldest fault of these kinds that is not over, which happens now; None where all is well."""
         with self._changed:
             now_s = time.monotonic()
-            for armed in self._armed:
-                if armed.injection.kind in kinds and not armed.is_over(now_s):
+            self._drop([number for number, armed in self._armed.items() if armed.is_over(now_s)])
+            for armed in self._armed.values():
+                if armed.injection.kind in kinds:
                     armed.taken += 1
                     armed.first_s = min(armed.first_s, now_s)
                     self._changed.notify_all()
@@ -98,24 +106,20 @@ class Board:
     def clear(self) -> None:
         """End every fault; steps that hang go on hanging."""
         with self._changed:
-            for armed in self._armed:
-                armed.cleared = True
-            self._changed.notify_all()
+            self._drop(list(self._armed))
 
     def taken(self, number: int, at_least: int, timeout_s: float) -> int:
         """How often the fault has happened; blocks until `at_least` times, or for `timeout_s`. Raises ValueError."""
         with self._changed:
-            if not 0 <= number < len(self._armed):
-                raise ValueError(f"no fault has the number {number}")
-            armed = self._armed[number]
+            armed = self._armed.get(number) or self._over.get(number)
+            if armed is None:
+                raise ValueError(f"no fault has the number {number}, or it was over long ago")
             self._changed.wait_for(lambda: armed.taken >= at_least, timeout_s)
             return armed.taken
 
-    def report(self) -> list[dict[str, object]]:
-        """Every fault that was armed: kind, how often it happened, whether it is over."""
-        with self._changed:
-            now_s = time.monotonic()
-            return [
-                {"kind": armed.injection.kind.value, "taken": armed.taken, "over": armed.is_over(now_s)}
-                for armed in self._armed
-            ]
+    def _drop(self, over: list[int]) -> None:
+        """Forget all but the last of those that are over."""
+        for number in over:
+            self._over[number] = self._armed.pop(number)
+        while len(self._over) > REMEMBERED:
+            del self._over[next(iter(self._over))]

@@ -62,9 +62,7 @@ class ControlServer:
             if do == "clear":
                 self._board.clear()
                 return {}
-            if do == "report":
-                return {"faults": self._board.report()}
-            raise ValueError(f"cannot {do}: arm, taken, clear or report")
+            raise ValueError(f"cannot {do}: arm, taken or clear")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             return {"error": f"{type(error).__name__}: {error}"}
 
@@ -119,10 +117,6 @@ class Control:
     def clear(self) -> None:
         """End every fault. Raises ControlFailed."""
         self._ask({"do": "clear"})
-
-    def report(self) -> list[Json]:
-        """Every fault that was armed: kind, taken, over. Raises ControlFailed."""
-        return list(self._ask({"do": "report"})["faults"])
 
     def _ask(self, question: Json, timeout_s: float = 0.0) -> Json:
         self._socket.send_json(question)
