@@ -118,20 +118,32 @@ def subscribe(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Callable[[Sta
 
 
 def test_every_trigger_is_judged_announced_and_recorded(
-    tmp_path: Path, subscribe: Callable[[Station], Subscriber]
+    tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], subscribe: Callable[[Station], Subscriber]
 ) -> None:
-    """Verdicts leave in order, equal to their records; rejects have their own topic; the last word is `stopped`."""
-    settings = station(tmp_path, records={"passed_image_every": 2})
+    """Verdicts leave in order, equal to their records; rejects have their own topic; the last word is `stopped`.
+
+    Parts come four at a time and leave time for their verdicts, and six images fit their queue: no load of the machine
+    that runs this can make a part overtake another, or an image find no room.
+    """
+    endpoint = f"tcp://127.0.0.1:{free_port()}"
+    settings = station(
+        tmp_path,
+        line={"deadline_ms": 1000 * PATIENCE_S},
+        trigger={"source": "zmq", "endpoint": endpoint},
+        records={"passed_image_every": 8},
+    )
     calls = iter(range(1000))
     runtime = FakeRuntime(score=lambda image: 0.9 if next(calls) % 5 == 4 else 0.25)
     subscriber = subscribe(settings)
-    pipeline = build(settings, runtime)
-    with running(pipeline):
+    results = []
+    with running(build(settings, runtime)), context.socket(zmq.PUSH) as plc:
+        plc.connect(endpoint)
         subscriber.next("health.test")  # the subscription stands
-        first = subscriber.next("result.test")
-        results = [first] + [subscriber.next("result.test") for _ in range(20)]
-    seqs = [message["seq"] for message in results]
-    assert seqs == list(range(seqs[0], seqs[0] + 21))
+        for _ in range(5):
+            for _ in range(4):
+                plc.send(b"{}")
+            results += [subscriber.next("result.test") for _ in range(4)]
+    assert [message["seq"] for message in results] == list(range(1, 21))
     parts = {part.verdict.seq: part for part in stored(settings)}
     for message in results:
         part = parts[message["seq"]]
@@ -142,10 +154,11 @@ def test_every_trigger_is_judged_announced_and_recorded(
         assert message["bundle_hash"] == BUNDLE_HASH
         assert part.pose is not None
         assert part.verdict.label == "good"
-    assert sorted(parts) == list(range(1, len(parts) + 1))
+    assert sorted(parts) == list(range(1, 21))
     for part in parts.values():
         assert part.verdict.outcome is Outcome.PASS or part.image is not None
     kept = [part.image for part in parts.values() if part.image is not None]
+    assert len(kept) == 6  # four rejects, and each eighth of the sixteen that passed
     assert all((settings.records.folder / "test" / name).is_file() for name in kept)
     while subscriber.next("health.test")["state"] != State.STOPPED:
         pass
