@@ -105,7 +105,7 @@ class ModelSettings(Settings):
     lambda_s: float = Field(2.0, ge=0, description="Eq. 10")
     lambda_c: float = Field(0.04, ge=0, description="Eq. 19")
     patch_gmsd: PatchGmsdSettings = PatchGmsdSettings()
-    quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150, discriminator_steps=600)
+    quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150, discriminator_steps=1000)
     full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000, discriminator_steps=4000)
 
 
