@@ -27,6 +27,7 @@ def fitted(part_scores: np.ndarray, held_out: np.ndarray) -> Fitted:
     regions = np.stack([part_scores, part_scores / 2], axis=1)
     return Fitted(
         network=None,  # type: ignore[arg-type]
+        losses={},
         constants=None,  # type: ignore[arg-type]
         lambdas=(),
         held_out=held_out,
