@@ -97,7 +97,8 @@ class Handshakes:
             self._broken_off += 1
             if self._broken_off >= BROKEN_OFF_IN_A_ROW and self._key is not None:
                 self._fault = (
-                    f"refused: {self._shown()} is most likely meant for a daemon with another key; make a new one there"
+                    f"refused: {self._shown()} is not on the allow-list, or meant for a daemon with another key; "
+                    "make it anew with `inspectd keys client` there"
                 )
 
     def _shown(self) -> str:

@@ -47,7 +47,7 @@ def challenge(path: Path, *arguments: str) -> tuple[int, str, str]:
 
 def test_rejected_parts_prove_the_station(tiny_station: tiny.TinyStation, tmp_path: Path) -> None:
     """Every part rejected: code 0, a table, and an entry of the records that says who, when, what and which bundle."""
-    strict = tiny_station.with_limits(0.0, tmp_path / "strict")
+    strict = tiny_station.with_limits(-1000.0, tmp_path / "strict")  # below whatever a part scores
     path = tiny_station.settings(tmp_path)
     data = bad_parts(tmp_path / "bad")
     code, output, error = challenge(path, "--data", str(data), "--bundle", str(strict.folder), "--by", "M. Curie")
@@ -82,7 +82,7 @@ def test_an_escape_is_recorded_and_ends_with_its_own_code(tiny_station: tiny.Tin
 
 def test_a_part_that_could_not_be_judged_proves_nothing(tiny_station: tiny.TinyStation, tmp_path: Path) -> None:
     """INVALID is not a rejection: an empty frame and a broken file leave the challenge unproven."""
-    strict = tiny_station.with_limits(0.0, tmp_path / "strict")
+    strict = tiny_station.with_limits(-1000.0, tmp_path / "strict")  # below whatever a part scores
     path = tiny_station.settings(tmp_path)
     data = bad_parts(tmp_path / "bad", 1)
     cv2.imwrite(str(data / "dark.png"), np.random.default_rng(0).integers(0, 4, (200, 200, 3), np.uint8))
@@ -95,7 +95,7 @@ def test_a_part_that_could_not_be_judged_proves_nothing(tiny_station: tiny.TinyS
 
 def test_of_a_labelled_set_only_the_bad_parts_are_shown(tiny_station: tiny.TinyStation, tmp_path: Path) -> None:
     """MVTec layout: test/<defect> is the challenge, good parts are left out; a set of good parts is refused."""
-    strict = tiny_station.with_limits(0.0, tmp_path / "strict")
+    strict = tiny_station.with_limits(-1000.0, tmp_path / "strict")
     path = tiny_station.settings(tmp_path)
     bad_parts(tmp_path / "set" / "test" / "scratch", 2)
     bad_parts(tmp_path / "set" / "test" / "good", 2)
@@ -213,7 +213,7 @@ def wait_until_ready(station: Station) -> bool:
 
 def test_a_challenge_beside_the_open_records_of_a_daemon(tiny_station: tiny.TinyStation, tmp_path: Path) -> None:
     """The daemon's hold on its records does not keep a challenge out, and the chain of both goes on."""
-    strict = tiny_station.with_limits(0.0, tmp_path / "strict")
+    strict = tiny_station.with_limits(-1000.0, tmp_path / "strict")
     path = tiny_station.settings(tmp_path)
     folder = load_station(str(path)).records.folder / tiny.NAME
     daemon = Ledger(folder)

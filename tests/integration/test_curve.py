@@ -104,7 +104,7 @@ def no_key(plc: ClientKey) -> None:
     ("intruder", "told"),
     [
         (stranger, "stranger.key_secret is not on the allow-list"),
-        (mistaken, "mistaken.key_secret is most likely meant for a daemon with another key"),
+        (mistaken, "mistaken.key_secret is not on the allow-list, or meant for a daemon with another key"),
         (no_key, "lets in only clients with a key"),
     ],
 )
