@@ -66,6 +66,7 @@ def train(
     """
     if len(images) < LEAST_IMAGES:
         raise TooFewParts(f"{len(images)} good parts to train on: at least {LEAST_IMAGES} are needed")
+    torch.set_flush_denormal(True)  # whatever ran before in this process: it decides over the last bits
     folder = Path(model.weights_folder) if model.weights_folder else None
     teachers = [load_teacher(name, LEVELS, folder) for name in model.teachers]
     with torch.random.fork_rng(devices=[]):
