@@ -176,6 +176,8 @@ def line(path: Path, score: str) -> Iterator[Callable[[str], None]]:
     station = load_station(str(path))
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     results, triggers = context.socket(zmq.SUB), context.socket(zmq.PUSH)
+    health = b"health." + station.station.encode()
+    results.subscribe(health)
     results.subscribe(b"result." + station.station.encode())
     results.connect(station.outputs.results)
     triggers.connect(str(station.trigger.endpoint))
@@ -185,12 +187,17 @@ def line(path: Path, score: str) -> Iterator[Callable[[str], None]]:
 
     def trigger(part_id: str) -> None:
         triggers.send_json({"part_id": part_id})
-        assert results.poll(PATIENCE_MS), "no result"
-        assert json.loads(results.recv_multipart()[1])["part_id"] == part_id
+        while True:
+            assert results.poll(PATIENCE_MS), "no result"
+            topic, body = results.recv_multipart()
+            if topic != health:  # one may still be on its way
+                break
+        assert json.loads(body)["part_id"] == part_id
 
     try:
-        heard = wait_until_ready(station)
-        assert heard
+        assert wait_until_ready(station)
+        assert results.poll(PATIENCE_MS), "the subscription did not arrive"
+        results.unsubscribe(health)
         yield trigger
     finally:
         process.terminate()
