@@ -83,6 +83,8 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
     shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
 
+    everything = np.arange(len(images))
+
     def learn(indices: NDArray[np.int64], name: str) -> Trained:
         return train(
             images[indices],
@@ -97,16 +99,16 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
 
     if len(parts) >= ENOUGH_TO_SPLIT:
         held_out = np.flatnonzero(np.isin(groups, shuffled[: round(held_out_share * len(parts))]))
-        trained = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
+        trained = learn(np.setdiff1d(everything, held_out), "student")
         unseen = _Unseen(held_out, _run(trained.network, images[held_out], progress))
     else:
-        unseen = _Unseen(np.zeros(0, np.int64), [])
-        for fold in range(FOLDS):
-            kept = np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS]))
-            student = learn(np.setdiff1d(np.arange(len(images)), kept), f"fold-{fold}")
-            outputs = unseen.outputs + _run(student.network, images[kept], progress)
-            unseen = _Unseen(np.concatenate([unseen.indices, kept]), outputs)
-        trained = learn(np.arange(len(images)), "student")
+        folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
+        outputs: list[DtkdOutputs] = []
+        for number, kept in enumerate(folds):
+            student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
+            outputs += _run(student.network, images[kept], progress)
+        unseen = _Unseen(np.concatenate(folds), outputs)
+        trained = learn(everything, "student")
     return _fit_unseen(
         trained, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
     )

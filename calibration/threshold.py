@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,18 +86,25 @@ def choose_thresholds(
             f"limits rest on a fitted tail; with {needed} held-out good parts they rest on counting"
         )
         limits = _from_tail(columns, min_blocks, asked)
-    method = "conformal" if blocks >= min_blocks else "tail"
+    return _stated(limits, column_of, regions, asked, notes, needed)
+
+
+def _stated(  # noqa: PLR0917  (the limits, whose they are, and what is said of them)
+    limits: _Limits, column_of: Sequence[int], regions: Sequence[str], asked: _Asked, notes: Sequence[str], needed: int
+) -> ThresholdSet:
+    """The limits as the manifest has them: counted ones have no upper bound, those from a tail have one."""
+    method: Literal["conformal", "tail"] = "conformal" if limits.bounds is None else "tail"
     entries = [
         Threshold(
             value=float(limits.values[column]),
             upper_bound=None if limits.bounds is None else float(limits.bounds[column]),
             method=method,
-            asked_rate=asked_rate,
+            asked_rate=asked.rate,
             expected_rate=limits.alone[column].expected,
             low=limits.alone[column].low,
             high=limits.alone[column].high,
-            confidence=confidence,
-            parts=len(scores),
+            confidence=asked.confidence,
+            parts=asked.parts,
         )
         for column in column_of
     ]
@@ -104,12 +112,12 @@ def choose_thresholds(
         part=entries[0],
         regions=dict(zip(regions, entries[1:], strict=True)),
         method=method,
-        asked_rate=asked_rate,
+        asked_rate=asked.rate,
         expected_rate=limits.joint.expected,
         low=limits.joint.low,
         high=limits.joint.high,
-        confidence=confidence,
-        parts=len(scores),
+        confidence=asked.confidence,
+        parts=asked.parts,
         needed_parts=needed,
         notes=tuple(notes),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +67,7 @@ def train(
     if len(images) < LEAST_IMAGES:
         raise TooFewParts(f"{len(images)} good parts to train on: at least {LEAST_IMAGES} are needed")
     torch.set_flush_denormal(True)  # whatever ran before in this process: it decides over the last bits
-    folder = Path(model.weights_folder) if model.weights_folder else None
-    teachers = [load_teacher(name, LEVELS, folder) for name in model.teachers]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = DtkdNetwork(model, teachers, new_discriminator(model, canvas, regions))
-    network.eval()
+    network = _untrained(model, canvas, regions, seed)
     described = {
         "model": model.model_dump(mode="json"),
         "regions": [region.model_dump(mode="json") for region in regions],
@@ -88,25 +83,52 @@ def train(
     if saved is not None:
         own = trainable(network)
         network.load_state_dict({name: saved.tensors[name] for name in own}, strict=False)
-    cached = _Targets(network, planes)
-    makers: dict[str, Callable[[], Stage]] = {"student": lambda: _student_stage(network, cached, model, training, seed)}
+    makers, steps = _stages(network, planes, regions, model, training, seed)
+    losses = {f"{LOSSES}{name}": torch.zeros(count) for name, count in steps.items()}
+    if saved is not None:
+        losses = {name: saved.tensors[name] for name in losses}
+    if saved is None or saved.stage != DONE:
+        begun = 0 if saved is None else list(makers).index(saved.stage)
+        for make in list(makers.values())[begun:]:
+            run_stage(make(), network, losses, checkpoint, progress)
+        checkpoint.save(DONE, 0, {**trainable(network), **losses})
+    return Trained(network.eval(), {name.removeprefix(LOSSES): values.numpy() for name, values in losses.items()})
+
+
+def _untrained(
+    model: ModelSettings, canvas: CanvasSettings, regions: Sequence[RegionSettings], seed: int
+) -> DtkdNetwork:
+    """The network with its first weights, which depend on the seed only. Raises WeightsError."""
+    folder = Path(model.weights_folder) if model.weights_folder else None
+    teachers = [load_teacher(name, LEVELS, folder) for name in model.teachers]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DtkdNetwork(model, teachers, new_discriminator(model, canvas, regions))
+    return network.eval()
+
+
+def _stages(  # noqa: PLR0917  (what is trained, on what, and how)
+    network: DtkdNetwork,
+    planes: Tensor,
+    regions: Sequence[RegionSettings],
+    model: ModelSettings,
+    training: TrainingSettings,
+    seed: int,
+) -> tuple[dict[str, Callable[[], Stage]], dict[str, int]]:
+    """What makes each stage once those before it are done, in order, and how many steps it has."""
+    targets = cache(lambda: _Targets(network, planes))
+    makers: dict[str, Callable[[], Stage]] = {
+        "student": lambda: _student_stage(network, targets(), model, training, seed)
+    }
     steps = {"student": training.steps}
     decoder, discriminator = network.decoder, network.discriminator
     if decoder is not None:
-        makers["decoder"] = lambda: _decoder_stage(network, decoder, cached, model, training, seed)
+        makers["decoder"] = lambda: _decoder_stage(network, decoder, targets(), model, training, seed)
         steps["decoder"] = training.decoder_steps
     if discriminator is not None:
         makers["discriminator"] = lambda: discriminator_stage(discriminator, planes, regions, training, seed)
         steps["discriminator"] = training.discriminator_steps
-    losses = {f"{LOSSES}{name}": torch.zeros(count) for name, count in steps.items()}
-    if saved is not None:
-        losses = {name: saved.tensors[name] for name in losses}
-    at = list(makers).index(saved.stage) if saved is not None and saved.stage != DONE else 0
-    if saved is None or saved.stage != DONE:
-        for name in list(makers)[at:]:
-            run_stage(makers[name](), network, losses, checkpoint, progress)
-        checkpoint.save(DONE, 0, {**trainable(network), **losses})
-    return Trained(network.eval(), {name.removeprefix(LOSSES): values.numpy() for name, values in losses.items()})
+    return makers, steps
 
 
 def _student_stage(

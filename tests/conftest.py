@@ -1,14 +1,16 @@
-"""Shared fixtures; beside it lie helpers that tests import: bundle_making, fake_runtime, line_values, tiny_station."""
+"""Shared fixtures; helpers that tests import: bundle_making, closable, fake_runtime, line_values, tiny_station."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from threading import Thread
 
 import pytest
 import tiny_station as tiny
 import zmq
+from closable import ClosableT, Keep
 
 TERMINATES_WITHIN_S = 5.0
 
@@ -25,6 +27,18 @@ def context() -> Iterator[zmq.Context[zmq.Socket[bytes]]]:
     ending.start()
     ending.join(TERMINATES_WITHIN_S)
     assert not ending.is_alive(), "the context does not terminate: a socket was left open"
+
+
+@pytest.fixture
+def closed_after(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Keep]:
+    """Closes what a test gave it, the last first, before the context has to terminate."""
+    with ExitStack() as stack:
+
+        def keep(thing: ClosableT, /) -> ClosableT:
+            stack.callback(thing.close)
+            return thing
+
+        yield keep
 
 
 @pytest.fixture(scope="session")

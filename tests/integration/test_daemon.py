@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import yaml
 import zmq
+from closable import Keep
 from line_values import settings as raw_settings
 
 from inspectd.__main__ import main
@@ -105,6 +106,10 @@ class Announced:
         self._socket.subscribe(b"result.test")
         self._socket.connect(endpoint)
 
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close(linger=0)
+
     def take(self, count: int) -> list[int]:
         """Sequence numbers of the next results."""
         seqs = []
@@ -122,20 +127,12 @@ class Announced:
 
 
 @pytest.fixture
-def announced(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Any]:
-    """Makes subscribers, and closes them."""
-    made: list[Announced] = []
-
-    def subscribe(endpoint: str) -> Announced:
-        made.append(Announced(context, endpoint))
-        return made[-1]
-
-    yield subscribe
-    for subscriber in made:
-        subscriber._socket.close(linger=0)
+def announced(context: zmq.Context[zmq.Socket[bytes]], closed_after: Keep) -> Callable[[str], Announced]:
+    """Makes subscribers that are closed in the end."""
+    return lambda endpoint: closed_after(Announced(context, endpoint))
 
 
-def test_sigterm_ends_cleanly_with_everything_recorded(tmp_path: Path, announced: Any) -> None:
+def test_sigterm_ends_cleanly_with_everything_recorded(tmp_path: Path, announced: Callable[[str], Announced]) -> None:
     """READY, the watchdog fed, then SIGTERM: exit code 0, STOPPING, a record for each announced part, a summary."""
     with daemon(tmp_path) as running:
         subscriber = announced(running.station.outputs.results)
@@ -155,7 +152,7 @@ def test_sigterm_ends_cleanly_with_everything_recorded(tmp_path: Path, announced
     assert stopped["verdicts"]["PASS"] == len(recorded)
 
 
-def test_after_kill_9_no_announced_number_comes_again(tmp_path: Path, announced: Any) -> None:
+def test_after_kill_9_no_announced_number_comes_again(tmp_path: Path, announced: Callable[[str], Announced]) -> None:
     """SIGKILL in full run, then a new start: the numbers go on beyond every one that was announced."""
     with daemon(tmp_path) as first:
         subscriber = announced(first.station.outputs.results)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
 import psutil
 import pytest
 import zmq
+from closable import Keep
 from line_values import free_port
 from test_daemon import PATIENCE_S, Daemon, daemon
 
@@ -83,17 +84,9 @@ class Line:
 
 
 @pytest.fixture
-def line(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Callable[[Daemon], Line]]:
-    """Makes lines, and closes them."""
-    made: list[Line] = []
-
-    def make(running: Daemon) -> Line:
-        made.append(Line(context, running))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
+def line(context: zmq.Context[zmq.Socket[bytes]], closed_after: Keep) -> Callable[[Daemon], Line]:
+    """Makes lines that are closed in the end."""
+    return lambda running: closed_after(Line(context, running))
 
 
 def recorded(running: Daemon) -> list[Verdict]:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import zmq
+from closable import Keep
 from fake_runtime import FakeRuntime
 from line_values import BUNDLE_HASH, LIMITS, REGIONS, free_port, station
 
@@ -104,17 +105,9 @@ class Subscriber:
 
 
 @pytest.fixture
-def subscribe(context: zmq.Context[zmq.Socket[bytes]]) -> Iterator[Callable[[Station], Subscriber]]:
-    """Makes subscribers, and closes them."""
-    made: list[Subscriber] = []
-
-    def subscribe_to(settings: Station) -> Subscriber:
-        made.append(Subscriber(context, settings))
-        return made[-1]
-
-    yield subscribe_to
-    for subscriber in made:
-        subscriber.close()
+def subscribe(context: zmq.Context[zmq.Socket[bytes]], closed_after: Keep) -> Callable[[Station], Subscriber]:
+    """Makes subscribers that are closed in the end."""
+    return lambda settings: closed_after(Subscriber(context, settings))
 
 
 def test_every_trigger_is_judged_announced_and_recorded(

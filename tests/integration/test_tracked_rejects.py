@@ -7,13 +7,14 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import zmq
+from closable import Keep
 from jsonschema import Draft202012Validator
 from line_values import free_port
 from test_daemon import PATIENCE_S, ROOT, Daemon, daemon
@@ -67,17 +68,9 @@ class Line:
 
 
 @pytest.fixture
-def line(context: Context) -> Iterator[Callable[[Daemon], Line]]:
-    """Makes lines, and closes them."""
-    made: list[Line] = []
-
-    def around(running: Daemon) -> Line:
-        made.append(Line(context, running))
-        return made[-1]
-
-    yield around
-    for each in made:
-        each.close()
+def line(context: Context, closed_after: Keep) -> Callable[[Daemon], Line]:
+    """Makes lines that are closed in the end."""
+    return lambda running: closed_after(Line(context, running))
 
 
 def by_messages() -> dict[str, Any]:

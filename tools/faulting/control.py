@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from threading import Event, Thread
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import zmq
 
@@ -84,14 +83,6 @@ class Control:
         self._socket: Socket = self._context.socket(zmq.REQ)
         self._socket.linger = 0
         self._socket.connect(endpoint)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close the socket."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import zmq
@@ -38,7 +38,7 @@ class Mischief:
         self._over()
         self._until_s = time.monotonic() + mishap.lasts_s
         if isinstance(mishap.what, Injection):
-            with Control(self._control) as control:
+            with closing(Control(self._control)) as control:
                 control.arm(mishap.what)
         elif mishap.what is Outside.SIGTERM:
             return signal.SIGTERM
