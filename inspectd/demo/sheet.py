@@ -13,7 +13,7 @@ from inspectd.config import Station
 from inspectd.demo.summary import GOOD, severity
 from inspectd.loading import find_bundle, load_engine
 from inspectd.locate import LocateFault, Locator
-from inspectd.messages import Image, Outcome
+from inspectd.messages import Image, Outcome, Verdict
 from inspectd.pictures import Tile, sheet, write_png
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
@@ -82,14 +82,13 @@ class _Artist:
             if part_image is None:
                 continue
             verdict = part.verdict
-            score = "no score" if verdict.part_score is None else f"score {verdict.part_score:.3g}"
             yield Tile(
                 part_image=part_image,
                 anomaly_map=infer(self._runtime, part_image).anomaly_map.copy(),
                 limit=self.limit,
                 outcome=verdict.outcome,
                 title=" ".join(step for step in (severity(part), verdict.label.replace("_", " ")) if step),
-                subtitle=f"{verdict.part_id}: {score}, limit {verdict.thresholds.part:.3g}",
+                subtitle=f"{verdict.part_id}: {_decisive(verdict)}",
             )
 
     def _part_image(self, part: StoredPart) -> Image | None:
@@ -102,3 +101,14 @@ class _Artist:
             return self._locator.locate(np.asarray(frame, dtype=np.uint8)).part_image
         except LocateFault:
             return None
+
+
+def _decisive(verdict: Verdict) -> str:
+    """The score that is furthest above its limit, or nearest below it: what the verdict hung on."""
+    if verdict.part_score is None:
+        return "no score"
+    compared = [("part", verdict.part_score, verdict.thresholds.part)]
+    for (name, score), (_, limit) in zip(verdict.region_scores, verdict.thresholds.regions, strict=True):
+        compared.append((name, score, limit))
+    name, score, limit = max(compared, key=lambda each: each[1] - each[2])
+    return f"{name} {score:.3g}, limit {limit:.3g}"
