@@ -21,7 +21,7 @@ from engines.networks.calibrated import (
     outside_regions,
     region_maxima,
 )
-from engines.networks.dtkd import DtkdOutputs
+from engines.networks.outputs import NetworkOutputs
 from engines.scoring import CalibratedConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
@@ -39,7 +39,7 @@ PRIOR_PARTS = 10.0
 
 
 def fit_constants(
-    outputs: Sequence[DtkdOutputs],
+    outputs: Sequence[NetworkOutputs],
     weighted_gmsd: Doubles,
     canvas: CanvasSettings,
     regions: Sequence[RegionSettings],
@@ -83,7 +83,7 @@ def fit_constants(
     return _fit_regions(constants, outputs, outside, weighted_gmsd, model)
 
 
-def _in_canonical_pose(outputs: Sequence[DtkdOutputs]) -> bool:
+def _in_canonical_pose(outputs: Sequence[NetworkOutputs]) -> bool:
     tint = Tint(0.0)
     with torch.inference_mode():
         return in_canonical_pose(torch.cat([tint(part.planes) for part in outputs]))
@@ -107,7 +107,7 @@ def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDAr
 
 
 def _details(
-    outputs: Sequence[DtkdOutputs], canvas: CanvasSettings, regions: Sequence[RegionSettings], *, canonical: bool
+    outputs: Sequence[NetworkOutputs], canvas: CanvasSettings, regions: Sequence[RegionSettings], *, canonical: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and 1 / deviation of each pixel's details over good parts, (S, H, W), 0 outside regions; S 0 for no pose."""
     height, width = canvas.height_px, canvas.width_px
@@ -126,7 +126,7 @@ def _details(
     return mean.numpy(), inside / (variance.sqrt().numpy() + SMALLEST_GREY_DEVIATION)
 
 
-def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], inside: Tensor) -> CalibratedConstants:
+def _fit_gain(constants: CalibratedConstants, outputs: Sequence[NetworkOutputs], inside: Tensor) -> CalibratedConstants:
     """Bring each component map to one scale: mean 0 and equal deviation at each cell, worst cell of a good part 1."""
     components = ComponentMaps(constants)
     with torch.inference_mode():
@@ -145,7 +145,7 @@ def _fit_gain(constants: CalibratedConstants, outputs: Sequence[DtkdOutputs], in
 
 def _fit_regions(
     constants: CalibratedConstants,
-    outputs: Sequence[DtkdOutputs],
+    outputs: Sequence[NetworkOutputs],
     outside: Tensor,
     weighted_gmsd: Doubles,
     model: ModelSettings,

@@ -17,9 +17,10 @@ from calibration.regions import calibrate_lambdas
 from calibration.stages import Progress
 from calibration.train import Images, Trained, train
 from engines.artifact import Lambda
-from engines.networks.dtkd import DtkdNetwork, DtkdOutputs
 from engines.networks.fused import FusedEngine
+from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
+from engines.networks.teacher_student import TeacherStudent
 from engines.scoring import ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
@@ -40,7 +41,7 @@ class Fitted:
     this part.
     """
 
-    network: DtkdNetwork
+    network: TeacherStudent
     losses: Mapping[str, NDArray[np.float32]]
     constants: ScoringConstants
     lambdas: tuple[Lambda, ...]
@@ -55,7 +56,7 @@ class _Unseen:
     """Outputs of networks that had not seen the parts; one entry per part."""
 
     indices: NDArray[np.int64]
-    outputs: list[DtkdOutputs]
+    outputs: list[NetworkOutputs]
 
 
 def fit(  # noqa: PLR0917  (what is learnt from, then how)
@@ -103,7 +104,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         unseen = _Unseen(held_out, _run(trained.network, images[held_out], progress))
     else:
         folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
-        outputs: list[DtkdOutputs] = []
+        outputs: list[NetworkOutputs] = []
         for number, kept in enumerate(folds):
             student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
             outputs += _run(student.network, images[kept], progress)
@@ -161,7 +162,7 @@ def _fit_unseen(
     )
 
 
-def _run(network: DtkdNetwork, images: Images, progress: Progress) -> list[DtkdOutputs]:
+def _run(network: TeacherStudent, images: Images, progress: Progress) -> list[NetworkOutputs]:
     """Outputs of each image by itself."""
     outputs = []
     with torch.inference_mode():
@@ -172,7 +173,7 @@ def _run(network: DtkdNetwork, images: Images, progress: Progress) -> list[DtkdO
 
 
 def _patch_gmsd(
-    outputs: Sequence[DtkdOutputs], canvas: CanvasSettings, regions: Sequence[RegionSettings], model: ModelSettings
+    outputs: Sequence[NetworkOutputs], canvas: CanvasSettings, regions: Sequence[RegionSettings], model: ModelSettings
 ) -> Doubles:
     """Patch_GMSD_r of each part, (P', R); zeros without a decoder."""
     if not model.decoder:

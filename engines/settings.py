@@ -19,6 +19,7 @@ TeacherName = Literal[
     "resnet34",
     "wide_resnet50_2",
 ]
+Family = Literal["dtkd"]
 
 
 class Settings(BaseModel):
@@ -86,7 +87,7 @@ class TrainingSettings(Settings):
 class ModelSettings(Settings):
     """The network family and its options; names follow the papers."""
 
-    family: Literal["dtkd"] = Field("dtkd", description="network family")
+    family: Family = Field("dtkd", description="network family (docs/families.md)")
     teachers: tuple[TeacherName, ...] = Field(
         ("efficientnet_lite0", "efficientnet_lite1"), min_length=1, max_length=2, description="frozen backbones"
     )

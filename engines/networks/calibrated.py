@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.networks.blur import Blur
-from engines.networks.dtkd import DtkdOutputs
+from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
 from engines.preprocess import to_grey
 from engines.scoring import (
@@ -108,7 +108,7 @@ class ComponentMaps(nn.Module):
         canonical = len(constants.detail_mean) > 0
         self.detail = DetailDistance(constants.detail_mean, constants.detail_gain) if canonical else None
 
-    def forward(self, outputs: DtkdOutputs) -> Tensor:
+    def forward(self, outputs: NetworkOutputs) -> Tensor:
         """(N, C, H_1, W_1)."""
         residuals = [t - s for t, s in zip(outputs.targets, outputs.imitations, strict=True)]
         residuals.append(self.tint(outputs.planes) - self.tint_mean)
@@ -143,7 +143,7 @@ class AnomalyMap(nn.Module):
         self.gain: Tensor
         self.offset: Tensor
 
-    def forward(self, outputs: DtkdOutputs) -> Tensor:
+    def forward(self, outputs: NetworkOutputs) -> Tensor:
         """(N, H_1, W_1); about 0 on good parts."""
         maps = self.components(outputs) * self.gain - self.offset
         total = self.blur(maps[:, : self.smoothed].sum(dim=1, keepdim=True))[:, 0]
@@ -200,7 +200,7 @@ class CalibratedTail(nn.Module):
         self.shift: Tensor
         self.patch_factor: Tensor
 
-    def forward(self, outputs: DtkdOutputs) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
         maps = self.anomaly_map(outputs)
         regions = region_maxima(maps, self.outside) * self.scale - self.shift

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from engines.errors import BundleError
 from engines.networks.calibrated import CalibratedTail
-from engines.networks.discriminator import new_discriminator
-from engines.networks.dtkd import DtkdNetwork
-from engines.networks.tail import PaperTail
+from engines.networks.families import new_network, paper_tail
+from engines.networks.teacher_student import TeacherStudent
 from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher
@@ -32,7 +31,7 @@ class FusedEngine(nn.Module):
 
     def __init__(
         self,
-        network: DtkdNetwork,
+        network: TeacherStudent,
         model: ModelSettings,
         canvas: CanvasSettings,
         regions: Sequence[RegionSettings],
@@ -48,8 +47,7 @@ class FusedEngine(nn.Module):
     def _tail(self) -> nn.Module:
         constants = self.constants
         if self.model.score == "paper":
-            first = [widths[0] for widths in self.network.channels]
-            return PaperTail(self.model, self.canvas, self.regions, first, constants.lambdas)
+            return paper_tail(self.network, self.canvas, self.regions, constants.lambdas)
         if constants.calibrated is None:
             raise ValueError("score: calibrated needs constants fitted to good parts (calibration.fit_scores)")
         return CalibratedTail(self.model, self.canvas, self.regions, constants.lambdas, constants.calibrated)
@@ -93,9 +91,7 @@ def load_fused(path: Path) -> FusedEngine:
     model = ModelSettings.model_validate(described["model"])
     canvas = CanvasSettings.model_validate(described["canvas"])
     regions = [RegionSettings.model_validate(region) for region in described["regions"]]
-    network = DtkdNetwork(
-        model, [bare_teacher(name, LEVELS) for name in model.teachers], new_discriminator(model, canvas, regions)
-    )
+    network = new_network(model, canvas, regions, [bare_teacher(name, LEVELS) for name in model.teachers])
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}

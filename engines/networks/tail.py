@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engines.networks.dtkd import DtkdOutputs, distance_map, min_max
+from engines.networks.dtkd import distance_map, min_max
+from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
 from engines.scoring import region_masks
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
@@ -42,7 +43,7 @@ class PaperTail(nn.Module):
         self.lambdas: Tensor
         self.inside: Tensor
 
-    def forward(self, outputs: DtkdOutputs) -> Scored:
+    def forward(self, outputs: NetworkOutputs) -> Scored:
         """Score one batch of network outputs."""
         maps = distance_map(outputs.targets, outputs.imitations, self.first, self.distance, 0)
         if self.two_teachers:

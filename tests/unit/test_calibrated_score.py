@@ -7,7 +7,7 @@ import torch
 
 from calibration.constants import fit_constants
 from engines.networks.calibrated import Blur, CalibratedTail
-from engines.networks.dtkd import DtkdOutputs
+from engines.networks.outputs import NetworkOutputs
 from engines.scoring import CalibratedConstants, gaussian
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
@@ -28,14 +28,14 @@ def _pose_pattern() -> np.ndarray:
     return (90 + 60 * (rows > 20) + 40 * (columns > 40)).astype(np.float32)
 
 
-def _part(rng: np.random.Generator, *, posed: bool, spot: tuple[int, int] | None = None) -> DtkdOutputs:
+def _part(rng: np.random.Generator, *, posed: bool, spot: tuple[int, int] | None = None) -> NetworkOutputs:
     """Residuals are noise; planes are a part in one pose or shapeless texture, with a dark 3x3 spot where asked."""
     grey = (_pose_pattern() if posed else 120 + 0 * _pose_pattern()) + rng.normal(0, 3, (SIDE, SIDE))
     if spot is not None:
         grey[spot[0] : spot[0] + 3, spot[1] : spot[1] + 3] -= 40
     planes = torch.from_numpy(np.repeat(grey[None, None], 3, axis=1).astype(np.float32))
     targets = [torch.from_numpy(rng.normal(size=(1, c, s, s)).astype(np.float32)) for c, s in LEVELS]
-    return DtkdOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None, None)
+    return NetworkOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None, None)
 
 
 def _fit(*, posed: bool) -> tuple[CalibratedConstants, CalibratedTail, np.random.Generator]:

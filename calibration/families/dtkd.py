@@ -1,0 +1,105 @@
+"""Training of family dtkd: student and ATAA by Eq. 1-10 (= 18), then the decoder by Eq. 19."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from calibration.stages import Stage, learning_rate, new_optimiser
+from calibration.targets import CHUNK, SMALLEST_VARIANCE, Targets
+from engines.networks.decoder import Decoder
+from engines.networks.dtkd import DtkdNetwork, distance_map, min_max
+from engines.settings import ModelSettings, TrainingSettings
+
+TARGET_QUANTILE = 0.99
+"""Of A_DT over a batch: what counts as a target of 1 in Eq. 8, which needs targets in [0, 1]."""
+QUANTILE_MOMENTUM = 0.05
+
+
+def student_stage(
+    network: DtkdNetwork,
+    cached: Targets,
+    training: TrainingSettings,
+    seed: int,
+) -> Stage:
+    """Stage one, Eq. 18 (= Eq. 10): student and ATAA; the teachers' features are looked up."""
+    planes, model = cached.planes, network.model
+    first = [widths[0] for widths in network.channels]
+    running = torch.zeros(1)  # the running quantile of A_DT
+    trained = network.students()
+
+    def loss(chosen: Tensor) -> Tensor:
+        wanted = cached(chosen)
+        imitations = network.imitate(planes[chosen], wanted)
+        distances = distance_map(wanted, imitations, first, model.distance, 0)
+        if len(network.teachers) == 2:
+            distances = distances + distance_map(wanted, imitations, first, model.distance, 1)  # Eq. 5
+        total = distances.mean() + model.lambda_m * distances.amax(dim=(1, 2)).mean()  # Eq. 6
+        attention = network.attend(planes[chosen])
+        if attention is not None:
+            total = total + _attention_loss(attention, distances, running, model)
+        return total
+
+    optimiser = new_optimiser([p for module in trained for p in module.parameters()], training)
+    return Stage(
+        name="student",
+        trained=trained,
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(learning_rate, training, training.steps),
+        steps=training.steps,
+        images=len(planes),
+        batch=training.batch,
+        seed=seed,
+        extra={"running": running},
+    )
+
+
+def _attention_loss(attention: Tensor, distances: Tensor, running: Tensor, model: ModelSettings) -> Tensor:
+    """Eq. 8 and 9, weighted as in Eq. 10. `running` is the quantile that brings A_DT into [0, 1]; it is moved along."""
+    fixed = distances.detach()
+    now = torch.quantile(fixed, TARGET_QUANTILE)
+    running.copy_(now if running.item() == 0 else torch.lerp(running, now, QUANTILE_MOMENTUM))
+    target = (fixed / running.clamp_min(SMALLEST_VARIANCE)).clamp(0, 1)
+    predicted = functional.binary_cross_entropy_with_logits(attention, target)
+    mask = min_max(attention.detach())
+    supported = (mask * distances).mean() + ((1 - mask) * distances).amax(dim=(1, 2)).mean()
+    return model.lambda_a * predicted + model.lambda_s * supported
+
+
+def decoder_stage(
+    network: DtkdNetwork,
+    decoder: Decoder,
+    cached: Targets,
+    training: TrainingSettings,
+    seed: int,
+) -> Stage:
+    """Stage two, Eq. 19: the student frozen, the decoder on its last level."""
+    planes, model = cached.planes, network.model
+    with torch.no_grad():
+        codes = torch.cat([network.imitate(chunk, [])[-1] for chunk in torch.split(planes, CHUNK)])
+    first = [widths[0] for widths in network.channels]
+
+    def loss(chosen: Tensor) -> Tensor:
+        reconstruction = decoder(codes[chosen])
+        total = (reconstruction - planes[chosen] / 255.0).abs().mean()
+        again = network.first_targets(reconstruction * 255.0)
+        for seen, wanted, width in zip(again, cached(chosen), first, strict=True):
+            total = total + model.lambda_c * (seen - wanted[:, :width]).square().mean()
+        return total  # type: ignore[no-any-return]
+
+    optimiser = new_optimiser(list(decoder.parameters()), training)
+    return Stage(
+        name="decoder",
+        trained=(decoder,),
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(learning_rate, training, training.decoder_steps),
+        steps=training.decoder_steps,
+        images=len(planes),
+        batch=training.batch,
+        seed=seed + 1,
+    )

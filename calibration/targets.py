@@ -1,0 +1,58 @@
+"""Teacher features of the good parts: what students learn to give, and the statistics they are standardised by."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engines.networks.teacher_student import TeacherStudent
+
+CHUNK = 16
+"""Images that pass through the teachers at once."""
+SMALLEST_VARIANCE = 1e-6
+"""Of a teacher channel over normal parts: a dead channel stays near zero instead of dividing by it."""
+CACHE_BYTES = 1 << 30
+"""Teacher features of all images are kept up to this size, else computed again for each batch."""
+
+
+class Targets:
+    """Teacher features of chosen images: looked up where all fit into CACHE_BYTES, else computed."""
+
+    def __init__(self, network: TeacherStudent, planes: Tensor) -> None:
+        self._network, self.planes = network, planes
+        with torch.no_grad():
+            one = sum(level.numel() * level.element_size() for level in network.targets(planes[:1]))
+            self._levels: list[Tensor] | None = None
+            if one * len(planes) <= CACHE_BYTES:
+                chunks = [network.targets(chunk) for chunk in torch.split(planes, CHUNK)]
+                self._levels = [torch.cat(level) for level in zip(*chunks, strict=True)]
+
+    def __call__(self, chosen: Tensor) -> list[Tensor]:
+        """Levels (B, C_k, H_k, W_k) of the images with these indices (B,)."""
+        if self._levels is not None:
+            return [level[chosen] for level in self._levels]
+        with torch.no_grad():
+            return self._network.targets(self.planes[chosen])
+
+
+def channel_statistics(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Mean and deviation of each teacher channel over all positions of all images: two lists of (C,), one per level."""
+    sums: list[Tensor] = []
+    squares: list[Tensor] = []
+    positions: list[int] = []
+    for chunk in torch.split(planes, CHUNK):
+        for k, level in enumerate(network.targets(chunk)):
+            values = level.double().transpose(0, 1).flatten(1)  # N, C, H, W -> C, N * H * W
+            if len(sums) == k:
+                sums.append(torch.zeros(len(values), dtype=torch.float64))
+                squares.append(torch.zeros(len(values), dtype=torch.float64))
+                positions.append(0)
+            sums[k] += values.sum(dim=1)
+            squares[k] += values.square().sum(dim=1)
+            positions[k] += values.shape[1]
+    means = [total / count for total, count in zip(sums, positions, strict=True)]
+    variances = [
+        (square / count - mean.square()).clamp_min(SMALLEST_VARIANCE)
+        for square, count, mean in zip(squares, positions, means, strict=True)
+    ]
+    return [mean.float() for mean in means], [variance.sqrt().float() for variance in variances]

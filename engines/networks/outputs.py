@@ -1,0 +1,25 @@
+"""What every family's network says of a part, and what every tail scores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from engines.preprocess import to_grey
+
+
+class NetworkOutputs(NamedTuple):
+    """Level k of `targets` and `imitations`: (N, C_k, H_k, W_k), C_k the channels of all teachers side by side."""
+
+    targets: list[Tensor]
+    imitations: list[Tensor]
+    attention: Tensor | None  # M_AT of dtkd, logits (N, H_1, W_1)
+    planes: Tensor  # (N, 3, H, W), 0..255
+    reconstruction: Tensor | None  # grey (N, H, W) in [0, 1]
+    defects: Tensor | None  # the discriminator's logits, (N, 1, H_1, W_1)
+
+    @property
+    def grey(self) -> Tensor:
+        """Grey values of the part image, (N, H, W) in [0, 1]."""
+        return to_grey(self.planes)
