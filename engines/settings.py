@@ -5,7 +5,7 @@ Lives here, not in `inspectd.config`, because calibration and the bundle need it
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -19,7 +19,8 @@ TeacherName = Literal[
     "resnet34",
     "wide_resnet50_2",
 ]
-Family = Literal["dtkd"]
+Family = Literal["dtkd", "stpm"]
+Weight = Annotated[float, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -84,10 +85,40 @@ class TrainingSettings(Settings):
     schedule: Literal["constant", "cosine"] = Field("constant", description="how the rate moves over the steps")
 
 
+class StpmSettings(Settings):
+    """Options of family stpm (student-teacher feature pyramid matching)."""
+
+    level_weights: tuple[Weight, Weight, Weight] = Field(
+        (1.0, 1.0, 1.0), description="alpha of Eq. 3 for the levels of stride 4, 8, 16; 0: the level is left out"
+    )
+    validation_share: float = Field(
+        0.2, gt=0, lt=1, description="share of the training parts that choose the student's weights instead"
+    )
+    validate_every: int = Field(10, ge=1, description="optimiser steps between two looks at these parts")
+
+    @model_validator(mode="after")
+    def _some_level(self) -> Self:
+        if not any(self.level_weights):
+            raise ValueError("stpm.level_weights: at least one must be above 0")
+        return self
+
+
+FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
+    "stpm": {
+        "teachers": ("efficientnet_lite0",),
+        "attention": False,
+        "decoder": False,
+    },
+}
+"""Defaults of ModelSettings that a family other than dtkd has otherwise."""
+
+
 class ModelSettings(Settings):
     """The network family and its options; names follow the papers."""
 
-    family: Family = Field("dtkd", description="network family (docs/families.md)")
+    family: Family = Field(
+        "dtkd", description="network family (docs/families.md); some defaults below differ by family"
+    )
     teachers: tuple[TeacherName, ...] = Field(
         ("efficientnet_lite0", "efficientnet_lite1"), min_length=1, max_length=2, description="frozen backbones"
     )
@@ -108,6 +139,21 @@ class ModelSettings(Settings):
     patch_gmsd: PatchGmsdSettings = PatchGmsdSettings()
     quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150, discriminator_steps=1000)
     full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000, discriminator_steps=4000)
+    stpm: StpmSettings = StpmSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_of_the_family(cls, given: Any) -> Any:
+        family = given.get("family") if isinstance(given, dict) else None
+        return {**FAMILY_DEFAULTS[family], **given} if isinstance(family, str) and family in FAMILY_DEFAULTS else given
+
+    @model_validator(mode="after")
+    def _options_of_the_family(self) -> Self:
+        if self.family != "dtkd" and (self.attention or self.decoder):
+            raise ValueError(f"attention and decoder belong to family dtkd; family {self.family} has neither")
+        if self.family == "stpm" and len(self.teachers) != 1:
+            raise ValueError(f"family stpm has one teacher, got {len(self.teachers)}; for example teachers: [resnet18]")
+        return self
 
 
 class EngineSettings(Settings):

@@ -108,13 +108,22 @@ def bare_teacher(name: TeacherName, levels: int) -> Teacher:
     return Teacher(name, _cut(name, _bare_network(name), levels), None)
 
 
+def untrained_stages(name: TeacherName, levels: int) -> nn.ModuleList:
+    """A teacher's stages with random weights from torch's generator, to be trained: a student of the same shape."""
+    return _cut(name, _untrained_network(name), levels)
+
+
 def _bare_network(name: TeacherName) -> nn.Module:
     with torch.device("meta"):
-        if SPECS[name].family == "lite":
-            lite: nn.Module = timm.create_model(f"tf_{name}", pretrained=False)
-            return lite
-        network: nn.Module = torchvision.models.get_model(name, weights=None)
-        return network
+        return _untrained_network(name)
+
+
+def _untrained_network(name: TeacherName) -> nn.Module:
+    if SPECS[name].family == "lite":
+        lite: nn.Module = timm.create_model(f"tf_{name}", pretrained=False)
+        return lite
+    network: nn.Module = torchvision.models.get_model(name, weights=None)
+    return network
 
 
 def _cut(name: TeacherName, network: nn.Module, levels: int) -> nn.ModuleList:

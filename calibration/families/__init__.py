@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from calibration.families import dtkd
+from calibration.families import dtkd, stpm
 from calibration.stages import Stage
 from calibration.targets import Targets
 from engines.networks.dtkd import DtkdNetwork
+from engines.networks.stpm import StpmNetwork
 from engines.networks.teacher_student import TeacherStudent
 from engines.settings import TrainingSettings
 
@@ -14,4 +15,6 @@ def student_stage(network: TeacherStudent, targets: Targets, training: TrainingS
     """The stage that trains `network.students()` on the good parts behind `targets`."""
     if isinstance(network, DtkdNetwork):
         return dtkd.student_stage(network, targets, training, seed)
+    if isinstance(network, StpmNetwork):
+        return stpm.student_stage(network, targets, training, seed)
     raise TypeError(f"no training for {type(network).__name__}")

@@ -112,7 +112,7 @@ class ComponentMaps(nn.Module):
         """(N, C, H_1, W_1)."""
         residuals = [t - s for t, s in zip(outputs.targets, outputs.imitations, strict=True)]
         residuals.append(self.tint(outputs.planes) - self.tint_mean)
-        size = residuals[0].shape[2:]
+        size = residuals[-1].shape[2:]  # the tint's: level one may be left out
         maps = []
         for whitening, residual in zip(self.whitenings, residuals, strict=True):
             level = whitening(residual)

@@ -9,6 +9,7 @@ from torch import nn
 
 from engines.networks.discriminator import Discriminator, new_discriminator
 from engines.networks.dtkd import DtkdNetwork
+from engines.networks.stpm import StpmNetwork, StpmTail
 from engines.networks.tail import PaperTail
 from engines.networks.teacher_student import TeacherStudent
 from engines.settings import CanvasSettings, Family, ModelSettings, RegionSettings
@@ -16,6 +17,7 @@ from engines.teachers import Teacher
 
 NETWORKS: Final[Mapping[Family, Callable[[ModelSettings, Sequence[Teacher], Discriminator | None], TeacherStudent]]] = {
     "dtkd": DtkdNetwork,
+    "stpm": StpmNetwork,
 }
 
 
@@ -30,5 +32,7 @@ def paper_tail(
     network: TeacherStudent, canvas: CanvasSettings, regions: Sequence[RegionSettings], lambdas: Sequence[float]
 ) -> nn.Module:
     """The family's own score: NetworkOutputs -> part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
+    if isinstance(network, StpmNetwork):
+        return StpmTail(canvas, regions)
     first = [widths[0] for widths in network.channels]
     return PaperTail(network.model, canvas, regions, first, lambdas)

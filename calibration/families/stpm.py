@@ -1,0 +1,48 @@
+"""Training of family stpm: the student matches the teacher's pyramid; held-back good parts choose its weights."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from calibration.stages import Stage, Validation, hold_back, learning_rate, new_optimiser
+from calibration.targets import Targets
+from engines.networks.stpm import StpmNetwork, level_loss
+from engines.settings import TrainingSettings
+
+
+def student_stage(network: StpmNetwork, cached: Targets, training: TrainingSettings, seed: int) -> Stage:
+    """Eq. 1-3: the weighted sum over levels of the mean loss per position; the lowest on held-back parts is kept.
+
+    `score: calibrated` compares standardised features, whose lengths count too: there a level's loss is their mean
+    squared difference (docs/scores.md).
+    """
+    planes, settings = cached.planes, network.model.stpm
+    training_images, held_back = hold_back(len(planes), settings.validation_share, seed)
+
+    def loss(images: Tensor) -> Tensor:
+        wanted = cached(images)
+        imitations = network.imitate(planes[images], wanted)
+        total = torch.zeros(())
+        for k in network.used:
+            total = total + settings.level_weights[k] * _level_loss(network.model.score, wanted[k], imitations[k])
+        return total
+
+    return Stage(
+        name="student",
+        trained=network.students(),
+        optimiser=new_optimiser(list(network.student.parameters()), training),
+        loss=lambda chosen: loss(training_images[chosen]),
+        rate=partial(learning_rate, training, training.steps),
+        steps=training.steps,
+        images=len(training_images),
+        batch=training.batch,
+        seed=seed,
+        validation=Validation(images=held_back, loss=loss, every=settings.validate_every),
+    )
+
+
+def _level_loss(score: str, target: Tensor, imitation: Tensor) -> Tensor:
+    return level_loss(target, imitation).mean() if score == "paper" else (target - imitation).square().mean()
