@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from engines.networks.blocks import conv_bn
 
 
-class UpBlock(nn.Module):
+class BasicUpBlock(nn.Module):
     """The basic block of Fig. 2b (Appl. Sci. 2023, 13, 3838): two ways to twice the side, added, then ReLU.
 
     One is a 4x4 deconvolution and BN; the other, left out unless `two_branch`, a 3x3 convolution, BN, ReLU and a 4x4
@@ -47,10 +47,10 @@ class StudentDecoder(nn.Module):
         super().__init__()
         coarsest = channels[-1]
         deepest = nn.Sequential(
-            UpBlock(code, width, two_branch), conv_bn(width, coarsest, kernel=1), nn.ReLU(inplace=True)
+            BasicUpBlock(code, width, two_branch), conv_bn(width, coarsest, kernel=1), nn.ReLU(inplace=True)
         )
         falling = list(reversed(channels))
-        further = (UpBlock(inputs, outputs, two_branch) for inputs, outputs in itertools.pairwise(falling))
+        further = (BasicUpBlock(inputs, outputs, two_branch) for inputs, outputs in itertools.pairwise(falling))
         self.stages = nn.ModuleList([deepest, *further])
         self.heads = nn.ModuleList([nn.Conv2d(total, total, 1) if signed else nn.Identity() for total in falling])
         for layer in self.modules():

@@ -14,7 +14,7 @@ from engines.networks.iaff import Iaff
 from engines.networks.mff import Mff
 from engines.networks.ms_cam import MsCam
 from engines.networks.oce import Bottleneck, Oce
-from engines.networks.two_branch import StudentDecoder, UpBlock
+from engines.networks.two_branch import BasicUpBlock, StudentDecoder
 
 TOLERANCE = 1e-10
 
@@ -116,7 +116,7 @@ def test_oce_halves_the_grid() -> None:
 @pytest.mark.parametrize("two_branch", [True, False])
 def test_an_up_block_adds_two_ways_to_twice_the_side(two_branch: bool) -> None:
     """Fig. 2b: deconvolution and BN, plus convolution, BN, ReLU and deconvolution; `plain` has the first alone."""
-    module = UpBlock(6, 4, two_branch)
+    module = BasicUpBlock(6, 4, two_branch)
     settle(module)
     x = array(maps(2, 6, 3, 5))
     direct, norm = module.direct

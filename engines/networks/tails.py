@@ -1,0 +1,47 @@
+"""Tails for `score: paper` of other families than dtkd: network outputs -> anomaly map and scores, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from engines.networks.blur import Blur
+from engines.networks.calibrated import outside_regions, region_maxima
+from engines.networks.directions import cosine_distance
+from engines.networks.outputs import NetworkOutputs
+from engines.networks.tail import Scored
+from engines.scoring import LEVEL_STRIDE
+from engines.settings import CanvasSettings, RegionSettings
+
+SIGMA_PX = 4.0
+"""Deviation of the Gaussian over the anomaly map, in pixels of the part image, as in both papers."""
+
+
+class ReverseTail(nn.Module):
+    """The map is the sum over levels of M_k, smoothed; a region's score is its highest cell.
+
+    The papers bring each M_k to the size of the image and smooth with a Gaussian of 4 pixels at 256x256. Here levels
+    are brought to the size of level one, one cell per 4 pixels, where the same Gaussian has a deviation of one cell:
+    a sixteenth of the work, and so smooth a map peaks hardly higher between two cells than in one.
+    The part score is the highest region score: the map's maximum, less what lies outside the regions.
+    """
+
+    def __init__(self, canvas: CanvasSettings, regions: Sequence[RegionSettings]) -> None:
+        super().__init__()
+        self.blur = Blur(SIGMA_PX / LEVEL_STRIDE)
+        self.register_buffer("outside", outside_regions(canvas, regions).float(), persistent=False)
+        self.outside: Tensor
+
+    def forward(self, outputs: NetworkOutputs) -> Scored:
+        """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
+        total, *coarser = [
+            cosine_distance(target, imitation)
+            for target, imitation in zip(outputs.targets, outputs.imitations, strict=True)
+        ]
+        for level in coarser:
+            total = total + functional.interpolate(level, size=total.shape[2:], mode="bilinear", align_corners=False)
+        maps = self.blur(total)[:, 0]
+        by_region = region_maxima(maps, self.outside)
+        return by_region.amax(dim=1), by_region, maps
