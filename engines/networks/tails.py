@@ -9,7 +9,6 @@ from torch.nn import functional
 
 from engines.networks.blur import Blur
 from engines.networks.calibrated import outside_regions, region_maxima
-from engines.networks.directions import cosine_distance
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.tail import Scored
 from engines.scoring import LEVEL_STRIDE
@@ -17,6 +16,17 @@ from engines.settings import CanvasSettings, RegionSettings
 
 SIGMA_PX = 4.0
 """Deviation of the Gaussian over the anomaly map, in pixels of the part image, as in both papers."""
+
+
+def cosine_distances(targets: Sequence[Tensor], imitations: Sequence[Tensor]) -> list[Tensor]:
+    """M_k, 1 - cosine over the channels of each level (N, C_k, H_k, W_k): (N, H_k, W_k) in 0..2.
+
+    Eq. 1 of Appl. Sci. 2023, 13, 3838.
+    """
+    return [
+        1.0 - functional.cosine_similarity(target, imitation, dim=1)
+        for target, imitation in zip(targets, imitations, strict=True)
+    ]
 
 
 class ReverseTail(nn.Module):
@@ -36,10 +46,8 @@ class ReverseTail(nn.Module):
 
     def forward(self, outputs: NetworkOutputs) -> Scored:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
-        total, *coarser = [
-            cosine_distance(target, imitation)
-            for target, imitation in zip(outputs.targets, outputs.imitations, strict=True)
-        ]
+        distances = cosine_distances(outputs.targets, outputs.imitations)
+        total, *coarser = [level.unsqueeze(1) for level in distances]
         for level in coarser:
             total = total + functional.interpolate(level, size=total.shape[2:], mode="bilinear", align_corners=False)
         maps = self.blur(total)[:, 0]
