@@ -55,10 +55,10 @@ def run(args: argparse.Namespace) -> int:
         from calibration.evaluate import evaluate
     except ImportError as error:
         raise SettingsError(f"evaluate needs {error.name}: install inspectd[calibrate]") from error
-    samples = _labelled(args.data)
+    samples = labelled(args.data)
     bundle = open_bundle(resolve_bundle(args.bundle))
     snapshot = bundle.manifest.settings
-    prepare = _preparer(bundle)
+    prepare = preparer(bundle)
     runtime = load_runtime(bundle, snapshot.engine)
     try:
         verify(bundle, runtime)
@@ -82,7 +82,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _labelled(folder: Path) -> tuple[Sample, ...]:
+def labelled(folder: Path) -> tuple[Sample, ...]:
+    """The labelled parts of a data folder, at least one. Raises DataError."""
     from calibration.dataset import read_dataset
     from calibration.errors import DataError
 
@@ -92,8 +93,8 @@ def _labelled(folder: Path) -> tuple[Sample, ...]:
     return samples
 
 
-def _preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
-    """The bundle's own locating, as the daemon does it."""
+def preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
+    """The bundle's own locating, as the daemon does it: frame -> part image. Raises BundleError for bad settings."""
     from calibration.evaluate import Prepared, Uninspectable
 
     try:
