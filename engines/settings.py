@@ -17,9 +17,10 @@ TeacherName = Literal[
     "vgg19",
     "resnet18",
     "resnet34",
+    "resnet50",
     "wide_resnet50_2",
 ]
-Family = Literal["dtkd", "stpm"]
+Family = Literal["dtkd", "stpm", "rd_feature_mask"]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -103,8 +104,36 @@ class StpmSettings(Settings):
         return self
 
 
+class RdFeatureMaskSettings(Settings):
+    """Options of family rd_feature_mask (feature mask generation and reverse distillation)."""
+
+    width: int = Field(
+        128,
+        ge=16,
+        le=1024,
+        multiple_of=8,
+        description="channels of MSFF and of the decoder's third level; in the paper as many as the teacher's third: "
+        "256 for resnet18, 1024 for resnet50 and wide_resnet50_2",
+    )
+    scconv: bool = Field(True, description="SCSAtt with SCConv; off: an ordinary 3x3 convolution (table 6)")
+    simam: bool = Field(True, description="SCSAtt with SimAM, Eq. 9-10 (table 6)")
+    fmm: bool = Field(True, description="FMM's masks and generator; off: its 1x1 alignment alone (table 5)")
+    mask_rate: float = Field(0.5, ge=0, lt=1, description="lambda_M of Eq. 11, which the paper does not give")
+    lambda_r: float = Field(1e-5, ge=0, description="weight of L2 in Eq. 14, which the paper does not give")
+    validation_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training parts that choose the student's weights instead"
+    )
+    validate_every: int = Field(20, ge=1, description="optimiser steps between two looks at these parts")
+    patience: int = Field(10, ge=1, description="looks without improvement after which training ends")
+
+
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "stpm": {
+        "teachers": ("efficientnet_lite0",),
+        "attention": False,
+        "decoder": False,
+    },
+    "rd_feature_mask": {
         "teachers": ("efficientnet_lite0",),
         "attention": False,
         "decoder": False,
@@ -140,6 +169,7 @@ class ModelSettings(Settings):
     quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150, discriminator_steps=1000)
     full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000, discriminator_steps=4000)
     stpm: StpmSettings = StpmSettings()
+    rd_feature_mask: RdFeatureMaskSettings = RdFeatureMaskSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -151,8 +181,10 @@ class ModelSettings(Settings):
     def _options_of_the_family(self) -> Self:
         if self.family != "dtkd" and (self.attention or self.decoder):
             raise ValueError(f"attention and decoder belong to family dtkd; family {self.family} has neither")
-        if self.family == "stpm" and len(self.teachers) != 1:
-            raise ValueError(f"family stpm has one teacher, got {len(self.teachers)}; for example teachers: [resnet18]")
+        if self.family in {"stpm", "rd_feature_mask"} and len(self.teachers) != 1:
+            raise ValueError(
+                f"family {self.family} has one teacher, got {len(self.teachers)}; for example teachers: [resnet18]"
+            )
         return self
 
 

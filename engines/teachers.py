@@ -54,6 +54,7 @@ SPECS: dict[TeacherName, TeacherSpec] = {
     "vgg19": TeacherSpec("vgg", (128, 256, 512, 512), IMAGENET),
     "resnet18": TeacherSpec("resnet", (64, 128, 256, 512), IMAGENET),
     "resnet34": TeacherSpec("resnet", (64, 128, 256, 512), IMAGENET),
+    "resnet50": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
     "wide_resnet50_2": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
 }
 
