@@ -20,7 +20,7 @@ TeacherName = Literal[
     "resnet50",
     "wide_resnet50_2",
 ]
-Family = Literal["dtkd", "stpm", "rd_feature_mask"]
+Family = Literal["dtkd", "stpm", "rd_two_teachers", "rd_feature_mask"]
 Weight = Annotated[float, Field(ge=0)]
 
 
@@ -104,6 +104,24 @@ class StpmSettings(Settings):
         return self
 
 
+class RdTwoTeachersSettings(Settings):
+    """Options of family rd_two_teachers (reverse distillation from two teachers), table 7 of its paper among them."""
+
+    width: int = Field(
+        128,
+        ge=8,
+        le=1024,
+        multiple_of=2,
+        description="channels that each level is brought to; the paper's is 1024, for teachers of up to 1024 channels",
+    )
+    ms_cam: bool = Field(True, description="MS-CAM on each level of each teacher")
+    reduction: int = Field(8, ge=1, le=64, description="r of MS-CAM, also inside iAFF (table 6; 8 gave its figures)")
+    iaff: bool = Field(True, description="iAFF fuses the two teachers' maps; off: they are added")
+    student: Literal["two_branch", "plain"] = Field(
+        "two_branch", description="its blocks: both branches of Fig. 2b, or the deconvolution alone"
+    )
+
+
 class RdFeatureMaskSettings(Settings):
     """Options of family rd_feature_mask (feature mask generation and reverse distillation)."""
 
@@ -127,11 +145,18 @@ class RdFeatureMaskSettings(Settings):
     patience: int = Field(10, ge=1, description="looks without improvement after which training ends")
 
 
+RD_TWO_TEACHERS_TRAINING = {"batch": 8, "learning_rate": 5e-3, "schedule": "cosine"}
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "stpm": {
         "teachers": ("efficientnet_lite0",),
         "attention": False,
         "decoder": False,
+    },
+    "rd_two_teachers": {
+        "attention": False,
+        "decoder": False,
+        "quick": {"steps": 300, "decoder_steps": 0, "discriminator_steps": 1000, **RD_TWO_TEACHERS_TRAINING},
+        "full": {"steps": 4000, "decoder_steps": 0, "discriminator_steps": 4000, **RD_TWO_TEACHERS_TRAINING},
     },
     "rd_feature_mask": {
         "teachers": ("efficientnet_lite0",),
@@ -169,13 +194,22 @@ class ModelSettings(Settings):
     quick: TrainingSettings = TrainingSettings(steps=300, decoder_steps=150, discriminator_steps=1000)
     full: TrainingSettings = TrainingSettings(steps=4000, decoder_steps=4000, discriminator_steps=4000)
     stpm: StpmSettings = StpmSettings()
+    rd_two_teachers: RdTwoTeachersSettings = RdTwoTeachersSettings()
     rd_feature_mask: RdFeatureMaskSettings = RdFeatureMaskSettings()
 
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_family(cls, given: Any) -> Any:
         family = given.get("family") if isinstance(given, dict) else None
-        return {**FAMILY_DEFAULTS[family], **given} if isinstance(family, str) and family in FAMILY_DEFAULTS else given
+        if not isinstance(family, str) or family not in FAMILY_DEFAULTS:
+            return given
+        defaults = FAMILY_DEFAULTS[family]
+        presets = {
+            name: {**defaults[name], **given[name]}
+            for name in ("quick", "full")
+            if name in defaults and isinstance(given.get(name), dict)
+        }
+        return {**defaults, **given, **presets}
 
     @model_validator(mode="after")
     def _options_of_the_family(self) -> Self:
@@ -185,6 +219,9 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"family {self.family} has one teacher, got {len(self.teachers)}; for example teachers: [resnet18]"
             )
+        for name, preset in (("quick", self.quick), ("full", self.full)):
+            if self.family == "rd_two_teachers" and preset.batch < 2:
+                raise ValueError(f"{name}.batch: family rd_two_teachers needs at least 2, for its batch norms")
         return self
 
 

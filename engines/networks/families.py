@@ -10,6 +10,7 @@ from torch import nn
 from engines.networks.discriminator import Discriminator, new_discriminator
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.rd_feature_mask import RdFeatureMask
+from engines.networks.rd_two_teachers import RdTwoTeachers
 from engines.networks.stpm import StpmNetwork, StpmTail
 from engines.networks.tail import PaperTail
 from engines.networks.tails import ReverseTail
@@ -20,6 +21,7 @@ from engines.teachers import Teacher
 NETWORKS: Final[Mapping[Family, Callable[[ModelSettings, Sequence[Teacher], Discriminator | None], TeacherStudent]]] = {
     "dtkd": DtkdNetwork,
     "stpm": StpmNetwork,
+    "rd_two_teachers": RdTwoTeachers,
     "rd_feature_mask": RdFeatureMask,
 }
 
@@ -37,7 +39,7 @@ def paper_tail(
     """The family's own score: NetworkOutputs -> part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
     if isinstance(network, StpmNetwork):
         return StpmTail(canvas, regions)
-    if isinstance(network, RdFeatureMask):
+    if isinstance(network, RdTwoTeachers | RdFeatureMask):
         return ReverseTail(canvas, regions)
     first = [widths[0] for widths in network.channels]
     return PaperTail(network.model, canvas, regions, first, lambdas)

@@ -1,0 +1,42 @@
+"""Training of family rd_two_teachers: fusion module and student together, by the cosine of each level (Eq. 1 and 2)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from calibration.stages import Stage, learning_rate, new_optimiser
+from calibration.targets import Targets
+from engines.networks.rd_two_teachers import RdTwoTeachers
+from engines.networks.tails import cosine_distances
+from engines.settings import TrainingSettings
+
+BETAS = (0.5, 0.999)
+"""Of Adam, section 4.3."""
+
+
+def student_stage(network: RdTwoTeachers, cached: Targets, training: TrainingSettings, seed: int) -> Stage:
+    """Stage one: loss = sum over levels of mean(M_k), Eq. 2; the teachers' features are looked up."""
+    trained = network.students()
+
+    def loss(chosen: Tensor) -> Tensor:
+        wanted = cached(chosen)
+        return torch.stack([level.mean() for level in cosine_distances(wanted, network.decode(wanted))]).sum()
+
+    optimiser = new_optimiser([p for module in trained for p in module.parameters()], training)
+    if training.optimiser == "adam":
+        for group in optimiser.param_groups:
+            group["betas"] = BETAS
+    return Stage(
+        name="student",
+        trained=trained,
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(learning_rate, training, training.steps),
+        steps=training.steps,
+        images=len(cached.planes),
+        batch=training.batch,
+        seed=seed,
+    )
