@@ -165,14 +165,17 @@ def _inspect(
     height, width = prepared.part_image.shape[:2]
     # A copy: the engine's buffer is written again by the next part.
     full_map = np.array(cv2.resize(outputs.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    mask = _part_mask(sample, frame.shape[:2], prepared.matrix, (height, width))
+    mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width))
     return _Seen(sample, float(outputs.part_score), rejected, "", full_map, mask)
 
 
-def _part_mask(
+def part_mask(
     sample: Sample, frame_shape: tuple[int, ...], matrix: NDArray[np.float64], shape: tuple[int, int]
 ) -> Bools:
-    """The defect on the canvas (H, W), by the same matrix as the part; all false for a good part."""
+    """The defect on the canvas (H, W), by the same matrix as the part; all false for a good part, or without a mask.
+
+    frame_shape: (rows, columns) of its image. Raises DataError for a mask of another size.
+    """
     if sample.mask_path is None:
         return np.zeros(shape, dtype=np.bool_)
     mask = load_mask(sample.mask_path)

@@ -1,9 +1,10 @@
-"""Pictures of the calibration report, as PNG bytes. Drawn without pyplot, so that nothing global is touched."""
+"""Pictures of the calibration report and of results, as PNG bytes. Drawn without pyplot: nothing global is touched."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
 
 from engines.artifact import Lambda, Threshold, ThresholdSet
 
@@ -19,6 +21,18 @@ INK, QUIET, BLUE, RED, GRID = "#1f2933", "#7b8794", "#3f7cac", "#c8453b", "#e4e7
 DPI = 160
 BINS = 40
 TILE_PX = 192
+SHEET_COLUMNS = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedPart:
+    """A labelled part with its map: (H, W, 3) uint8 RGB, (H1, W1), and its defect (H, W), all false where unmarked."""
+
+    title: str
+    about: str
+    part_image: NDArray[np.uint8]
+    anomaly_map: NDArray[np.floating]
+    mask: NDArray[np.bool_]
 
 
 def score_histograms(columns: Sequence[tuple[str, NDArray[np.floating], Threshold]]) -> bytes:
@@ -102,15 +116,86 @@ def grey_tile(picture: NDArray[np.floating]) -> bytes:
     return image_tile(np.repeat(grey[:, :, None], 3, axis=2))  # (H, W) -> (H, W, 3)
 
 
+def labelled_histogram(scores: NDArray[np.floating], defective: NDArray[np.bool_], limit: float) -> bytes:
+    """Part scores (P,) of good and of defective parts, (P,) true, with the limit of the part score.
+
+    Scores above the 98 % quantile share the last bin, so that a few plain defects do not squeeze all others into one.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    low, most = float(min(scores.min(), limit)), float(scores.max())
+    high = max(float(np.quantile(scores, 0.98)), limit + 0.1 * abs(limit - low), low + 1e-9)
+    edges = np.linspace(low, high, 2 * BINS + 1)
+    figure = Figure(figsize=(9.2, 2.9), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    for name, chosen, color in (("good", ~defective, BLUE), ("defective", defective, RED)):
+        values = np.minimum(scores[chosen], high)
+        weights = np.full(len(values), 100 / max(len(values), 1))
+        axes.hist(values, bins=edges.tolist(), weights=weights, color=color, alpha=0.55, label=f"{name}, {len(values)}")
+    axes.axvline(limit, color=INK, linewidth=1.5)
+    _at_line(axes, f"limit {limit:.4g}", limit, INK, limit > low + 0.6 * (high - low))
+    axes.set_xlabel("part score" + (f" (last bin: up to {most:.4g})" if most > high else ""), color=INK)
+    axes.set_ylabel("% of the parts of a kind", color=INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper center")
+    _tidy(axes)
+    return _png(figure)
+
+
+def roc(scores: NDArray[np.floating], defective: NDArray[np.bool_], rejected: NDArray[np.bool_]) -> bytes:
+    """ROC curve of the part score (P,), and what the limits (part and regions) do: (P,) true where rejected."""
+    false_rate, true_rate, _ = roc_curve(defective, scores)
+    figure = Figure(figsize=(4.4, 3.6), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.2)
+    axes.plot(100 * false_rate, 100 * true_rate, color=BLUE, linewidth=1.6)
+    point = 100 * float(rejected[~defective].mean()), 100 * float(rejected[defective].mean())
+    axes.plot(*point, "o", color=RED, markersize=7, label=f"at the limits: {point[0]:.1f} %, {point[1]:.1f} %")
+    axes.set_xlabel("good parts rejected, %", color=INK)
+    axes.set_ylabel("defective parts rejected, %", color=INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="lower right")
+    _tidy(axes)
+    axes.grid(color=GRID)
+    return _png(figure)
+
+
+def map_sheet(parts: Sequence[MappedPart]) -> bytes:
+    """Each part beside its anomaly map, the defect's outline in both; all maps share one colour scale."""
+    top = float(max(np.nanmax(part.anomaly_map) for part in parts))
+    height, width = parts[0].part_image.shape[:2]
+    down = -(-len(parts) // SHEET_COLUMNS)
+    tile_in = 1.55
+    size = (2 * SHEET_COLUMNS * tile_in, down * (tile_in * height / width + 0.45))
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(down, 2 * SHEET_COLUMNS, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for index, part in enumerate(parts):
+        row, column = divmod(index, SHEET_COLUMNS)
+        pair = grid[row][2 * column : 2 * column + 2]
+        for axes, picture in zip(
+            pair, (part.part_image, _overlay(part.part_image, part.anomaly_map, top)), strict=True
+        ):
+            axes.imshow(picture, interpolation="nearest")
+            if part.mask.any():
+                axes.contour(part.mask, levels=[0.5], colors="#35e0d0", linewidths=0.9)
+        pair[0].set_title(part.title, fontsize=7, color=INK, loc="left")
+        pair[1].set_title(part.about, fontsize=7, color=INK, loc="left")
+    return _png(figure)
+
+
 def map_tile(image: NDArray[np.uint8], anomaly_map: NDArray[np.floating], top: float) -> bytes:
     """The anomaly map (H1, W1) laid over its (H, W, 3) part image; `top` is the value of the full colour."""
+    return image_tile(_overlay(image, anomaly_map, top))
+
+
+def _overlay(image: NDArray[np.uint8], anomaly_map: NDArray[np.floating], top: float) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
     full = cv2.resize(np.asarray(anomaly_map, dtype=np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     share = np.clip(np.nan_to_num(full) / (top or 1.0), 0, 1)
     heat = cv2.cvtColor(cv2.applyColorMap((share * 255).astype(np.uint8), cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
     # Quiet places keep the part's own look; only what stands out is coloured.
     alpha = (0.15 + 0.75 * share)[:, :, None]
-    return image_tile(np.rint((1 - alpha) * image + alpha * heat).astype(np.uint8))
+    mixed: NDArray[np.uint8] = np.rint((1 - alpha) * image + alpha * heat).astype(np.uint8)
+    return mixed
 
 
 def _histogram(axes: Axes, name: str, scores: NDArray[np.float64], threshold: Threshold) -> None:

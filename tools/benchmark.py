@@ -13,13 +13,17 @@ from benchmarking.accuracy import Plan, accuracy_tables, measure, tasks
 from benchmarking.engine import engine_table, measure_bundle
 from benchmarking.line import line_tables, measure_line
 from benchmarking.machine import describe_machine
+from benchmarking.page import write_page
+from benchmarking.plan import load_plan
+from benchmarking.results import Bench, list_of, measure_rows, slots_of
 from rich.console import Console
 
 from engines.artifact import open_bundle, resolve_bundle
 from inspectd.commands.arguments import count
 from inspectd.commands.terminal import progress_bar
 from inspectd.config import load_station
-from inspectd.exits import run_program
+from inspectd.errors import SettingsError
+from inspectd.exits import EXIT_INCOMPLETE, run_program
 from inspectd.loading import find_bundle
 
 EPILOG = """\
@@ -27,9 +31,10 @@ examples:
   tools/benchmark.py engine --bundle bundles/smdc              milliseconds an inference, each precision
   tools/benchmark.py line --station smdc --parts 100000        overhead from trigger to verdict, and memory
   tools/benchmark.py accuracy --data ../shared/data/paper      calibrate and evaluate every category, and smdc
+  tools/benchmark.py results --plan tools/results.yaml         families x data sets x ablations, and the page of them
 
 Every sub-command prints Markdown tables under the machine, the date and the versions that they hold for. Nothing else
-should run meanwhile. Figures as measured: docs/benchmark.md. Exit codes: docs/exit_codes.md.
+should run meanwhile. Figures as measured: docs/benchmark.md, docs/results.md. Exit codes: docs/exit_codes.md.
 """
 ENGINE_EPILOG = """\
 examples:
@@ -48,6 +53,17 @@ examples:
 
 Rows that the output file has already are not measured again: remove the file, or name another, to start over.
 """
+RESULTS_EPILOG = """\
+examples:
+  tools/benchmark.py results --plan tools/results.yaml --list             what there is, and what is done
+  tools/benchmark.py results --plan tools/results.yaml --only 'texture/*' rows by settings, data, or name
+  tools/benchmark.py results --plan tools/results.yaml --write docs/results.md
+  tools/benchmark.py results --plan tools/results.yaml --no-run --write docs/results.md
+
+Rows that the output file has are not measured again, unless their settings changed since; --retry measures those that
+failed, --again all. A row that fails or takes too long is kept with the reason, and the others go on. Ctrl-C is safe:
+an unfinished training resumes. Exit code 16: some rows have no figures.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,6 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
+    if args.command == "results":
+        return _results(args, f"tools/benchmark.py {' '.join(arguments)}")
+    if args.command == "row":
+        return _row(args)
     commands = {"engine": _engine, "line": _line, "accuracy": _accuracy}
     tables = commands[args.command](args)
     print(f"{describe_machine()}\n\n    tools/benchmark.py {' '.join(arguments)}\n\n{tables}")
@@ -94,7 +114,24 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--train", type=count, default=300, help="simulated good parts to calibrate from (300)")
     accuracy.add_argument("--good", type=count, default=1000, help="simulated good parts to test with (1000)")
     accuracy.add_argument("--defective", type=count, default=900, help="simulated defective parts (900)")
+    _add_results(commands)
     return parser
+
+
+def _add_results(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    results = _command(commands, "results", "measure the rows of a plan, and write the page of them", RESULTS_EPILOG)
+    results.add_argument("--plan", type=Path, required=True, help="settings, data sets and tables (YAML)")
+    results.add_argument("--out", type=Path, default=Path("results.json"), help="rows so far (results.json)")
+    results.add_argument("--work", type=Path, default=Path("work/results"), help="bundles, rendered parts, pictures")
+    results.add_argument("--only", action="append", default=[], metavar="NAME", help="these rows; may be repeated")
+    results.add_argument("--list", action="store_true", help="list the rows, done or not, and run nothing")
+    results.add_argument("--no-run", action="store_true", help="run nothing: write the page of what is done")
+    results.add_argument("--retry", action="store_true", help="measure again what failed")
+    results.add_argument("--again", action="store_true", help="measure again what is done, too")
+    results.add_argument("--quiet-file", type=Path, metavar="FILE", help="begin no row while this file exists")
+    results.add_argument("--write", type=Path, metavar="PAGE", help="write the page, and its pictures beside it")
+    row = commands.add_parser("row", description="Measure one row; `results` starts it in a process of its own.")
+    row.add_argument("--job", type=Path, required=True, help="what to measure (JSON)")
 
 
 def _command(
@@ -140,6 +177,31 @@ def _accuracy(args: argparse.Namespace) -> str:
     console = Console(stderr=True)
     chosen = tasks(args.data, args.only)
     return accuracy_tables(measure(chosen, plan, args.out, args.work, console.print))
+
+
+def _results(args: argparse.Namespace, command: str) -> int:
+    """Measure, list or write; the exit code says whether every row asked for has figures."""
+    plan = load_plan(args.plan)
+    bench = Bench(plan, args.out, args.work.resolve(), again=args.again, retry=args.retry, quiet=args.quiet_file)
+    slots = slots_of(bench, args.only)
+    if not (args.list or args.no_run):
+        with progress_bar() as bars:
+            slots = measure_rows(bench, slots, bars, bars.console.print)
+    if args.write is not None:
+        write_page(plan, slots_of(bench, ()), args.write, plan_name=args.plan.name, command=command)
+    print(list_of(slots))
+    if args.list:
+        return 0
+    return EXIT_INCOMPLETE if any(slot.row is None or "failed" in slot.row for slot in slots) else 0
+
+
+def _row(args: argparse.Namespace) -> int:
+    try:
+        from benchmarking.row import measure_row
+    except ImportError as error:
+        raise SettingsError(f"benchmark results needs {error.name}: pip install 'inspectd[calibrate]'") from error
+    measure_row(args.job)
+    return 0
 
 
 def _parts(text: str) -> int:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarking.machine import markdown_table
+from benchmarking.steps import Row, rate_text, read_rows, render_simulated, run_python, write_rows
 from engines.artifact import open_bundle, resolve_bundle
-from inspectd.errors import InspectdError, StorageError
+from inspectd.errors import StorageError
 
-Row = dict[str, Any]
-TOOLS = Path(__file__).parents[1]
+NEEDED = ("name", "preset")
 SIMULATED = "smdc"
 FIGURES = (
     "good",
@@ -34,10 +31,6 @@ FIGURES = (
     "escape_rate",
     "escape_interval",
 )
-
-
-class StepFailed(InspectdError):
-    """A command that the benchmark ran did not end well; its own line says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +78,7 @@ def measure(chosen: Sequence[Task], plan: Plan, out: Path, work: Path, tell: Cal
 
     work: folder for rendered sets, bundles and unfinished trainings. Raises StepFailed, StorageError, BundleError.
     """
-    rows = read_rows(out)
+    rows = read_rows(out, NEEDED)
     done = {(row["name"], row["preset"]) for row in rows}
     work = work.resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -94,20 +87,9 @@ def measure(chosen: Sequence[Task], plan: Plan, out: Path, work: Path, tell: Cal
         if (task.name, plan.preset) in done:
             continue
         rows.append(_measure(task, work, plan))
-        _write_rows(out, rows)
+        write_rows(out, rows)
     names = {task.name for task in chosen}
     return [row for row in rows if row["name"] in names and row["preset"] == plan.preset]
-
-
-def read_rows(out: Path) -> list[Row]:
-    """The rows finished so far. Raises StorageError for a file that is not this benchmark's."""
-    if not out.is_file():
-        return []
-    try:
-        rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
-        return [dict(row) for row in rows if row["name"] and row["preset"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StorageError(f"{out}: is not what this benchmark writes; name another --out") from error
 
 
 def accuracy_tables(rows: Sequence[Row]) -> str:
@@ -121,9 +103,9 @@ def accuracy_tables(rows: Sequence[Row]) -> str:
         promises.append(
             (
                 row["name"],
-                _rate(row, "false_reject"),
+                rate_text(row, "false_reject"),
                 f"{low:.1%} to {high:.1%}",
-                _rate(row, "escape"),
+                rate_text(row, "escape"),
                 row["precision"],
                 f"{row['calibration_s']:.0f}",
             )
@@ -136,7 +118,7 @@ def accuracy_tables(rows: Sequence[Row]) -> str:
         for group in ("by_severity", "by_type", "by_size"):
             if len(row[group]) > 1:
                 parts = [
-                    (name, str(f["defective"]), *_quality(f), _rate(f, "escape")) for name, f in row[group].items()
+                    (name, str(f["defective"]), *_quality(f), rate_text(f, "escape")) for name, f in row[group].items()
                 ]
                 about = (f"{row['name']}, {group.replace('_', ' ')}", "parts", *head[3:], "escapes")
                 tables.append(markdown_table(about, parts))
@@ -144,7 +126,8 @@ def accuracy_tables(rows: Sequence[Row]) -> str:
 
 
 def _measure(task: Task, work: Path, plan: Plan) -> Row:
-    data, preset = task.data or _render(work, plan), plan.preset
+    data = task.data or render_simulated(work, train=plan.train, good=plan.good, defective=plan.defective)
+    preset = plan.preset
     out = work / "bundles" / f"{task.name}-{preset}"
     started_s = time.monotonic()
     before = _bundles(out)
@@ -173,38 +156,8 @@ def _bundles(out: Path) -> set[Path]:
     return {manifest.parent for manifest in out.glob("*/*/manifest.json") if not manifest.parent.is_symlink()}
 
 
-def _render(work: Path, plan: Plan) -> Path:
-    """The simulated set, rendered once; an unfinished one is never taken for it."""
-    folder = work / f"simulated-{plan.train}-{plan.good}-{plan.defective}"
-    if (folder / "metadata.csv").is_file():  # written last
-        return folder
-    if folder.exists():
-        raise StorageError(f"{folder}: is incomplete; remove it")
-    counts = ("--train", plan.train, "--good", plan.good, "--defective", plan.defective)
-    _run([str(TOOLS / "simulated_line.py"), "--out", str(folder), *map(str, counts)], work)
-    return folder
-
-
 def _inspectd(work: Path, *arguments: str) -> str:
-    return _run(["-m", "inspectd", *arguments], work)
-
-
-def _run(arguments: list[str], folder: Path) -> str:
-    """Run Python in `folder`; its progress goes to our standard error. Raises StepFailed with the command."""
-    done = subprocess.run([sys.executable, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
-    if done.returncode != 0:
-        raise StepFailed(f"{' '.join(arguments)}: ended with code {done.returncode}")
-    return done.stdout
-
-
-def _write_rows(out: Path, rows: Sequence[Row]) -> None:
-    temporary = out.with_name(f".{out.name}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"rows": list(rows)}, indent=1), encoding="utf-8")
-        os.replace(temporary, out)  # noqa: PTH105 - replaces
-    except OSError as error:
-        raise StorageError(f"{out}: cannot be written: {error.strerror}") from error
+    return run_python(["-m", "inspectd", *arguments], work)
 
 
 def _quality(figures: Mapping[str, Any]) -> tuple[str, ...]:
@@ -218,13 +171,3 @@ def _mean(rows: Sequence[Row]) -> dict[str, float | None]:
         values = [row[name] for row in rows]
         means[name] = None if None in values else sum(values) / len(values)
     return means
-
-
-def _rate(figures: Mapping[str, Any], what: str) -> str:
-    """'2 of 16, 12.5% (1.6% to 38.3%)'."""
-    rate, interval = figures[f"{what}_rate"], figures[f"{what}_interval"]
-    if rate is None or interval is None:
-        return "-"
-    count = figures["false_rejects" if what == "false_reject" else "escapes"]
-    whole = figures["good" if what == "false_reject" else "defective"]
-    return f"{count} of {whole}, {rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"

@@ -1,0 +1,141 @@
+"""Rows -> the page of results: per table what was reached beside the paper's figures, what it costs, pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarking.plan import Plan, RowSettings, TableSettings
+from benchmarking.results import Slot
+from benchmarking.steps import MAPS, PICTURES, Row, write_text
+from benchmarking.tables import (
+    Line,
+    category_table,
+    cost_table,
+    directions,
+    engine_table,
+    group_table,
+    quality_table,
+)
+from inspectd.errors import StorageError
+
+HEAD = """\
+# Results
+
+Written by `{command}` from the rows that it measured; do not edit. Every row is a bundle that `inspectd calibrate`
+would make of the good parts alone, evaluated on labelled parts as `inspectd evaluate` does, by its compiled engine. The
+words are those of [data sets](datasets.md) and [scores](scores.md); the settings of each row stand in `{plan}`.
+
+Beside an image AUROC: its 95 % bootstrap interval; for a mean over categories, the lowest and the highest of them. The
+papers' figures are those of their own data, which is not ours: compare directions rather than digits. A time of
+calibration after `>` is that of the last attempt of an interrupted one.
+"""
+
+
+def results_page(plan: Plan, slots: Sequence[Slot], *, command: str, plan_name: str, pictures: str) -> str:
+    """The page in Markdown. `pictures`: the folder of copied pictures, seen from the page."""
+    rows = [slot.row for slot in slots if slot.row is not None and "failed" not in slot.row]
+    parts = [HEAD.format(command=command, plan=plan_name), _machines(rows)]
+    for table in plan.tables:
+        lines = [Line(row, tuple(slot for slot in slots if _belongs(slot, row))) for row in table.rows]
+        parts += _section(plan, table, lines, pictures)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def write_page(plan: Plan, slots: Sequence[Slot], page: Path, *, command: str, plan_name: str) -> None:
+    """Write the page, and the pictures that it shows into a folder beside it that has its name. Raises StorageError."""
+    folder = page.with_suffix("")
+    text = results_page(plan, slots, command=command, plan_name=plan_name, pictures=folder.name)
+    shown = _pictures_of(plan, slots)
+    try:
+        stale = [old for old in folder.glob("*.png") if old.name not in shown and old.name.endswith(PICTURES)]
+        for old in stale:
+            old.unlink()
+        if shown:
+            folder.mkdir(parents=True, exist_ok=True)
+        for name, drawn in shown.items():
+            shutil.copyfile(drawn, folder / name)
+    except OSError as error:
+        raise StorageError(f"{error.filename}: {error.strerror}") from error
+    write_text(page, text)
+
+
+def _pictures_of(plan: Plan, slots: Sequence[Slot]) -> dict[str, Path]:
+    """What the page shows: the copy's file name -> the picture that was drawn, as far as it is there."""
+    wanted: dict[str, Path] = {}
+    for table in plan.tables:
+        for row in table.rows:
+            for slot in slots:
+                if row.pictures and _belongs(slot, row) and slot.row is not None and "pictures" in slot.row:
+                    wanted |= _shown(plan, slot)
+    return wanted
+
+
+def _belongs(slot: Slot, row: RowSettings) -> bool:
+    return (slot.job.settings, slot.job.data) == (row.settings, row.data)
+
+
+def _shown(plan: Plan, slot: Slot) -> dict[str, Path]:
+    """The pictures of one row that may be shown: images of the data only where its licence allows it."""
+    if slot.row is None or "pictures" not in slot.row:
+        return {}
+    folder, name = Path(slot.row["pictures"]), slot.job.name.replace("/", "-")
+    allowed = [file for file in PICTURES if file != MAPS or plan.data[slot.job.data].images]
+    return {f"{name}-{file}": folder / file for file in allowed if (folder / file).is_file()}
+
+
+def _section(plan: Plan, table: TableSettings, lines: Sequence[Line], pictures: str) -> list[str]:
+    measured = [line for line in lines if line.whole]
+    parts = [f"## {table.title}"]
+    parts += [f"Paper: {table.paper}."] if table.paper else []
+    parts += [f"What differs from the paper: {table.differs}"] if table.differs else []
+    parts += [quality_table(measured), cost_table(measured), engine_table(measured)] if measured else []
+    parts += [directions(lines), category_table(measured)]
+    parts += [group_table(line, f"by_{group}") for group in table.by for line in measured]
+    parts += [_sources(table), _missing(lines)]
+    parts += [_pictures(plan, line, pictures) for line in measured if line.row.pictures]
+    return parts
+
+
+def _sources(table: TableSettings) -> str:
+    found = [f"- {row.name}: {row.paper.source}" for row in table.rows if row.paper is not None]
+    return "\n".join(["The paper's figures:", "", *found]) if found else ""
+
+
+def _missing(lines: Sequence[Line]) -> str:
+    """Rows without figures, and why: nobody should have to guess whether they were forgotten."""
+    found = []
+    for line in lines:
+        for slot in line.slots:
+            if slot.row is None:
+                found.append(f"- {line.row.name} ({slot.job.name}): {slot.refused or 'not measured yet'}")
+            elif "failed" in slot.row:
+                found.append(f"- {line.row.name} ({slot.job.name}): failed: {slot.row['failed']}")
+        if not line.slots:
+            found.append(f"- {line.row.name}: left out of this run")
+    return "\n".join(["Without figures:", "", *found]) if found else ""
+
+
+def _pictures(plan: Plan, line: Line, folder: str) -> str:
+    parts = []
+    for slot in line.slots:
+        shown = _shown(plan, slot)
+        if shown:
+            parts.append(f"**{line.row.name}**, {slot.job.name}:")
+            parts += [f"![{_alt(name)}]({folder}/{name})" for name in shown]
+            data = plan.data[slot.job.data]
+            if data.attribution and any(name.endswith(MAPS) for name in shown):
+                parts.append(f"Images: {data.attribution}")
+    return "\n\n".join(parts)
+
+
+def _alt(name: str) -> str:
+    return name.removesuffix(".png").replace("-", " ")
+
+
+def _machines(rows: Sequence[Row]) -> str:
+    counted: dict[str, int] = {}
+    for row in rows:
+        counted[row["machine"]] = counted.get(row["machine"], 0) + 1
+    return "\n".join(f"- {count} rows: {machine}" for machine, count in counted.items())

@@ -1,0 +1,78 @@
+"""The pictures of one row, as PNG files: scores and limit, ROC, lambdas, and maps of parts that tell most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarking.steps import LAMBDAS, MAPS, ROC, SCORES
+from benchmarking.watched import Said
+from calibration import plots
+from calibration.evaluate import Prepared, part_mask
+from calibration.images import load_image
+from engines.artifact import Bundle
+from engines.runtimes import Runtime, infer
+
+CAUGHT, ESCAPED = 3, 4
+
+
+def draw_pictures(
+    folder: Path,
+    bundle: Bundle,
+    said: Sequence[Said],
+    prepare: Callable[[NDArray[np.uint8]], Prepared],
+    runtime: Runtime,
+) -> None:
+    """Write the pictures of a labelled set that `said` tells of; blocks for a second or two.
+
+    The chosen parts are read and inspected once more for their maps. Raises DataError, EngineFault, OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scores = np.array([part.part_score for part in said])
+    defective = np.array([not part.good for part in said], dtype=np.bool_)
+    limit = bundle.thresholds.part.value
+    if defective.any() and not defective.all():
+        (folder / SCORES).write_bytes(plots.labelled_histogram(scores, defective, limit))
+        rejected = np.array([part.rejected for part in said], dtype=np.bool_)
+        (folder / ROC).write_bytes(plots.roc(scores, defective, rejected))
+    if bundle.manifest.lambdas:
+        (folder / LAMBDAS).write_bytes(plots.lambda_bars(bundle.manifest.lambdas))
+    shown = [_mapped(name, part, prepare, runtime) for name, part in chosen_parts(said)]
+    if shown:
+        (folder / MAPS).write_bytes(plots.map_sheet(shown))
+
+
+def chosen_parts(said: Sequence[Said]) -> Iterator[tuple[str, Said]]:
+    """The parts worth showing, with what they are: good ones, defects caught, and escapes of the lowest scores."""
+    ordered = sorted(said, key=lambda part: part.part_score)
+    good = [part for part in ordered if part.good]
+    caught = [part for part in ordered if not part.good and part.rejected]
+    escaped = [part for part in ordered if not part.good and not part.rejected]
+    if good:
+        yield "good, median score", good[len(good) // 2]
+        highest = good[-1]
+        yield f"good, highest score{', rejected' if highest.rejected else ''}", highest
+    for part in caught[: -CAUGHT - 1 : -1]:
+        yield "caught, highest scores", part
+    for part in escaped[:ESCAPED]:
+        yield "escaped, lowest scores", part
+
+
+def _mapped(
+    name: str, part: Said, prepare: Callable[[NDArray[np.uint8]], Prepared], runtime: Runtime
+) -> plots.MappedPart:
+    frame = load_image(part.sample.path)
+    prepared = prepare(frame)
+    outputs = infer(runtime, prepared.part_image)
+    height, width = prepared.part_image.shape[:2]
+    severity = f", {part.sample.severity}" if part.sample.severity else ""
+    return plots.MappedPart(
+        title=name,
+        about=f"{part.sample.label}{severity}: {part.part_score:.3g}",
+        part_image=prepared.part_image,
+        anomaly_map=outputs.anomaly_map.copy(),
+        mask=part_mask(part.sample, frame.shape[:2], prepared.matrix, (height, width)),
+    )

@@ -1,0 +1,229 @@
+"""`benchmark.py results`: every row of a plan that has no figures yet, one process each; failures are kept and told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import IO, Any
+
+from rich.progress import Progress, TaskID
+
+from benchmarking.machine import markdown_table
+from benchmarking.plan import Job, Plan, defaults_of, described, jobs_of, key_of, station_of, unchanged
+from benchmarking.steps import TOOLS, Row, StepFailed, read_rows, render_simulated, write_rows
+from engines.errors import one_line
+from inspectd.errors import InspectdError, StorageError
+
+NEEDED = ("name", "key", "settings")
+JOB_FILE, LOG_FILE = "job.json", "log.txt"
+PAUSE_S = 5.0
+"""How often a file that asks for quiet is looked at."""
+LOG_TAIL = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where a run keeps things, and what it may do.
+
+    out: file of rows. work: bundles, rendered sets, unfinished trainings, pictures. again: also measure rows that are
+    done; retry: also those that failed. quiet: no row is begun while this file exists.
+    """
+
+    plan: Plan
+    out: Path
+    work: Path
+    again: bool = False
+    retry: bool = False
+    quiet: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One job, the row that there is of it (None: not yet), and its settings or why they are refused."""
+
+    job: Job
+    row: Row | None
+    settings: Mapping[str, Any]
+    station_file: Path | None
+    refused: str = ""
+
+
+def slots_of(bench: Bench, only: Sequence[str]) -> list[Slot]:
+    """Every job of the plan, or those that `only` names (patterns), with the row that there is of its settings now.
+
+    Raises StorageError for a pattern that fits nothing, or a file of rows that is not ours.
+    """
+    rows = {row["name"]: row for row in read_rows(bench.out, NEEDED)}
+    jobs = jobs_of(bench.plan)
+    for pattern in only:
+        if not any(_fits(job, pattern) for job in jobs):
+            known = ", ".join(job.name for job in jobs[:12])
+            raise StorageError(f"the plan has no row like {pattern}; there are {known}{', ...' * (len(jobs) > 12)}")
+    chosen = [job for job in jobs if not only or any(_fits(job, pattern) for pattern in only)]
+    return [_slot(bench, job, rows.get(job.name)) for job in chosen]
+
+
+def _fits(job: Job, pattern: str) -> bool:
+    return pattern in {job.settings, job.data, job.category} or fnmatch(job.name, pattern)
+
+
+def _slot(bench: Bench, job: Job, row: Row | None) -> Slot:
+    try:
+        station, path = station_of(bench.plan, job, bench.work / "stations")
+    except InspectdError as error:
+        known = row is not None and row["settings"].get("refused") == str(error)
+        return Slot(job, row if known else None, {}, None, str(error))
+    settings = described(bench.plan, job, station)
+    known = row is not None and unchanged(row["settings"], settings, defaults_of(station))
+    return Slot(job, row if known else None, settings, path)
+
+
+def measure_rows(bench: Bench, slots: Sequence[Slot], bars: Progress, tell: Callable[[str], None]) -> list[Slot]:
+    """Measure what has no row yet; every row is written as soon as it is there. Blocks for minutes each.
+
+    Returns the slots with their rows; a row that failed holds `failed`, one line. Raises StorageError.
+    """
+    whole = bars.add_task("rows", total=len(slots))
+    step = bars.add_task("", total=None)
+    done = []
+    for slot in slots:
+        bars.update(whole, description=slot.job.name)
+        if not _wanted(bench, slot):
+            done.append(slot)
+            bars.advance(whole)
+            continue
+        _wait_for_quiet(bench.quiet, tell)
+        started_s = time.monotonic()
+        row = _measure(bench, slot, bars, step)
+        row["took_s"] = round(time.monotonic() - started_s, 1)
+        others = [old for old in read_rows(bench.out, NEEDED) if old["name"] != slot.job.name]
+        write_rows(bench.out, [*others, row])
+        tell(f"{slot.job.name}: {'failed: ' + row['failed'] if 'failed' in row else 'done'} ({row['took_s']:.0f} s)")
+        done.append(Slot(slot.job, row, slot.settings, slot.station_file, slot.refused))
+        bars.advance(whole)
+    return done
+
+
+def _wanted(bench: Bench, slot: Slot) -> bool:
+    if slot.row is None:
+        return True
+    return bench.again or (bench.retry and "failed" in slot.row)
+
+
+def _wait_for_quiet(quiet: Path | None, tell: Callable[[str], None]) -> None:
+    if quiet is not None and quiet.exists():
+        tell(f"waiting: {quiet} exists")
+        while quiet.exists():
+            time.sleep(PAUSE_S)
+
+
+def _measure(bench: Bench, slot: Slot, bars: Progress, step: TaskID) -> Row:
+    """Figures, or a row with `failed`: what goes wrong with one row is no reason to leave the others out."""
+    about: Row = {
+        "name": slot.job.name,
+        "key": key_of({**slot.settings, "name": slot.job.name}),
+        "settings": dict(slot.settings) or {"refused": slot.refused},
+        "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
+    }
+    try:
+        if slot.station_file is None:
+            raise StepFailed(slot.refused)
+        folder = bench.work / "rows" / slot.job.name.replace("/", "-") / about["key"]
+        if bench.again and slot.row is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        figures = _run_row(_job_file(bench, slot, folder), folder, slot.job.timeout_min, bars, step)
+    except (InspectdError, OSError) as error:
+        return {**about, "failed": one_line(str(error))}
+    return {**about, **figures, "pictures": str(folder / "pictures")}
+
+
+def _job_file(bench: Bench, slot: Slot, folder: Path) -> Path:
+    plan, job = bench.plan, slot.job
+    data = plan.data[job.data]
+    if data.simulated is not None:
+        source = render_simulated(bench.work, **data.simulated.model_dump())
+    else:
+        source = Path(data.folder or "") / job.category
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = {
+        "station": str(slot.station_file),
+        "data": str(source),
+        "layout": data.layout,
+        "preset": plan.settings[job.settings].preset or plan.preset,
+        "precisions": plan.precisions,
+        "timing_s": plan.timing_s,
+        "out": str(folder),
+    }
+    path = folder / JOB_FILE
+    path.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+    return path
+
+
+def _run_row(job_file: Path, folder: Path, timeout_min: float, bars: Progress, step: TaskID) -> Row:
+    """Run the row's process to its end, or to its time-out. Raises StepFailed with its own last line."""
+    log = folder / LOG_FILE
+    ended_by_us = threading.Event()
+    with log.open("w", encoding="utf-8") as errors, _row_process(job_file, errors) as process:
+
+        def end() -> None:
+            ended_by_us.set()
+            process.kill()
+
+        timer = threading.Timer(timeout_min * 60, end)
+        timer.start()
+        try:
+            for line in process.stdout or ():
+                what, done, total = json.loads(line)
+                bars.update(step, description=f"  {what}", completed=done, total=total)
+            code = process.wait()
+        finally:
+            timer.cancel()
+    if ended_by_us.is_set():
+        raise StepFailed(f"took longer than {timeout_min:g} min; give it more time, or fewer steps")
+    if code != 0:
+        raise StepFailed(_last_line(log) or f"its process ended with code {code}; see {log}")
+    figures: Row = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
+    return figures
+
+
+@contextmanager
+def _row_process(job_file: Path, errors: IO[str]) -> Any:
+    """The process of one row; it never outlives the block."""
+    command = [sys.executable, str(TOOLS / "benchmark.py"), "row", "--job", str(job_file)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:].strip().splitlines()
+    return lines[-1].removeprefix("benchmark: ") if lines else ""
+
+
+def list_of(slots: Sequence[Slot]) -> str:
+    """Markdown: each row, whether there are figures of its settings as they are now, and how long it took."""
+    rows = []
+    for slot in slots:
+        state, took = "not yet", "-"
+        if slot.row is not None:
+            state = f"failed: {slot.row['failed']}" if "failed" in slot.row else "done"
+            took = f"{slot.row['took_s']:.0f}"
+        elif slot.refused:
+            state = f"refused: {slot.refused}"
+        rows.append((slot.job.name, took, state))
+    return markdown_table(("row", "s", "state"), rows)

@@ -1,0 +1,87 @@
+"""What the measurements of accuracy share: programs run as a user runs them, rendered sets, rows that are kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inspectd.errors import InspectdError, StorageError
+
+Row = dict[str, Any]
+TOOLS = Path(__file__).parents[1]
+SCORES, ROC, LAMBDAS, MAPS = "scores.png", "roc.png", "lambdas.png", "maps.png"
+PICTURES = (SCORES, ROC, LAMBDAS, MAPS)
+"""What is drawn of a row, in the order of the page; MAPS alone shows images of the data."""
+
+
+class StepFailed(InspectdError):
+    """A program that the benchmark ran did not end well; its own line says why."""
+
+
+def run_python(arguments: Sequence[str], folder: Path) -> str:
+    """Run Python in `folder` and return its standard output; its progress goes to our standard error. Blocks.
+
+    Raises StepFailed with the command.
+    """
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+    if done.returncode != 0:
+        raise StepFailed(f"{' '.join(arguments)}: ended with code {done.returncode}")
+    return done.stdout
+
+
+def render_simulated(work: Path, *, train: int, good: int, defective: int, seed: int = 1) -> Path:
+    """The simulated line's set of this size below `work`, rendered once; an unfinished one is never taken for it.
+
+    Blocks for seconds to minutes. Raises StorageError, StepFailed.
+    """
+    name = f"simulated-{train}-{good}-{defective}"
+    folder = work / (name if seed == 1 else f"{name}-seed{seed}")
+    if (folder / "metadata.csv").is_file():  # written last
+        return folder
+    if folder.exists():
+        raise StorageError(f"{folder}: is incomplete; remove it")
+    counts = ("--train", train, "--good", good, "--defective", defective, "--seed", seed)
+    run_python([str(TOOLS / "simulated_line.py"), "--out", str(folder), *map(str, counts)], work)
+    return folder
+
+
+def read_rows(out: Path, needed: Sequence[str]) -> list[Row]:
+    """The rows finished so far, each with the `needed` names. Raises StorageError for a file that is not ours."""
+    if not out.is_file():
+        return []
+    try:
+        rows = json.loads(out.read_text(encoding="utf-8"))["rows"]
+        return [dict(row) for row in rows if all(row[name] for name in needed)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{out}: is not what this benchmark writes; name another --out") from error
+
+
+def write_rows(out: Path, rows: Sequence[Row]) -> None:
+    """Replace the file of rows at once. Raises StorageError."""
+    write_text(out, json.dumps({"rows": list(rows)}, indent=1))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file at once: whoever reads it finds the old or the new one. Raises StorageError."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)  # noqa: PTH105 - replaces
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def rate_text(figures: Mapping[str, Any], what: str) -> str:
+    """'2 of 16, 12.5% (1.6% to 38.3%)' of what is 'false_reject' or 'escape'; '-' where the set cannot say it."""
+    rate, interval = figures[f"{what}_rate"], figures[f"{what}_interval"]
+    if rate is None or interval is None:
+        return "-"
+    counted = figures["false_rejects" if what == "false_reject" else "escapes"]
+    whole = figures["good" if what == "false_reject" else "defective"]
+    return f"{counted} of {whole}, {rate:.1%} ({interval[0]:.1%} to {interval[1]:.1%})"
