@@ -20,17 +20,36 @@ from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import Teacher, untrained_stages
 
 
-class StpmNetwork(TeacherStudent):
-    """The student sees what the teacher sees; its features are standardised by the teacher's constants.
+class Student(nn.Module):
+    """A backbone like the teacher's, untrained; with `heads` each channel of each level gets a mean and a gain.
 
-    Levels of weight 0 are neither trained nor part of the outputs.
+    The teacher's own features need no head. Its standardised ones are negative as well, which a level that ends in a
+    ReLU cannot be.
     """
+
+    def __init__(self, teacher: Teacher, *, heads: bool) -> None:
+        super().__init__()
+        self.stages = untrained_stages(teacher.name, len(teacher.channels))
+        self.heads = nn.ModuleList([nn.BatchNorm2d(c) if heads else nn.Identity() for c in teacher.channels])
+
+    def forward(self, planes: Tensor) -> list[Tensor]:
+        """Map normalised planes (N, 3, H, W) to imitations (N, C_k, H / 2^(k+1), W / 2^(k+1))."""
+        features = planes
+        levels = []
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            features = stage(features)
+            levels.append(head(features))
+        return levels
+
+
+class StpmNetwork(TeacherStudent):
+    """The student sees what the teacher sees. Levels of weight 0 are neither trained nor part of the outputs."""
 
     def __init__(
         self, model: ModelSettings, teachers: Sequence[Teacher], discriminator: Discriminator | None = None
     ) -> None:
         super().__init__(model, teachers, discriminator)
-        self.student = untrained_stages(teachers[0].name, len(self.totals))
+        self.student = Student(teachers[0], heads=model.score == "calibrated")
         self.used = tuple(k for k, weight in enumerate(model.stpm.level_weights) if weight > 0)
 
     def students(self) -> tuple[nn.Module, ...]:
@@ -39,12 +58,7 @@ class StpmNetwork(TeacherStudent):
 
     def imitate(self, planes: Tensor, targets: Sequence[Tensor]) -> list[Tensor]:
         """All levels of the student for planes (N, 3, H, W) of 0..255."""
-        features = normalise(planes, self.normalisations[0])
-        levels = []
-        for stage in self.student:
-            features = stage(features)
-            levels.append(features)
-        return self._standard(levels)
+        return self.student(normalise(planes, self.normalisations[0]))  # type: ignore[no-any-return]
 
     def forward(self, part: Tensor) -> NetworkOutputs:
         """Run part images (N, H, W, 3) uint8 RGB through all networks; only the levels that count come out."""

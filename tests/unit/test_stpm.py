@@ -108,7 +108,7 @@ def test_the_student_has_the_teachers_shape(name: TeacherName) -> None:
     """The student has the teacher's weights by name and shape, random ones, and its levels at strides 4, 8 and 16."""
     made = network(stpm().model_copy(update={"teachers": (name,)}), name)
     teacher = made.teachers[0].stages.state_dict()
-    student = made.student.state_dict()
+    student = made.student.stages.state_dict()
     assert {key: value.shape for key, value in student.items()} == {key: value.shape for key, value in teacher.items()}
     assert all(weight.requires_grad for weight in made.student.parameters())
     widest = max(student, key=lambda key: student[key].numel())
