@@ -34,7 +34,7 @@ from engines.golden import write_golden
 from engines.networks.fused import FusedEngine, save_fused
 from engines.runtimes import Runtime, infer
 from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
-from engines.settings import TrainingSettings
+from engines.settings import ModelSettings, TrainingSettings
 from engines.teachers import Teacher
 
 Images = NDArray[np.uint8]
@@ -127,6 +127,13 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         finally:
             runtime.close()
         return writer.write(content)
+
+
+def warnings_of(model: ModelSettings) -> tuple[str, ...]:
+    """What a person must know of these settings before a bundle made by them judges any part, one line each."""
+    if model.random_teachers:
+        return ("teachers are untrained (model.random_teachers): an ablation, whose verdicts are not to be relied on",)
+    return ()
 
 
 def _check(parts: GoodParts) -> None:
@@ -261,7 +268,7 @@ def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
         curves={
             name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in made.fitted.losses.items()
         },
-        warnings=made.compiled.left_out,
+        warnings=(*warnings_of(made.request.snapshot.model), *made.compiled.left_out),
         took_s=took_s,
     )
     write_report(made.folder / "report.html", data)

@@ -25,7 +25,7 @@ from engines.networks.fused import LEVELS
 from engines.networks.teacher_student import TeacherStudent
 from engines.preprocess import to_planes
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
-from engines.teachers import load_teacher
+from engines.teachers import load_teacher, random_teacher
 
 Images = NDArray[np.uint8]
 LEAST_IMAGES = 4
@@ -92,7 +92,12 @@ def _untrained(
 ) -> TeacherStudent:
     """The network with its first weights, which depend on the seed only. Raises WeightsError."""
     folder = Path(model.weights_folder) if model.weights_folder else None
-    teachers = [load_teacher(name, LEVELS, folder) for name in model.teachers]
+    teachers = [
+        random_teacher(name, LEVELS, len(model.teachers) * seed + place)
+        if model.random_teachers
+        else load_teacher(name, LEVELS, folder)
+        for place, name in enumerate(model.teachers)
+    ]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = new_network(model, canvas, regions, teachers)

@@ -130,6 +130,11 @@ def msgmsd(first: Array, second: Array) -> float:
     return float(msgms(first, second).std())
 
 
+def msgms_loss(first: Array, second: Array) -> float:
+    """1 - the mean of MSGMS over the patch: what the paper's baseline takes in place of Eq. 16."""
+    return float(1 - msgms(first, second).mean())
+
+
 def patch_scores(image: Array, reconstruction: Array, grid: PatchGrid, settings: PatchGmsdSettings) -> Array:
     """Eq. 15: a patch's least distance to its reconstruction and to its neighbours; (rows, columns)."""
 
@@ -137,13 +142,14 @@ def patch_scores(image: Array, reconstruction: Array, grid: PatchGrid, settings:
         top, left = grid.tops[row], grid.lefts[column]
         return source[top : top + grid.height, left : left + grid.width]
 
+    measure = msgmsd if settings.measure == "deviation" else msgms_loss
     others = image if settings.neighbours_from == "image" else reconstruction
     scores = np.zeros((len(grid.tops), len(grid.lefts)))
     for row, column in np.ndindex(scores.shape):
         own = patch(image, row, column)
-        distances = [msgmsd(own, patch(reconstruction, row, column))]
+        distances = [measure(own, patch(reconstruction, row, column))]
         if settings.neighbours:
-            distances += [msgmsd(own, patch(others, i, j)) for i, j in grid.neighbours(row, column)]
+            distances += [measure(own, patch(others, i, j)) for i, j in grid.neighbours(row, column)]
         scores[row, column] = min(distances)
     return scores
 

@@ -72,6 +72,9 @@ class PatchGmsdSettings(Settings):
 
     neighbours: bool = Field(True, description="Eq. 15: also compare with the neighbouring patches of the region")
     neighbours_from: Literal["image", "reconstruction"] = Field("image", description="where those patches come from")
+    measure: Literal["deviation", "mean"] = Field(
+        "deviation", description="of MSGMS over a patch: Eq. 16, or 1 - mean, which is MSGMS itself (table 4, baseline)"
+    )
 
 
 class TrainingSettings(Settings):
@@ -178,8 +181,14 @@ class ModelSettings(Settings):
     )
     weights_folder: str | None = Field(None, description="local folder with the torchvision weight files, if any")
     distance: Literal["mse", "cosine"] = Field("mse", description="Eq. 1 or Eq. 2")
+    random_teachers: bool = Field(
+        False, description="ablation only: teachers with random weights, which know nothing (docs/weights.md)"
+    )
     attention: bool = Field(True, description="ATAA, Eq. 7-10")
     decoder: bool = Field(True, description="image reconstruction and Patch_GMSD, Eq. 11-19")
+    features: bool = Field(
+        True, description="ablation, with score paper: off, the decoder's Patch_GMSD alone is the score (Eq. 12)"
+    )
     discriminator: bool = Field(
         True, description="score calibrated only: a small network taught with drawn-on defects (docs/scores.md)"
     )
@@ -219,6 +228,8 @@ class ModelSettings(Settings):
             raise ValueError(
                 f"family {self.family} has one teacher, got {len(self.teachers)}; for example teachers: [resnet18]"
             )
+        if not self.features and not (self.decoder and self.score == "paper"):
+            raise ValueError("features: false leaves the score to Patch_GMSD: it needs decoder: true and score: paper")
         for name, preset in (("quick", self.quick), ("full", self.full)):
             if self.family == "rd_two_teachers" and preset.batch < 2:
                 raise ValueError(f"{name}.batch: family rd_two_teachers needs at least 2, for its batch norms")

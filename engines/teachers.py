@@ -1,7 +1,7 @@
 """Frozen ImageNet backbones behind one interface: normalised planes in, a feature map per level out (strides 4..32).
 
 Weights come from an installed package or from a local file that is checked by its hash; nothing is downloaded, and a
-missing file never becomes another teacher or random numbers. Licences: docs/weights.md.
+missing file never becomes another teacher or random numbers: who wants those asks for them. Licences: docs/weights.md.
 """
 
 from __future__ import annotations
@@ -101,6 +101,18 @@ def load_teacher(name: TeacherName, levels: int, weights_folder: Path | None = N
         )
     counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith("num_batches_tracked")}
     network.load_state_dict({**counters, **state}, strict=False, assign=True)
+    return Teacher(name, _cut(name, network, levels), info)
+
+
+def random_teacher(name: TeacherName, levels: int, seed: int) -> Teacher:
+    """Build a teacher with untrained weights that depend on the seed only: an ablation, which no line should run on."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _untrained_network(name)
+    digest = hashlib.sha256()
+    for value in network.state_dict().values():
+        digest.update(value.numpy().tobytes())
+    info = WeightsInfo(f"{name}, untrained", digest.hexdigest(), "none: random numbers")
     return Teacher(name, _cut(name, network, levels), info)
 
 

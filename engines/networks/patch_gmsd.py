@@ -67,6 +67,7 @@ class _SamePatches(nn.Module):
         super().__init__()
         self.height, self.width = grids[0].height, grids[0].width
         self.sizes = pyramid(self.height, self.width)
+        self.by_deviation = settings.measure == "deviation"
         places = [(top, left) for grid in grids for top in grid.tops for left in grid.lefts]
         self.count = len(places)
         rows = np.array([top for top, _ in places])[:, None, None] + np.arange(self.height)[:, None]
@@ -101,8 +102,10 @@ class _SamePatches(nn.Module):
         one, other = magnitude[:, self.first], magnitude[:, self.second]  # N, pairs, sum of h_l * w_l
         unlike = (one - other).square() / (one.square() + other.square() + GMS_C)  # 1 - GMS
         mean = self._mean_over_levels(unlike)
-        deviation = torch.sqrt((mean - mean.mean(dim=2, keepdim=True)).square().mean(dim=2))
-        return deviation[:, self.choices].amin(dim=2)  # N, patches, 9 -> N, patches
+        distance = mean.mean(dim=2)
+        if self.by_deviation:
+            distance = torch.sqrt((mean - distance.unsqueeze(2)).square().mean(dim=2))
+        return distance[:, self.choices].amin(dim=2)  # N, patches, 9 -> N, patches
 
     def _mean_over_levels(self, values: Tensor) -> Tensor:
         """Upsample each level of (N, pairs, sum of h_l * w_l) to the patch and average: (N, pairs, h * w)."""

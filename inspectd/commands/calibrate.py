@@ -87,9 +87,11 @@ def calibrate_station(
     Raises DataError, TooFewParts, WeightsError, EngineUnavailable, ParityError, BundleError, SettingsError.
     """
     try:
-        from calibration.calibrate import Request, calibrate
+        from calibration.calibrate import Request, calibrate, warnings_of
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
+    for warning in warnings_of(station.model):
+        print(f"inspectd: warning: {warning}", file=sys.stderr)
     parts = read_good_parts(station, data, progress)
     request = Request(
         station=station.station,

@@ -45,13 +45,14 @@ def pictures(seed: int) -> tuple[np.ndarray, np.ndarray]:
     st.lists(regions(), min_size=1, max_size=4),
     st.booleans(),
     st.sampled_from(["image", "reconstruction"]),
+    st.sampled_from(["deviation", "mean"]),
     st.integers(0, 10**6),
 )
 def test_the_graph_equals_the_reference(
-    areas: list[RegionSettings], neighbours: bool, neighbours_from: str, seed: int
+    areas: list[RegionSettings], neighbours: bool, neighbours_from: str, measure: str, seed: int
 ) -> None:
-    """In float32 the module is within 1e-5 of the float64 reference, for any regions, scales and neighbour settings."""
-    options = PatchGmsdSettings(neighbours=neighbours, neighbours_from=neighbours_from)
+    """In float32 the module is within 1e-5 of the float64 reference, for any regions, scales, neighbours, measure."""
+    options = PatchGmsdSettings(neighbours=neighbours, neighbours_from=neighbours_from, measure=measure)
     image, reconstruction = pictures(seed)
     expected = patch_gmsd(image, reconstruction, areas, options)
     module = PatchGmsd(CANVAS, areas, options)
