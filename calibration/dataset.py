@@ -6,7 +6,8 @@ import csv
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +20,10 @@ __all__ = ["DataSet", "Layout", "Sample", "folds", "load_image", "load_mask", "r
 GOOD = "good"
 # What the published sets and the tools lay beside their images.
 IGNORED_SUFFIXES = frozenset({".txt", ".md", ".csv", ".json", ".jsonl", ".pdf"})
+# What file managers leave behind.
+IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini"})
+GOOD_NAMES = (GOOD, "ok")
+SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 METADATA_NAME = "metadata.jsonl"
 DEFECTS_COLUMNS = ("file", "severity", "size_px")
 
@@ -74,11 +79,8 @@ def read_dataset(folder: Path) -> DataSet:
         good = _images(folder)
         return DataSet(folder=folder, layout=Layout.PLAIN, good=good, labelled=())
     if names:
-        raise DataError(
-            f"{folder}: found folders {', '.join(sorted(names)[:4])} but no train/good; "
-            "give a folder of images, or MVTec layout (train/good, test/good, test/<defect>)"
-        )
-    raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DataError(_unknown_layout(folder, names))
+    raise DataError(f"{folder}: holds no images ({SUFFIXES})")
 
 
 def split(samples: Sequence[Sample], held_out_share: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -124,9 +126,35 @@ def _by_path(samples: Sequence[Sample]) -> list[Sample]:
     return sorted(samples, key=lambda sample: (sample.part_id, str(sample.path)))
 
 
+def _unknown_layout(folder: Path, names: Set[str]) -> str:
+    """What a folder of folders is instead of a data set: one level too high, one too low, or nothing known."""
+    classes = [path for name in sorted(names) for path in _classes(folder / name)]
+    if classes:
+        found = [path.relative_to(folder).as_posix() for path in classes]
+        return f"{folder}: holds {len(found)} data sets ({_some(found, 20)}), not one; give one, such as {classes[0]}"
+    if (folder.parent / "train").is_dir():
+        return f"{folder}: is one half of a data set; give {folder.parent}, which holds train"
+    return (
+        f"{folder}: looked for images, or for train/good (MVTec AD) or train/ok (BTAD); found folders "
+        f"{_some(sorted(names))}"
+    )
+
+
+def _classes(folder: Path) -> list[Path]:
+    """The data sets that `folder` is or holds: MVTec AD comes as <class>/train, BTAD as <archive>/<class>/train."""
+    if (folder / "train").is_dir():
+        return [folder]
+    return [entry for entry in _entries(folder) if (entry / "train").is_dir()]
+
+
+def _some(names: Sequence[str], most: int = 6) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def _entries(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        return [entry for entry in found if entry.name.lower() not in IGNORED_NAMES]
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
 
@@ -135,39 +163,78 @@ def _images(
     folder: Path, label: str = GOOD, prefix: str = "", mask_of: Callable[[Path], Path | None] = lambda path: None
 ) -> tuple[Sample, ...]:
     """The images directly in a folder; anything else there is a DataError."""
-    found = []
+    images = []
     for entry in _entries(folder):
         if entry.is_dir():
             raise DataError(f"{entry}: a folder among images; give one folder of images, or MVTec layout")
         if entry.suffix.lower() in IMAGE_SUFFIXES:
-            found.append(Sample(part_id=f"{prefix}{entry.stem}", path=entry, label=label, mask_path=mask_of(entry)))
+            images.append(entry)
         elif entry.suffix.lower() not in IGNORED_SUFFIXES:
-            raise DataError(f"{entry}: is no image ({', '.join(sorted(IMAGE_SUFFIXES))}); remove it from the folder")
-    if not found:
-        raise DataError(f"{folder}: holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    return tuple(found)
+            raise DataError(f"{entry}: is no image ({SUFFIXES}); remove it from the folder")
+    if not images:
+        raise DataError(f"{folder}: holds no images ({SUFFIXES})")
+    stems = Counter(image.stem for image in images)  # 000.bmp and 000.png are two parts
+    return tuple(
+        Sample(
+            part_id=f"{prefix}{image.stem if stems[image.stem] == 1 else image.name}",
+            path=image,
+            label=label,
+            mask_path=mask_of(image),
+        )
+        for image in images
+    )
 
 
 def _read_labelled(folder: Path) -> DataSet:
     """MVTec AD (good) and BTAD (ok, ko), as distributed."""
-    train = folder / "train"
-    good_names = [name for name in (GOOD, "ok") if (train / name).is_dir()]
-    if not good_names:
-        raise DataError(f"{train}: has no folder good (MVTec layout) or ok (BTAD layout)")
-    good_name = good_names[0]
-    good = _images(train / good_name, prefix="train/")
+    good_name = _good_name(folder)
+    good = _images(folder / "train" / good_name, prefix="train/")
+    kinds = _kinds(folder, good_name)
     labelled: list[Sample] = []
-    for kind in _entries(folder / "test") if (folder / "test").is_dir() else []:
-        if not kind.is_dir():
-            if kind.suffix.lower() in IGNORED_SUFFIXES:
-                continue
-            raise DataError(f"{kind}: expected folders good and <defect> here")
+    for kind in kinds:
         masks = folder / "ground_truth" / kind.name
-        label = GOOD if kind.name == good_name else kind.name
-        finder = _mask_finder(masks) if label != GOOD and masks.is_dir() else lambda path: None
+        good_kind = kind.name == good_name
+        finder = _mask_finder(masks, needed=not good_kind) if masks.is_dir() else lambda path: None
+        label = GOOD if good_kind else kind.name
         labelled.extend(_images(kind, label=label, prefix=f"test/{kind.name}/", mask_of=finder))
     layout = Layout.MVTEC if good_name == GOOD else Layout.BTAD
     return DataSet(folder=folder, layout=layout, good=good, labelled=_with_defects(folder, labelled))
+
+
+def _good_name(folder: Path) -> str:
+    """What the set calls its good parts, "good" or "ok"; train holds nothing else."""
+    train = folder / "train"
+    names = [entry.name for entry in _entries(train) if entry.is_dir()]
+    if len(names) == 1 and names[0] in GOOD_NAMES:
+        return names[0]
+    if any(name in GOOD_NAMES for name in names):
+        raise DataError(
+            f"{train}: holds folders {_some(names)}; only good parts are learnt from, so looked for one folder, good "
+            "(MVTec AD) or ok (BTAD); are train and test swapped?"
+        )
+    found = f"folders {_some(names)}" if names else "no folders"
+    raise DataError(f"{train}: looked for good (MVTec AD) or ok (BTAD), found {found}")
+
+
+def _kinds(folder: Path, good_name: str) -> list[Path]:
+    """The folders of test, in order; none without test. Those of ground_truth must be among them."""
+    test, masks = folder / "test", folder / "ground_truth"
+    kinds = []
+    for entry in _entries(test) if test.is_dir() else []:
+        if entry.is_dir():
+            kinds.append(entry)
+        elif entry.suffix.lower() not in IGNORED_SUFFIXES:
+            raise DataError(f"{entry}: looked for folders {good_name} and <defect> in test, found this file")
+    names = {kind.name for kind in kinds}
+    other = next(name for name in GOOD_NAMES if name != good_name)
+    if other in names:
+        raise DataError(f"{test / other}: the good parts of train are called {good_name}; name the folders alike")
+    for entry in _entries(masks) if masks.is_dir() else []:
+        if entry.is_dir() and entry.name not in names:
+            raise DataError(
+                f"{entry}: masks of a defect that test does not have; it has folders {_some(sorted(names)) or 'none'}"
+            )
+    return kinds
 
 
 def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -190,14 +257,20 @@ def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[Sample, ...
     return tuple(replace(sample, severity=severity, size_px=size) for sample, (severity, size) in found)
 
 
-def _mask_finder(masks: Path) -> Callable[[Path], Path | None]:
-    """000.png -> 000_mask.png (MVTec) or 000.png, 000.bmp (BTAD); a defect type has all its masks or none."""
+def _mask_finder(masks: Path, *, needed: bool) -> Callable[[Path], Path | None]:
+    """000.png -> 000_mask.png (MVTec) or 000.png, 000.bmp (BTAD); a defect type has all its masks or none.
+
+    Not `needed`: good parts, some sets give them black masks.
+    """
     by_stem = {entry.stem: entry for entry in _entries(masks) if entry.suffix.lower() in IMAGE_SUFFIXES}
 
-    def find(image: Path) -> Path:
+    def find(image: Path) -> Path | None:
         mask = by_stem.get(f"{image.stem}_mask") or by_stem.get(image.stem)
-        if mask is None:
-            raise DataError(f"{image}: has no mask {masks / (image.stem + '_mask.png')}; add it, or remove {masks}")
+        if mask is None and needed:
+            raise DataError(
+                f"{image}: has no mask: looked for {image.stem}_mask.png and {image.stem}.png or .bmp in {masks}; add "
+                "it, or remove that folder"
+            )
         return mask
 
     return find

@@ -174,7 +174,7 @@ def part_mask(
 ) -> Bools:
     """The defect on the canvas (H, W), by the same matrix as the part; all false for a good part, or without a mask.
 
-    frame_shape: (rows, columns) of its image. Raises DataError for a mask of another size.
+    frame_shape: (rows, columns) of its image. Raises DataError for a mask of another size, or that marks a good part.
     """
     if sample.mask_path is None:
         return np.zeros(shape, dtype=np.bool_)
@@ -182,6 +182,10 @@ def part_mask(
     if mask.shape != frame_shape:
         sizes = [f"{shape[1]}x{shape[0]}" for shape in (mask.shape, frame_shape)]
         raise DataError(f"{sample.mask_path}: {sizes[0]} pixels, its image has {sizes[1]}")
+    if sample.label == GOOD and mask.any():
+        raise DataError(
+            f"{sample.mask_path}: marks a defect on {sample.path}, which is labelled good; move one of them"
+        )
     warped = cv2.warpAffine(mask.astype(np.uint8), matrix, shape[::-1], flags=cv2.INTER_NEAREST)
     return np.asarray(warped, dtype=np.bool_)
 

@@ -51,18 +51,36 @@ def test_mvtec_layout(mvtec: Path) -> None:
     assert len({sample.part_id for sample in (*data.good, *data.labelled)}) == 8
 
 
-def test_btad_layout(tmp_path: Path) -> None:
-    """train/ok, test/ok, test/ko and masks of the image's own name, of another file type."""
-    picture(tmp_path / "train/ok/0000.bmp")
-    picture(tmp_path / "test/ok/0001.bmp")
-    picture(tmp_path / "test/ko/0002.bmp")
-    picture(tmp_path / "ground_truth/ko/0002.png", 255)
+@pytest.mark.parametrize(("image", "mask"), [("bmp", "png"), ("png", "png"), ("bmp", "bmp"), ("BMP", "PNG")])
+def test_btad_layout(tmp_path: Path, image: str, mask: str) -> None:
+    """train/ok, test/ok, test/ko and masks of the image's own name, in the file types of the three products."""
+    picture(tmp_path / f"train/ok/0000.{image}")
+    picture(tmp_path / f"test/ok/0001.{image}")
+    picture(tmp_path / f"test/ko/0002.{image}")
+    picture(tmp_path / f"ground_truth/ko/0002.{mask}", 255)
+    (tmp_path / "test/ko/Thumbs.db").write_bytes(b"from a file manager")
     data = read_dataset(tmp_path)
     assert data.layout is Layout.BTAD
     assert [(sample.label, sample.mask_path) for sample in data.labelled] == [
-        ("ko", tmp_path / "ground_truth/ko/0002.png"),
+        ("ko", tmp_path / f"ground_truth/ko/0002.{mask}"),
         ("good", None),
     ]
+
+
+def test_file_types_may_be_mixed(tmp_path: Path) -> None:
+    """bmp and png beside each other are read; two files that differ in the type alone are two parts."""
+    for name in ("0000.bmp", "0000.png", "0001.PNG"):
+        picture(tmp_path / "train/ok" / name)
+    picture(tmp_path / "test/ok/0000.bmp")
+    ids = [sample.part_id for sample in read_dataset(tmp_path).good]
+    assert ids == ["train/0000.bmp", "train/0000.png", "train/0001"]
+
+
+def test_good_parts_may_have_masks(mvtec: Path) -> None:
+    """Masks of good parts, which some sets carry, are handed on, and none is missed."""
+    picture(mvtec / "ground_truth/good/000_mask.png", 0)
+    good = [sample for sample in read_dataset(mvtec).labelled if sample.label == "good"]
+    assert [sample.mask_path for sample in good] == [mvtec / "ground_truth/good/000_mask.png", None]
 
 
 def test_severity_and_size_from_the_table(mvtec: Path) -> None:
@@ -122,8 +140,6 @@ def test_wrong_folders_are_one_line(tmp_path: Path, mvtec: Path) -> None:
         read_dataset(tmp_path / "empty")
     with pytest.raises(DataError, match="is a file"):
         read_dataset(mvtec / "license.txt")
-    with pytest.raises(DataError, match="no train/good"):
-        read_dataset(mvtec / "ground_truth")
     (mvtec / "train/good/setup.exe").write_bytes(b"MZ")
     with pytest.raises(DataError, match=r"setup\.exe: is no image"):
         read_dataset(mvtec)
@@ -131,6 +147,55 @@ def test_wrong_folders_are_one_line(tmp_path: Path, mvtec: Path) -> None:
     (mvtec / "ground_truth/crack/001_mask.png").unlink()
     with pytest.raises(DataError, match=r"001\.png: has no mask"):
         read_dataset(mvtec)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "message"),
+    [
+        (
+            ["bottle/train/good/0.png", "cable/train/good/0.png"],
+            "",
+            r"holds 2 data sets \(bottle, cable\).*give.*bottle$",
+        ),
+        (["BTech/01/train/ok/0.bmp", "BTech/03/train/ok/0.bmp"], "", r"\(BTech/01, BTech/03\).*give.*BTech/01$"),
+        (["train/good/0.png", "test/good/0.png"], "train", r"one half of a data set; give .*, which holds train"),
+        (["train/good/0.png", "train/hole/0.png"], "", r"train: holds folders good, hole; .*train and test swapped"),
+        (["train/good/0.png", "train/ok/0.png"], "", r"train: holds folders good, ok; .*one folder"),
+        (["train/bad/0.png"], "", r"train: looked for good \(MVTec AD\) or ok \(BTAD\), found folders bad"),
+        (["train/0.png", "test/good/0.png"], "", r"train: looked for good .* found no folders"),
+        (["train/good/0.png", "test/ok/0.png"], "", r"test.ok: the good parts of train are called good"),
+        (["train/ok/0.png", "test/good/0.png"], "", r"test.good: the good parts of train are called ok"),
+        (["train/good/0.png", "test/0.png"], "", r"0\.png: looked for folders good and <defect> in test"),
+        (["train/good/", "test/good/0.png"], "", r"good: holds no images"),
+        (["train/good/0.png", "test/hole/"], "", r"hole: holds no images"),
+        (
+            ["train/good/0.png", "test/hole/0.png", "ground_truth/hole/"],
+            "",
+            r"hole.0\.png: has no mask: looked for 0_mask\.png and 0\.png or \.bmp in .*hole",
+        ),
+        (
+            ["train/good/0.png", "test/hole/0.png", "ground_truth/crack/0_mask.png"],
+            "",
+            r"crack: masks of a defect that test does not have; it has folders hole",
+        ),
+        (
+            ["colour/red/0.png", "shape/0.png"],
+            "",
+            r"looked for images, or for train/good .*; found folders colour, shape",
+        ),
+        (["train/good/red/0.png"], "", r"red: a folder among images"),
+    ],
+)
+def test_wrong_layouts_are_one_line(tmp_path: Path, made: list[str], asked: str, message: str) -> None:
+    """Whatever is wrong with the folders, the line says what was looked for and what was found."""
+    for name in made:
+        if name.endswith("/"):
+            (tmp_path / name).mkdir(parents=True)
+        else:
+            picture(tmp_path / name)
+    with pytest.raises(DataError, match=message) as refused:
+        read_dataset(tmp_path / asked)
+    assert "\n" not in str(refused.value)
 
 
 def test_image_modes(tmp_path: Path) -> None:

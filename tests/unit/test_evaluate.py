@@ -148,6 +148,15 @@ def test_mask_of_another_size_is_named(folder: Path) -> None:
         run(folder)
 
 
+def test_a_defect_on_a_good_part_is_named(folder: Path) -> None:
+    """A black mask of a good part is fine; one that marks a defect is one line with the mask and the image."""
+    save(folder / "ground_truth/good/0_mask.png", np.zeros(SHAPE, np.uint8))
+    assert run(folder).overall.pixel_auroc is not None
+    save(folder / "ground_truth/good/0_mask.png", np.full(SHAPE, 255, np.uint8))
+    with pytest.raises(DataError, match=r"0_mask\.png: marks a defect on .*0\.png, which is labelled good"):
+        run(folder)
+
+
 def test_json_is_flat_and_complete(folder: Path) -> None:
     """The JSON object holds the named figures at the top and in every group, and no NaN."""
     value = json.loads(json.dumps(run(folder).to_json(), allow_nan=False))
