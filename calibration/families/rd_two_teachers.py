@@ -23,7 +23,10 @@ def student_stage(network: RdTwoTeachers, cached: Targets, training: TrainingSet
 
     def loss(chosen: Tensor) -> Tensor:
         wanted = cached(chosen)
-        return torch.stack([level.mean() for level in cosine_distances(wanted, network.decode(wanted))]).sum()
+        with torch.autocast("cpu", torch.bfloat16):  # faster on processors that have it; weights stay in float32
+            given = network.decode(wanted)
+        distances = cosine_distances(wanted, [level.float() for level in given])
+        return torch.stack([level.mean() for level in distances]).sum()
 
     optimiser = new_optimiser([p for module in trained for p in module.parameters()], training)
     if training.optimiser == "adam":

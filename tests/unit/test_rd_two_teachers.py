@@ -125,9 +125,9 @@ def test_each_teacher_has_a_branch_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("model", "signed"),
     [
-        (settings(("resnet18", "vgg16")), False),
+        (settings(("resnet18", "resnet34")), False),
         (settings(("resnet18", "efficientnet_lite0")), True),
-        (settings(("resnet18", "vgg16"), score="calibrated"), True),
+        (settings(("resnet18", "resnet34"), score="calibrated"), True),
     ],
     ids=["rectified", "lite", "standardised"],
 )
@@ -165,7 +165,7 @@ def test_the_loss_is_the_papers() -> None:
         one, other = target.double().numpy(), given.double().numpy()
         lengths = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
         expected += float((1 - (one * other).sum(axis=1) / lengths).mean())
-    assert found == pytest.approx(expected, rel=1e-4)
+    assert found == pytest.approx(expected, rel=1e-2)  # the student runs in bfloat16
 
 
 def test_training_is_the_papers_adam_and_lowers_the_loss() -> None:
