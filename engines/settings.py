@@ -165,6 +165,8 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
         "teachers": ("efficientnet_lite0",),
         "attention": False,
         "decoder": False,
+        "quick": {"steps": 300, "decoder_steps": 0, "discriminator_steps": 1000, "batch": 8},
+        "full": {"steps": 4000, "decoder_steps": 0, "discriminator_steps": 4000, "batch": 16},
     },
 }
 """Defaults of ModelSettings that a family other than dtkd has otherwise."""
@@ -231,8 +233,8 @@ class ModelSettings(Settings):
         if not self.features and not (self.decoder and self.score == "paper"):
             raise ValueError("features: false leaves the score to Patch_GMSD: it needs decoder: true and score: paper")
         for name, preset in (("quick", self.quick), ("full", self.full)):
-            if self.family == "rd_two_teachers" and preset.batch < 2:
-                raise ValueError(f"{name}.batch: family rd_two_teachers needs at least 2, for its batch norms")
+            if self.family in {"rd_two_teachers", "rd_feature_mask"} and preset.batch < 2:
+                raise ValueError(f"{name}.batch: family {self.family} needs at least 2, for its batch norms")
         return self
 
 

@@ -120,6 +120,10 @@ def test_each_ablation_takes_out_its_module() -> None:
         ({"decoder": True}, "attention and decoder belong to family dtkd"),
         ({"rd_feature_mask": {"width": 100}}, "multiple of 8"),
         ({"rd_feature_mask": {"mask_rate": 1.0}}, "less than 1"),
+        (
+            {"quick": {"steps": 3, "decoder_steps": 0, "batch": 1}},
+            "quick.batch: family rd_feature_mask needs at least 2",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(changed: dict[str, object], complaint: str) -> None:
