@@ -148,7 +148,9 @@ def roc(scores: NDArray[np.floating], defective: NDArray[np.bool_], rejected: ND
     axes.plot([0, 100], [0, 100], color=GRID, linewidth=1.2)
     axes.plot(100 * false_rate, 100 * true_rate, color=BLUE, linewidth=1.6)
     point = 100 * float(rejected[~defective].mean()), 100 * float(rejected[defective].mean())
-    axes.plot(*point, "o", color=RED, markersize=7, label=f"at the limits: {point[0]:.1f} %, {point[1]:.1f} %")
+    axes.plot(
+        *point, "o", color=RED, markersize=7, label=f"limits: {point[0]:.1f} % of good, {point[1]:.1f} % of defective"
+    )
     axes.set_xlabel("good parts rejected, %", color=INK)
     axes.set_ylabel("defective parts rejected, %", color=INK)
     axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="lower right")
@@ -158,12 +160,16 @@ def roc(scores: NDArray[np.floating], defective: NDArray[np.bool_], rejected: ND
 
 
 def map_sheet(parts: Sequence[MappedPart]) -> bytes:
-    """Each part beside its anomaly map, the defect's outline in both; all maps share one colour scale."""
-    top = float(max(np.nanmax(part.anomaly_map) for part in parts))
+    """Each part beside its anomaly map, the defect's outline in both; all maps share one colour scale.
+
+    Full colour is twice what the unmarked parts reach: what escaped can then be seen beside what nobody could overlook.
+    """
+    unmarked = [part for part in parts if not part.mask.any()] or parts
+    top = 2 * float(max(np.nanmax(part.anomaly_map) for part in unmarked))
     height, width = parts[0].part_image.shape[:2]
     down = -(-len(parts) // SHEET_COLUMNS)
     tile_in = 1.55
-    size = (2 * SHEET_COLUMNS * tile_in, down * (tile_in * height / width + 0.45))
+    size = (2 * SHEET_COLUMNS * tile_in, down * (tile_in * height / width + 0.42))
     figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.subplots(down, 2 * SHEET_COLUMNS, squeeze=False)
     for axes in grid.flat:
@@ -177,8 +183,7 @@ def map_sheet(parts: Sequence[MappedPart]) -> bytes:
             axes.imshow(picture, interpolation="nearest")
             if part.mask.any():
                 axes.contour(part.mask, levels=[0.5], colors="#35e0d0", linewidths=0.9)
-        pair[0].set_title(part.title, fontsize=7, color=INK, loc="left")
-        pair[1].set_title(part.about, fontsize=7, color=INK, loc="left")
+        pair[0].set_title(f"{part.title}\n{part.about}", fontsize=7, color=INK, loc="left")
     return _png(figure)
 
 

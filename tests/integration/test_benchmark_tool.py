@@ -33,7 +33,7 @@ def finished(name: str) -> dict[str, object]:
     return {**about, **rest, **FIGURES, "by_type": {"cut": FIGURES, "hole": FIGURES}}
 
 
-@pytest.mark.parametrize("command", ["engine", "line", "accuracy"])
+@pytest.mark.parametrize("command", ["engine", "line", "accuracy", "results"])
 def test_each_sub_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
     """--help works and shows a call."""
     done = tool("benchmark", command, "--help", folder=tmp_path)
@@ -93,6 +93,8 @@ def test_finished_rows_are_not_measured_again(tmp_path: Path) -> None:
         (("accuracy", "--data", "."), 8, "no category"),
         (("accuracy", "--data", ".", "--only", "silk"), 8, "no set named silk"),
         (("accuracy", "--data", ".", "--only", "smdc", "--out", "broken.json"), 8, "not what this benchmark writes"),
+        (("results", "--plan", "nowhere.yaml"), 3, "nowhere.yaml"),
+        (("results", "--plan", "plan.yaml", "--list"), 3, "plan.yaml: "),
         ((), 2, "required"),
     ],
 )
@@ -101,6 +103,7 @@ def test_what_is_wrong_is_one_line_and_a_documented_code(
 ) -> None:
     """Never a traceback."""
     (tmp_path / "broken.json").write_text("[1")
+    (tmp_path / "plan.yaml").write_text("tables: 1")
     done = tool("benchmark", *arguments, folder=tmp_path)
     assert done.returncode == code, done.stderr
     assert says in done.stderr.splitlines()[-1]

@@ -27,9 +27,14 @@ Written by `{command}` from the rows that it measured; do not edit. Every row is
 would make of the good parts alone, evaluated on labelled parts as `inspectd evaluate` does, by its compiled engine. The
 words are those of [data sets](datasets.md) and [scores](scores.md); the settings of each row stand in `{plan}`.
 
-Beside an image AUROC: its 95 % bootstrap interval; for a mean over categories, the lowest and the highest of them. The
-papers' figures are those of their own data, which is not ours: compare directions rather than digits. A time of
-calibration after `>` is that of the last attempt of an interrupted one.
+In brackets: a 95 % bootstrap interval, for a mean over categories the lowest and the highest of them. The papers'
+figures are those of their own data, which is not ours: compare directions rather than digits. Milliseconds are those of
+one inference with one thread, in turns with the other engines of the row; "lost" is image AUROC against the f32 engine
+of the same network. A time of calibration after `>` is that of the last attempt of an interrupted one.
+
+Pictures: part scores of good and defective parts with the limit; the ROC curve with what all limits together do; the
+weight of each region with its 95 % interval; parts beside their anomaly maps, the labelled defect outlined, full colour
+at twice what the good ones shown reach.
 """
 
 
@@ -73,7 +78,8 @@ def _pictures_of(plan: Plan, slots: Sequence[Slot]) -> dict[str, Path]:
 
 
 def _belongs(slot: Slot, row: RowSettings) -> bool:
-    return (slot.job.settings, slot.job.data) == (row.settings, row.data)
+    of_row = not row.categories or slot.job.category in row.categories
+    return of_row and (slot.job.settings, slot.job.data) == (row.settings, row.data)
 
 
 def _shown(plan: Plan, slot: Slot) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from calibration.evaluate import Prepared, part_mask
 from calibration.images import load_image
 from engines.artifact import Bundle
 from engines.runtimes import Runtime, infer
+from engines.scoring import region_masks
 
 CAUGHT, ESCAPED = 3, 4
 
@@ -40,7 +41,10 @@ def draw_pictures(
         (folder / ROC).write_bytes(plots.roc(scores, defective, rejected))
     if bundle.manifest.lambdas:
         (folder / LAMBDAS).write_bytes(plots.lambda_bars(bundle.manifest.lambdas))
-    shown = [_mapped(name, part, prepare, runtime) for name, part in chosen_parts(said)]
+    canvas = bundle.manifest.settings.canvas
+    masks = region_masks(canvas.height_px, canvas.width_px, bundle.regions)
+    inside = np.asarray(masks.any(axis=0), dtype=np.bool_)
+    shown = [_mapped(name, part, prepare, runtime, inside) for name, part in chosen_parts(said)]
     if shown:
         (folder / MAPS).write_bytes(plots.map_sheet(shown))
 
@@ -62,8 +66,13 @@ def chosen_parts(said: Sequence[Said]) -> Iterator[tuple[str, Said]]:
 
 
 def _mapped(
-    name: str, part: Said, prepare: Callable[[NDArray[np.uint8]], Prepared], runtime: Runtime
+    name: str,
+    part: Said,
+    prepare: Callable[[NDArray[np.uint8]], Prepared],
+    runtime: Runtime,
+    inside: NDArray[np.bool_],
 ) -> plots.MappedPart:
+    """The part with its map where `inside` (H1, W1) says that a region is: other cells are not looked at."""
     frame = load_image(part.sample.path)
     prepared = prepare(frame)
     outputs = infer(runtime, prepared.part_image)
@@ -73,6 +82,6 @@ def _mapped(
         title=name,
         about=f"{part.sample.label}{severity}: {part.part_score:.3g}",
         part_image=prepared.part_image,
-        anomaly_map=outputs.anomaly_map.copy(),
+        anomaly_map=np.where(inside, outputs.anomaly_map, 0.0),
         mask=part_mask(part.sample, frame.shape[:2], prepared.matrix, (height, width)),
     )

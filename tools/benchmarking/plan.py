@@ -78,6 +78,7 @@ class RowSettings(Settings):
     name: str = Field(description="what people read")
     settings: str = Field(description="one of the plan's settings")
     data: str = Field(description="one of the plan's data sets")
+    categories: tuple[str, ...] = Field((), description="these of the data's only; none: all of them")
     paper: PaperFigures | None = None
     against: str | None = Field(None, description="a row of this table: say what changes, and whether as in the paper")
     pictures: bool = Field(False, description="show histograms, ROC, lambdas, sample maps")
@@ -123,6 +124,9 @@ class Plan(Settings):
                     raise ValueError(f"table {table.title}: {row.name}: no settings named {row.settings}")
                 if row.data not in self.data:
                     raise ValueError(f"table {table.title}: {row.name}: no data named {row.data}")
+                known = self.data[row.data].categories
+                if row.categories and known != "all" and not set(row.categories) <= set(known):
+                    raise ValueError(f"table {table.title}: {row.name}: {row.data} has no such categories")
         return self
 
 
@@ -157,7 +161,7 @@ def jobs_of(plan: Plan) -> list[Job]:
     limits: dict[tuple[str, str, str], float] = {}
     for table in plan.tables:
         for row in table.rows:
-            for category in categories_of(plan.data[row.data]):
+            for category in row.categories or categories_of(plan.data[row.data]):
                 pair = (row.settings, row.data, category)
                 limits[pair] = max(limits.get(pair, 0.0), row.timeout_min or plan.timeout_min)
     return [Job(*pair, timeout_min) for pair, timeout_min in limits.items()]

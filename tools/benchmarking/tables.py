@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -65,12 +65,13 @@ def quality_table(lines: Sequence[Line]) -> str:
 
 
 def cost_table(lines: Sequence[Line]) -> str:
-    """What the line would see: rejects promised and counted, escapes, and how long calibration took."""
-    head = ("row", "data", "false rejects", "promised", "escapes", "calibrated in s")
+    """How it was made, and what the line would see: rejects counted and promised, escapes."""
+    head = ("row", "data", "teachers", "steps x batch", "calibrated in s", "false rejects", "promised", "escapes")
     body = []
     for line in lines:
         rejects, escapes = _rates(line, "false_reject"), _rates(line, "escape")
-        body.append((line.row.name, _data(line), rejects, _promised(line), escapes, _took(line)))
+        made = (_each(line, _teachers), _each(line, _steps), _took(line))
+        body.append((line.row.name, _data(line), *made, rejects, _promised(line), escapes))
     return markdown_table(head, body)
 
 
@@ -173,6 +174,25 @@ def _promised(line: Line) -> str:
     low = min(row["promised"][0] for row in line.measured)
     high = max(row["promised"][1] for row in line.measured)
     return f"{low:.1%} to {high:.1%}"
+
+
+def _each(line: Line, say: Callable[[Row], str]) -> str:
+    """What is said of the rows, once where they agree."""
+    return ", ".join(dict.fromkeys(say(row) for row in line.measured))
+
+
+def _teachers(row: Row) -> str:
+    model = row["settings"]["model"]
+    names = " + ".join(model["teachers"])
+    return f"{names}, untrained" if model["random_teachers"] else names
+
+
+def _steps(row: Row) -> str:
+    """Of student and, where there is one, decoder; the discriminator's schedule is its own."""
+    settings = row["settings"]
+    training = settings["model"][settings["preset"]]
+    decoder = f" + {training['decoder_steps']}" if settings["model"]["decoder"] else ""
+    return f"{training['steps']}{decoder} x {training['batch']}"
 
 
 def _took(line: Line) -> str:
