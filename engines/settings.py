@@ -115,7 +115,7 @@ class RdTwoTeachersSettings(Settings):
         ge=8,
         le=1024,
         multiple_of=2,
-        description="channels that each level is brought to; the paper's is 1024, for teachers of up to 1024 channels",
+        description="channels that MFF brings each level to (1024 in the paper); the other widths follow",
     )
     ms_cam: bool = Field(True, description="MS-CAM on each level of each teacher")
     reduction: int = Field(8, ge=1, le=64, description="r of MS-CAM, also inside iAFF (table 6; 8 gave its figures)")
@@ -149,6 +149,7 @@ class RdFeatureMaskSettings(Settings):
 
 
 RD_TWO_TEACHERS_TRAINING = {"batch": 8, "learning_rate": 5e-3, "schedule": "cosine"}
+"""Section 4.3 of its paper but for the batch, which is 4 there."""
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     "stpm": {
         "teachers": ("efficientnet_lite0",),
