@@ -170,6 +170,22 @@ def test_only_training_masks() -> None:
     assert len({unmasked.loss(chosen).item() for _ in range(2)}) == 1
 
 
+def test_parts_that_choose_the_weights_are_not_trained_on() -> None:
+    """Every part serves either the steps or the validation."""
+    made = network(settings())
+    seen: list[int] = []
+
+    class Watched(Targets):
+        def __call__(self, chosen: Tensor) -> list[Tensor]:
+            seen.extend(chosen.tolist())
+            return super().__call__(chosen)
+
+    stage = student_stage(made, Watched(made, planes(10)), TRAINING, seed=0)
+    assert stage.validation is not None
+    stage.loss(torch.arange(stage.images))
+    assert sorted([*seen, *stage.validation.images.tolist()]) == list(range(10))
+
+
 def test_the_loss_is_the_sum_of_mean_distances() -> None:
     """Eq. 13 where nothing is masked, and Eq. 14's L2 as a weight decay of twice lambda_R."""
     made = network(settings(mask_rate=0.0, lambda_r=0.01))
