@@ -19,6 +19,7 @@ from calibration import metrics
 from calibration.dataset import GOOD, Sample
 from calibration.errors import DataError
 from calibration.images import load_image, load_mask
+from calibration.pixel_metrics import PixelFigures, pixel_figures
 from engines.artifact import ThresholdSet
 from engines.runtimes import Runtime, infer
 from engines.settings import RegionSettings
@@ -63,7 +64,9 @@ class Figures:
     fpr_at_95tpr: float | None
     tpr_at_10fpr: float | None
     pixel_auroc: float | None
+    pixel_auroc_interval: tuple[float, float] | None
     pro: float | None
+    pro_interval: tuple[float, float] | None
     false_rejects: int
     false_reject_rate: float | None
     false_reject_interval: tuple[float, float] | None
@@ -197,7 +200,7 @@ def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[Regi
     comparable = defective.any() and not defective.all()
     false_rejects, escapes = sum(part.rejected for part in good), sum(not part.rejected for part in bad)
     false_reject, escape = metrics.rate_interval(false_rejects, len(good)), metrics.rate_interval(escapes, len(bad))
-    pixel_auroc, pro = _pixel_figures(judged, regions)
+    pixels = _pixel_figures(judged, regions)
     return Figures(
         good=len(good),
         defective=len(bad),
@@ -208,8 +211,10 @@ def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[Regi
         average_precision=metrics.average_precision(scores, defective) if comparable else None,
         fpr_at_95tpr=metrics.fpr_at_tpr(scores, defective, 0.95) if comparable else None,
         tpr_at_10fpr=metrics.tpr_at_fpr(scores, defective, 0.10) if comparable else None,
-        pixel_auroc=pixel_auroc,
-        pro=pro,
+        pixel_auroc=pixels.auroc if pixels else None,
+        pixel_auroc_interval=pixels.auroc_interval if pixels else None,
+        pro=pixels.pro if pixels else None,
+        pro_interval=pixels.pro_interval if pixels else None,
         false_rejects=false_rejects,
         false_reject_rate=false_reject.rate if false_reject else None,
         false_reject_interval=(false_reject.low, false_reject.high) if false_reject else None,
@@ -219,12 +224,12 @@ def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[Regi
     )
 
 
-def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) -> tuple[float | None, float | None]:
-    """(pixel AUROC, PRO) over the parts that have maps and masks; None where no defective pixel was marked."""
+def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) -> PixelFigures | None:
+    """Pixel AUROC and PRO over the parts that have maps and masks; None where no defective pixel was marked."""
     maps = [part.anomaly_map for part in parts if part.anomaly_map is not None]
     masks = [part.mask for part in parts if part.mask is not None]
     if not maps:
-        return None, None
+        return None
     inside = np.zeros(maps[0].shape, dtype=np.bool_)
     for region in regions:
         rows = slice(region.top_px, region.top_px + region.height_px)
@@ -232,8 +237,8 @@ def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) ->
     stacked, truth = np.stack(maps), np.stack(masks)
     marked = truth[:, inside]
     if not marked.any() or marked.all():
-        return None, None
-    return metrics.pixel_auroc(stacked, truth, inside), metrics.pro(stacked, truth, inside)
+        return None
+    return pixel_figures(stacked, truth, inside)
 
 
 def _size_group(sample: Sample) -> str:

@@ -132,6 +132,12 @@ def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
     for reason, count in evaluation.invalid_reasons.items():
         console.print(f"  {reason}: {count}")
     console.print(
+        f"AUROC per part {_area(overall.image_auroc, overall.image_auroc_interval)}, "
+        f"per pixel {_area(overall.pixel_auroc, overall.pixel_auroc_interval)}; "
+        f"PRO {_area(overall.pro, overall.pro_interval)}; 95 % intervals, by drawing parts again",
+        soft_wrap=True,
+    )
+    console.print(
         "AUROC per part, FPR at 95 % TPR, TPR at 10 % FPR, AUROC per pixel, PRO up to FPR 0.3; escapes at the limit"
     )
     groups = (("type", evaluation.by_type), ("severity", evaluation.by_severity), ("size", evaluation.by_size))
@@ -162,6 +168,10 @@ def _table(title: str, group: dict[str, Figures]) -> Table:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
+
+
+def _area(value: float | None, interval: tuple[float, float] | None) -> str:
+    return "-" if value is None or interval is None else f"{value:.4f} ({interval[0]:.4f}-{interval[1]:.4f})"
 
 
 def _rate(rate: float | None, interval: tuple[float, float] | None) -> str:

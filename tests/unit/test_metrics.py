@@ -1,12 +1,9 @@
-"""Figures, against cases worked out by hand and against the definition written out slowly."""
+"""Figures of parts, against cases worked out by hand."""
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from calibration import metrics
 from calibration.errors import CalibrationError
@@ -51,64 +48,3 @@ def test_rate_interval_is_clopper_pearson() -> None:
     assert (none.low, none.high) == (0.0, pytest.approx(0.30850, abs=1e-4))
     assert (half.low, half.high) == (pytest.approx(0.18709, abs=1e-4), pytest.approx(0.81291, abs=1e-4))
     assert metrics.rate_interval(0, 0) is None
-
-
-def some_maps(ties: bool) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-    """Maps of 6 parts, two of them good, with several defect areas; optionally coarse, so that pixels tie."""
-    generator = np.random.default_rng(3)
-    maps = generator.normal(size=(6, 24, 32)).astype(np.float32)
-    masks = np.zeros(maps.shape, dtype=bool)
-    masks[2:, 3:8, 4:11] = True
-    masks[3:, 15:18, 20:29] = True
-    masks[4, 8, 11] = True  # touches the first area by its corner: one area under 8-connectivity
-    maps[masks] += 1.5
-    inside = np.zeros((24, 32), dtype=bool)
-    inside[1:23, 2:30] = True
-    return (np.round(maps) if ties else maps), masks, inside
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_pixel_auroc_is_scikit_learns(ties: bool) -> None:
-    """The two-sort area equals scikit-learn's, ties included, over the pixels that count."""
-    maps, masks, inside = some_maps(ties)
-    expected = roc_auc_score(masks[:, inside].ravel(), maps[:, inside].ravel())
-    assert metrics.pixel_auroc(maps, masks, inside) == pytest.approx(expected, abs=1e-12)
-
-
-def slow_pro(maps: NDArray[np.float32], masks: NDArray[np.bool_], inside: NDArray[np.bool_]) -> float:
-    """PRO by its definition: every distinct value is a cut."""
-    masks = masks & inside
-    good = maps[:, inside][~masks[:, inside]]
-    rates, overlaps = [0.0], [0.0]
-    for cut in np.unique(maps)[::-1]:
-        rates.append(float((good >= cut).mean()))
-        shares = []
-        for one_map, mask in zip(maps, masks, strict=True):
-            count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)
-            shares += [float((one_map[labels == area] >= cut).mean()) for area in range(1, count)]
-        overlaps.append(float(np.mean(shares)))
-    inner = np.array(rates) < 0.3
-    x = np.append(np.array(rates)[inner], 0.3)
-    y = np.append(np.array(overlaps)[inner], np.interp(0.3, rates, overlaps))
-    return float(np.trapezoid(y, x) / 0.3)
-
-
-@pytest.mark.parametrize("ties", [False, True])
-def test_pro_is_its_definition(ties: bool) -> None:
-    """The fast PRO equals the definition with every value as a cut."""
-    maps, masks, inside = some_maps(ties)
-    assert metrics.pro(maps, masks, inside) == pytest.approx(slow_pro(maps, masks, inside), abs=2e-3)
-
-
-def test_pro_by_hand() -> None:
-    """One area found at once, one never before FPR 0.3: PRO is one half; all found at once: 1."""
-    maps = np.zeros((1, 10, 20), np.float32)
-    masks = np.zeros(maps.shape, dtype=bool)
-    masks[0, 0, 0:4] = masks[0, 5, 0:4] = True
-    maps[0] = np.linspace(0, 1, 200, dtype=np.float32).reshape(10, 20)
-    maps[0, 0, 0:4] = 2.0
-    maps[0, 5, 0:4] = -1.0
-    inside = np.ones((10, 20), dtype=bool)
-    assert metrics.pro(maps, masks, inside) == pytest.approx(0.5, abs=1e-6)
-    maps[0, 5, 0:4] = 2.0
-    assert metrics.pro(maps, masks, inside) == pytest.approx(1.0, abs=1e-6)
