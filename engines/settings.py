@@ -148,6 +148,7 @@ class RdFeatureMaskSettings(Settings):
     patience: int = Field(10, ge=1, description="looks without improvement after which training ends")
 
 
+STPM_TRAINING = {"optimiser": "sgd", "learning_rate": 0.4}
 RD_TWO_TEACHERS_TRAINING = {"batch": 8, "learning_rate": 5e-3, "schedule": "cosine"}
 """Section 4.3 of its paper but for the batch, which is 4 there."""
 FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
@@ -155,6 +156,8 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
         "teachers": ("efficientnet_lite0",),
         "attention": False,
         "decoder": False,
+        "quick": {"steps": 300, "decoder_steps": 0, "discriminator_steps": 1000, **STPM_TRAINING},
+        "full": {"steps": 4000, "decoder_steps": 0, "discriminator_steps": 4000, **STPM_TRAINING},
     },
     "rd_two_teachers": {
         "attention": False,

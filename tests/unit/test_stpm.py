@@ -181,3 +181,4 @@ def test_settings_survive_the_bundle() -> None:
     assert (model.teachers, model.attention, model.decoder) == (("efficientnet_lite0",), False, False)
     assert ModelSettings.model_validate(model.model_dump(mode="json")) == model
     assert model.stpm == StpmSettings()
+    assert (model.quick.optimiser, model.full.learning_rate) == ("sgd", 0.4)
