@@ -115,7 +115,8 @@ def _stages(
     targets = cache(lambda: Targets(network, planes))
     makers: dict[str, Callable[[], Stage]] = {"student": lambda: student_stage(network, targets(), training, seed)}
     steps = {"student": training.steps}
-    if isinstance(network, DtkdNetwork) and (decoder := network.decoder) is not None:
+    taught = network.model.distillation  # an autoencoder's decoder is trained with its student
+    if isinstance(network, DtkdNetwork) and (decoder := network.decoder) is not None and taught:
         makers["decoder"] = lambda: decoder_stage(network, decoder, targets(), training, seed)
         steps["decoder"] = training.decoder_steps
     if (discriminator := network.discriminator) is not None:

@@ -195,6 +195,9 @@ class ModelSettings(Settings):
     features: bool = Field(
         True, description="ablation, with score paper: off, the decoder's Patch_GMSD alone is the score (Eq. 12)"
     )
+    distillation: bool = Field(
+        True, description="ablation, with features off: off, student and decoder are an autoencoder without a teacher"
+    )
     discriminator: bool = Field(
         True, description="score calibrated only: a small network taught with drawn-on defects (docs/scores.md)"
     )
@@ -236,6 +239,8 @@ class ModelSettings(Settings):
             )
         if not self.features and not (self.decoder and self.score == "paper"):
             raise ValueError("features: false leaves the score to Patch_GMSD: it needs decoder: true and score: paper")
+        if not self.distillation and self.features:
+            raise ValueError("distillation: false teaches the student no features: it needs features: false")
         for name, preset in (("quick", self.quick), ("full", self.full)):
             if self.family in {"rd_two_teachers", "rd_feature_mask"} and preset.batch < 2:
                 raise ValueError(f"{name}.batch: family {self.family} needs at least 2, for its batch norms")

@@ -15,7 +15,7 @@ from benchmarking.line import line_tables, measure_line
 from benchmarking.machine import describe_machine
 from benchmarking.page import write_page
 from benchmarking.plan import load_plan
-from benchmarking.results import Bench, list_of, measure_rows, slots_of
+from benchmarking.results import Bench, entries_of, list_of, measure_rows
 from rich.console import Console
 
 from engines.artifact import open_bundle, resolve_bundle
@@ -183,16 +183,16 @@ def _results(args: argparse.Namespace, command: str) -> int:
     """Measure, list or write; the exit code says whether every row asked for has figures."""
     plan = load_plan(args.plan)
     bench = Bench(plan, args.out, args.work.resolve(), again=args.again, retry=args.retry, quiet=args.quiet_file)
-    slots = slots_of(bench, args.only)
+    entries = entries_of(bench, args.only)
     if not (args.list or args.no_run):
         with progress_bar() as bars:
-            slots = measure_rows(bench, slots, bars, bars.console.print)
+            entries = measure_rows(bench, entries, bars, bars.console.print)
     if args.write is not None:
-        write_page(plan, slots_of(bench, ()), args.write, plan_name=args.plan.name, command=command)
-    print(list_of(slots))
+        write_page(plan, entries_of(bench, ()), args.write, plan_name=args.plan.name, command=command)
+    print(list_of(entries))
     if args.list:
         return 0
-    return EXIT_INCOMPLETE if any(slot.row is None or "failed" in slot.row for slot in slots) else 0
+    return EXIT_INCOMPLETE if any(entry.row is None or "failed" in entry.row for entry in entries) else 0
 
 
 def _row(args: argparse.Namespace) -> int:

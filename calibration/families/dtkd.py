@@ -25,8 +25,13 @@ def student_stage(
     training: TrainingSettings,
     seed: int,
 ) -> Stage:
-    """Stage one, Eq. 18 (= Eq. 10): student and ATAA; the teachers' features are looked up."""
+    """Stage one, Eq. 18 (= Eq. 10): student and ATAA; the teachers' features are looked up.
+
+    Without distillation (an ablation) student and decoder learn to give the image back instead.
+    """
     planes, model = cached.planes, network.model
+    if not model.distillation:
+        return _autoencoder_stage(network, planes, training, seed)
     first = [widths[0] for widths in network.channels]
     running = torch.zeros(1)  # the running quantile of A_DT
     trained = network.students()
@@ -55,6 +60,30 @@ def student_stage(
         batch=training.batch,
         seed=seed,
         extra={"running": running},
+    )
+
+
+def _autoencoder_stage(network: DtkdNetwork, planes: Tensor, training: TrainingSettings, seed: int) -> Stage:
+    """Student and decoder as an autoencoder that no teacher taught: mean |I - I_r|, the first term of Eq. 19."""
+    decoder = network.decoder
+    if decoder is None:
+        raise ValueError("an autoencoder needs the decoder")
+
+    def loss(chosen: Tensor) -> Tensor:
+        images = planes[chosen]
+        return (decoder(network.imitate(images, [])[-1]) - images / 255.0).abs().mean()  # type: ignore[no-any-return]
+
+    trained = (network.student, decoder)
+    return Stage(
+        name="student",
+        trained=trained,
+        optimiser=new_optimiser([p for module in trained for p in module.parameters()], training),
+        loss=loss,
+        rate=partial(learning_rate, training, training.steps),
+        steps=training.steps,
+        images=len(planes),
+        batch=training.batch,
+        seed=seed,
     )
 
 

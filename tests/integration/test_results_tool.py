@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
-from tiny_station import STEPS, tool
+from tiny_station import ROOT, STEPS, environment, tool
 
 PATCHES = [[2, 2]]
 REGIONS = [
@@ -22,6 +29,10 @@ TINY = {
     "model": {"score": "paper", "features": False, "random_teachers": True, "quick": STEPS},
     "engine": {"precision": "f32"},
 }
+
+
+ONE_ROW = {"title": "T", "rows": [{"name": "a", "settings": "tiny", "data": "some"}]}
+ONE_FEW = {"title": "T", "rows": [{"name": "a", "settings": "tiny", "data": "few"}]}
 
 
 def plan(**changes: Any) -> dict[str, Any]:
@@ -51,6 +62,34 @@ def results(folder: Path, *options: str, what: dict[str, Any]) -> Any:
     """Run the tool on the plan, to its end. JSON is YAML."""
     (folder / "plan.yaml").write_text(json.dumps(what), encoding="utf-8")
     return tool("benchmark", "results", "--plan", "plan.yaml", *options, folder=folder)
+
+
+@contextmanager
+def running(folder: Path, *options: str, what: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """The tool at work on the plan; it never outlives the block."""
+    (folder / "plan.yaml").write_text(json.dumps(what), encoding="utf-8")
+    command = [sys.executable, str(ROOT / "tools" / "benchmark.py"), "results", "--plan", "plan.yaml", *options]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, env=environment(), stdout=pipe, stderr=pipe, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def rows_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of rows that this run of the tool has started."""
+    return [child for child in psutil.Process(process.pid).children() if "row" in child.cmdline()]
+
+
+def until_there_are(look: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:
+    """What `look` finds, as soon as it finds something."""
+    end_s = time.monotonic() + 60
+    while time.monotonic() < end_s:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError("no row was begun")
 
 
 def rows(folder: Path) -> dict[str, dict[str, Any]]:
@@ -94,6 +133,45 @@ def test_a_row_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     done = results(tmp_path, what=plan(data=data, tables=[table]))
     assert done.returncode == 16, done.stderr
     assert "took longer than 0.001 min" in rows(tmp_path)["tiny/some"]["failed"]
+
+
+def test_what_failed_is_taken_up_again_when_asked(tmp_path: Path) -> None:
+    """Without --retry a failed row stays as it is; with it, it is measured again, and only it."""
+    short = {"name": "slow", "settings": "tiny", "data": "some", "timeout_min": 0.001}
+    what = plan(data={"some": {"folder": "nowhere"}}, tables=[{"title": "T", "rows": [short]}])
+    results(tmp_path, what=what)
+    first = rows(tmp_path)
+    results(tmp_path, what=what)
+    assert rows(tmp_path) == first
+    (log,) = (tmp_path / "work").glob("results/rows/*/*/log.txt")
+    log.unlink()
+    results(tmp_path, "--retry", what=what)
+    assert log.is_file()
+
+
+def test_no_row_begins_while_quiet_is_asked_for(tmp_path: Path) -> None:
+    """The tool says what it waits for, and goes on once the file is gone."""
+    what = plan(data={"some": {"folder": "nowhere"}}, tables=[ONE_ROW])
+    (tmp_path / "quiet").touch()
+    with running(tmp_path, "--quiet-file", "quiet", what=what) as process:
+        assert process.stderr is not None
+        assert "waiting: quiet exists" in process.stderr.readline()
+        assert not (tmp_path / "results.json").exists()
+        (tmp_path / "quiet").unlink()
+        assert process.wait(60) == 16
+    assert "no such folder" in rows(tmp_path)["tiny/some"]["failed"]
+
+
+def test_an_interrupted_run_leaves_no_process_behind(tmp_path: Path) -> None:
+    """SIGINT ends the row's process with the tool; rows that were done stay done."""
+    what = plan(data={"few": {"simulated": {"train": 100, "good": 2, "defective": 9}}}, tables=[ONE_FEW])
+    with running(tmp_path, what=what) as process:
+        children = until_there_are(lambda: rows_of(process))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130
+        gone, alive = psutil.wait_procs(children, timeout=10)
+    assert (len(gone), alive) == (1, [])
+    assert not (tmp_path / "results.json").exists()
 
 
 def test_a_row_of_another_layout_says_so(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from calibration.calibrate import warnings_of
+from calibration.train import Trained, train
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.tail import PaperTail
 from engines.patch_gmsd import msgms, patch_gmsd
-from engines.settings import ModelSettings, PatchGmsdSettings, RegionSettings
+from engines.settings import CanvasSettings, ModelSettings, PatchGmsdSettings, RegionSettings, TrainingSettings
 from engines.teachers import load_teacher, random_teacher
 
 LAMBDAS = (1.0, 0.5)
@@ -96,3 +97,34 @@ def test_untrained_teachers_depend_on_the_seed_and_are_told_of() -> None:
     (warning,) = warnings_of(ModelSettings(random_teachers=True))
     assert "untrained" in warning
     assert warnings_of(ModelSettings()) == ()
+
+
+def test_an_autoencoder_is_taught_by_no_teacher() -> None:
+    """Without distillation there is one stage, which trains student and decoder together on the image alone."""
+    one = RegionSettings(name="whole", top_px=0, left_px=0, height_px=64, width_px=64, patches=((2, 2),))
+    canvas = CanvasSettings(height_px=64, width_px=64)
+    images = np.random.default_rng(0).integers(0, 256, (6, 64, 64, 3), dtype=np.uint8)
+    changes: dict[str, object] = {"features": False, "distillation": False, "score": "paper", "attention": False}
+    training = TrainingSettings(steps=6, decoder_steps=3, batch=4)
+
+    def learn(teachers: tuple[str, ...]) -> Trained:
+        model = ModelSettings.model_validate({**changes, "teachers": teachers})
+        return train(
+            images,
+            model,
+            training,
+            canvas=canvas,
+            regions=[one],
+            seed=0,
+            work=None,
+            progress=lambda stage, done, total: None,
+        )
+
+    first, other = learn(("efficientnet_lite0",)), learn(("efficientnet_lite1",))
+    assert list(first.losses) == ["student"]
+    assert first.losses["student"][-1] < first.losses["student"][0]
+    theirs = other.network.state_dict()
+    own = {name: value for name, value in first.network.state_dict().items() if not name.startswith("teachers.")}
+    assert all(torch.equal(value, theirs[name]) for name, value in own.items())
+    with pytest.raises(ValidationError, match="distillation: false"):
+        ModelSettings(distillation=False)

@@ -90,8 +90,11 @@ def figures(auroc: float) -> dict[str, Any]:
     one = {**quality, **rates, **found}
     engines = [
         {"precision": name, "kept": name == "f32", "left_out": "", "median_ms": ms, "image_auroc": auroc - lost}
-        for name, ms, lost in (("f32", 8.0, 0.0), ("bf16", 5.0, 0.001), ("int8", 4.0, 0.02))
+        for name, ms, lost in (("f32", 8.0, 0.0), ("bf16", 5.0, 0.001))
     ]
+    engines.append(
+        {"precision": "int8", "kept": False, "left_out": "no NNCF here", "median_ms": None, "image_auroc": None}
+    )
     return {
         **one,
         "image_auroc_interval": [auroc - 0.1, auroc + 0.05],
@@ -108,15 +111,15 @@ def figures(auroc: float) -> dict[str, Any]:
 
 def finish(a_bench: Any, aurocs: dict[str, float]) -> None:
     """Write rows as if these had been measured with the settings of now; a negative figure: failed."""
-    from benchmarking.results import slots_of
+    from benchmarking.results import entries_of
 
     rows = []
-    for slot in slots_of(a_bench, ()):
-        auroc = aurocs.get(slot.job.name)
+    for entry in entries_of(a_bench, ()):
+        auroc = aurocs.get(entry.job.name)
         if auroc is not None:
-            about = {"name": slot.job.name, "key": "00", "settings": slot.settings}
+            about = {"name": entry.job.name, "key": "00", "settings": entry.settings}
             reached = {"failed": "no such folder", "took_s": 1.0} if auroc < 0 else figures(auroc)
-            rows.append({**about, **reached, "pictures": str(a_bench.work / slot.job.name.replace("/", "-"))})
+            rows.append({**about, **reached, "pictures": str(a_bench.work / entry.job.name.replace("/", "-"))})
     a_bench.out.write_text(json.dumps({"rows": rows}), encoding="utf-8")
 
 
@@ -189,21 +192,21 @@ def test_a_wrong_plan_is_one_line(tmp_path: Path, broken: dict[str, Any], says: 
 
 def test_a_row_counts_as_long_as_its_settings_do(tmp_path: Path) -> None:
     """What was measured is not measured again; a changed setting makes its rows, and only those, undone."""
-    from benchmarking.results import slots_of
+    from benchmarking.results import entries_of
 
     finish(bench(tmp_path, PLAN), {"plain/cloth/red": 0.9, "short/cloth/red": 0.8, "plain/line": -1})
-    done = {slot.job.name for slot in slots_of(bench(tmp_path, PLAN), ()) if slot.row is not None}
+    done = {entry.job.name for entry in entries_of(bench(tmp_path, PLAN), ()) if entry.row is not None}
     assert done == {"plain/cloth/red", "short/cloth/red", "plain/line"}
     other = changed()
     other["settings"]["short"]["changes"]["model"]["quick"]["steps"] = 8
     other["data"]["line"]["simulated"]["good"] = 5
-    done = {slot.job.name for slot in slots_of(bench(tmp_path, other), ()) if slot.row is not None}
+    done = {entry.job.name for entry in entries_of(bench(tmp_path, other), ()) if entry.row is not None}
     assert done == {"plain/cloth/red"}
 
 
 def test_what_a_row_does_not_depend_on_leaves_it_done(tmp_path: Path) -> None:
     """The other preset, other families' options, outputs and deadlines do not make a row stale."""
-    from benchmarking.results import slots_of
+    from benchmarking.results import entries_of
 
     finish(bench(tmp_path, PLAN), {"plain/line": 0.9})
     other = changed()
@@ -211,7 +214,7 @@ def test_what_a_row_does_not_depend_on_leaves_it_done(tmp_path: Path) -> None:
         "line": {"deadline_ms": 77},
         "model": {"full": {"steps": 9}, "stpm": {"validate_every": 3}},
     }
-    done = [slot.job.name for slot in slots_of(bench(tmp_path, other), ()) if slot.row is not None]
+    done = [entry.job.name for entry in entries_of(bench(tmp_path, other), ()) if entry.row is not None]
     assert done == ["plain/line"]
 
 
@@ -230,12 +233,12 @@ def test_a_new_option_makes_no_row_stale_and_a_new_value_does() -> None:
 
 def test_only_names_rows_by_pattern_settings_or_data(tmp_path: Path) -> None:
     """What fits nothing is one line with the names that there are."""
-    from benchmarking.results import slots_of
+    from benchmarking.results import entries_of
 
     a_bench = bench(tmp_path, PLAN)
 
     def names(*only: str) -> list[str]:
-        return [slot.job.name for slot in slots_of(a_bench, only)]
+        return [entry.job.name for entry in entries_of(a_bench, only)]
 
     assert names("line") == ["plain/line"]
     assert names("short", "*/red") == ["plain/cloth/red", "short/cloth/red", "short/cloth/blue"]
@@ -245,12 +248,12 @@ def test_only_names_rows_by_pattern_settings_or_data(tmp_path: Path) -> None:
 
 def test_settings_that_no_station_can_have_are_told_in_the_list(tmp_path: Path) -> None:
     """One refused row hides no other."""
-    from benchmarking.results import list_of, slots_of
+    from benchmarking.results import entries_of, list_of
 
     other = changed()
     other["settings"]["short"]["changes"] = {"model": {"family": "nonsense"}}
     finish(bench(tmp_path, PLAN), {"plain/cloth/red": 0.9, "plain/line": -1})
-    text = list_of(slots_of(bench(tmp_path, other), ()))
+    text = list_of(entries_of(bench(tmp_path, other), ()))
     assert "| plain/cloth/red | 70 | done |" in text
     assert "| plain/line | 1 | failed: no such folder |" in text
     assert "| plain/cloth/blue | - | not yet |" in text
@@ -260,7 +263,7 @@ def test_settings_that_no_station_can_have_are_told_in_the_list(tmp_path: Path) 
 def test_the_page_has_ours_beside_the_papers(tmp_path: Path) -> None:
     """Means over categories, the paper's figures and their source, directions, engines, groups, and what is missing."""
     from benchmarking.page import write_page
-    from benchmarking.results import slots_of
+    from benchmarking.results import entries_of
 
     a_bench = bench(tmp_path, PLAN)
     finish(
@@ -274,7 +277,7 @@ def test_the_page_has_ours_beside_the_papers(tmp_path: Path) -> None:
         },
     )
     page = tmp_path / "docs" / "results.md"
-    write_page(a_bench.plan, slots_of(a_bench, ()), page, command="the command", plan_name="plan.yaml")
+    write_page(a_bench.plan, entries_of(a_bench, ()), page, command="the command", plan_name="plan.yaml")
     text = page.read_text(encoding="utf-8")
     assert "Written by `the command`" in text
     assert "Paper: a paper." in text
@@ -283,12 +286,15 @@ def test_the_page_has_ours_beside_the_papers(tmp_path: Path) -> None:
         in text
     )
     assert "| fewer steps | on cloth | -0.1000 | -0.1000 | yes |" in text
-    assert "| on cloth | cloth (2) | efficientnet_lite0 + efficientnet_lite1 | 150 x 16 | 61 to 61 |" in text
-    assert "| fewer steps | cloth (2) | efficientnet_lite0 + efficientnet_lite1 | 7 x 16 |" in text
-    assert "| on cloth | cloth (2) | f32 | 8.00 | 5.00 | 4.00 | +0.0010 | +0.0200 |" in text
+    assert (
+        "| on cloth | cloth (2) | efficientnet_lite0 + efficientnet_lite1 | 150 x 16, adam 0.001 | 61 to 61 |" in text
+    )
+    assert "| fewer steps | cloth (2) | efficientnet_lite0 + efficientnet_lite1 | 7 x 16, adam 0.001 |" in text
+    assert "| on cloth | cloth (2) | f32 | 8.00 | 8.00 | 5.00 | - | +0.0000 | +0.0010 | - |" in text
     assert "| 2 of 20, 10.0% | 0.0% to 5.0% | 4 of 40, 10.0% |" in text
     assert "| on cloth | red | 0.9000 |" in text
     assert "plain/cloth/red, by severity" in text
+    assert "- plain/cloth/red, engine int8: no NNCF here" in text
     assert "- on cloth: table 9" in text
     assert "- on the line (plain/line): failed: no such folder" in text
     assert "| red | cloth | 10 / 20 | 0.9000 (0.800 to 0.950) |" in text
@@ -297,7 +303,7 @@ def test_the_page_has_ours_beside_the_papers(tmp_path: Path) -> None:
 def test_images_are_shown_as_their_licence_allows(tmp_path: Path) -> None:
     """Maps of data whose images may not be shown stay where they are; those that may have their attribution."""
     from benchmarking.page import write_page
-    from benchmarking.results import slots_of
+    from benchmarking.results import entries_of
 
     for images in (True, False):
         plan = changed()
@@ -309,7 +315,7 @@ def test_images_are_shown_as_their_licence_allows(tmp_path: Path) -> None:
         for name in ("scores.png", "maps.png"):
             (drawn / name).write_bytes(b"a picture")
         page = tmp_path / "docs" / "results.md"
-        write_page(a_bench.plan, slots_of(a_bench, ()), page, command="", plan_name="")
+        write_page(a_bench.plan, entries_of(a_bench, ()), page, command="", plan_name="")
         text = page.read_text(encoding="utf-8")
         copied = sorted(path.name for path in (tmp_path / "docs" / "results").iterdir())
         shown = ["plain-cloth-red-maps.png"] if images else []

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarking.plan import Plan, RowSettings, TableSettings
-from benchmarking.results import Slot
+from benchmarking.results import Entry
 from benchmarking.steps import MAPS, PICTURES, Row, write_text
 from benchmarking.tables import (
-    Line,
+    TableRow,
     category_table,
     cost_table,
     directions,
@@ -38,21 +38,21 @@ at twice what the good ones shown reach.
 """
 
 
-def results_page(plan: Plan, slots: Sequence[Slot], *, command: str, plan_name: str, pictures: str) -> str:
+def results_page(plan: Plan, entries: Sequence[Entry], *, command: str, plan_name: str, pictures: str) -> str:
     """The page in Markdown. `pictures`: the folder of copied pictures, seen from the page."""
-    rows = [slot.row for slot in slots if slot.row is not None and "failed" not in slot.row]
+    rows = [entry.row for entry in entries if entry.row is not None and "failed" not in entry.row]
     parts = [HEAD.format(command=command, plan=plan_name), _machines(rows)]
     for table in plan.tables:
-        lines = [Line(row, tuple(slot for slot in slots if _belongs(slot, row))) for row in table.rows]
-        parts += _section(plan, table, lines, pictures)
+        table_rows = [TableRow(row, tuple(entry for entry in entries if _belongs(entry, row))) for row in table.rows]
+        parts += _section(plan, table, table_rows, pictures)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_page(plan: Plan, slots: Sequence[Slot], page: Path, *, command: str, plan_name: str) -> None:
+def write_page(plan: Plan, entries: Sequence[Entry], page: Path, *, command: str, plan_name: str) -> None:
     """Write the page, and the pictures that it shows into a folder beside it that has its name. Raises StorageError."""
     folder = page.with_suffix("")
-    text = results_page(plan, slots, command=command, plan_name=plan_name, pictures=folder.name)
-    shown = _pictures_of(plan, slots)
+    text = results_page(plan, entries, command=command, plan_name=plan_name, pictures=folder.name)
+    shown = _pictures_of(plan, entries)
     try:
         stale = [old for old in folder.glob("*.png") if old.name not in shown and old.name.endswith(PICTURES)]
         for old in stale:
@@ -66,41 +66,42 @@ def write_page(plan: Plan, slots: Sequence[Slot], page: Path, *, command: str, p
     write_text(page, text)
 
 
-def _pictures_of(plan: Plan, slots: Sequence[Slot]) -> dict[str, Path]:
+def _pictures_of(plan: Plan, entries: Sequence[Entry]) -> dict[str, Path]:
     """What the page shows: the copy's file name -> the picture that was drawn, as far as it is there."""
     wanted: dict[str, Path] = {}
     for table in plan.tables:
         for row in table.rows:
-            for slot in slots:
-                if row.pictures and _belongs(slot, row) and slot.row is not None and "pictures" in slot.row:
-                    wanted |= _shown(plan, slot)
+            for entry in entries:
+                if row.pictures and _belongs(entry, row) and entry.row is not None and "pictures" in entry.row:
+                    wanted |= _shown(plan, entry)
     return wanted
 
 
-def _belongs(slot: Slot, row: RowSettings) -> bool:
-    of_row = not row.categories or slot.job.category in row.categories
-    return of_row and (slot.job.settings, slot.job.data) == (row.settings, row.data)
+def _belongs(entry: Entry, row: RowSettings) -> bool:
+    of_row = not row.categories or entry.job.category in row.categories
+    return of_row and (entry.job.settings, entry.job.data) == (row.settings, row.data)
 
 
-def _shown(plan: Plan, slot: Slot) -> dict[str, Path]:
+def _shown(plan: Plan, entry: Entry) -> dict[str, Path]:
     """The pictures of one row that may be shown: images of the data only where its licence allows it."""
-    if slot.row is None or "pictures" not in slot.row:
+    if entry.row is None or "pictures" not in entry.row:
         return {}
-    folder, name = Path(slot.row["pictures"]), slot.job.name.replace("/", "-")
-    allowed = [file for file in PICTURES if file != MAPS or plan.data[slot.job.data].images]
+    folder, name = Path(entry.row["pictures"]), entry.job.name.replace("/", "-")
+    allowed = [file for file in PICTURES if file != MAPS or plan.data[entry.job.data].images]
     return {f"{name}-{file}": folder / file for file in allowed if (folder / file).is_file()}
 
 
-def _section(plan: Plan, table: TableSettings, lines: Sequence[Line], pictures: str) -> list[str]:
-    measured = [line for line in lines if line.whole]
+def _section(plan: Plan, table: TableSettings, table_rows: Sequence[TableRow], pictures: str) -> list[str]:
+    measured = [table_row for table_row in table_rows if table_row.whole]
     parts = [f"## {table.title}"]
     parts += [f"Paper: {table.paper}."] if table.paper else []
-    parts += [f"What differs from the paper: {table.differs}"] if table.differs else []
+    about = "What differs from the paper: " if table.paper else ""
+    parts += [f"{about}{table.differs}"] if table.differs else []
     parts += [quality_table(measured), cost_table(measured), engine_table(measured)] if measured else []
-    parts += [directions(lines), category_table(measured)]
-    parts += [group_table(line, f"by_{group}") for group in table.by for line in measured]
-    parts += [_sources(table), _missing(lines)]
-    parts += [_pictures(plan, line, pictures) for line in measured if line.row.pictures]
+    parts += [directions(table_rows), category_table(measured)]
+    parts += [group_table(table_row, f"by_{group}") for group in table.by for table_row in measured]
+    parts += [_sources(table), _missing(table_rows)]
+    parts += [_pictures(plan, table_row, pictures) for table_row in measured if table_row.row.pictures]
     return parts
 
 
@@ -109,28 +110,31 @@ def _sources(table: TableSettings) -> str:
     return "\n".join(["The paper's figures:", "", *found]) if found else ""
 
 
-def _missing(lines: Sequence[Line]) -> str:
+def _missing(table_rows: Sequence[TableRow]) -> str:
     """Rows without figures, and why: nobody should have to guess whether they were forgotten."""
     found = []
-    for line in lines:
-        for slot in line.slots:
-            if slot.row is None:
-                found.append(f"- {line.row.name} ({slot.job.name}): {slot.refused or 'not measured yet'}")
-            elif "failed" in slot.row:
-                found.append(f"- {line.row.name} ({slot.job.name}): failed: {slot.row['failed']}")
-        if not line.slots:
-            found.append(f"- {line.row.name}: left out of this run")
+    for table_row in table_rows:
+        for entry in table_row.entries:
+            if entry.row is None:
+                found.append(f"- {table_row.row.name} ({entry.job.name}): {entry.refused or 'not measured yet'}")
+            elif "failed" in entry.row:
+                found.append(f"- {table_row.row.name} ({entry.job.name}): failed: {entry.row['failed']}")
+            else:
+                left_out = [one for one in entry.row["engines"] if one["left_out"]]
+                found += [f"- {entry.job.name}, engine {one['precision']}: {one['left_out']}" for one in left_out]
+        if not table_row.entries:
+            found.append(f"- {table_row.row.name}: left out of this run")
     return "\n".join(["Without figures:", "", *found]) if found else ""
 
 
-def _pictures(plan: Plan, line: Line, folder: str) -> str:
+def _pictures(plan: Plan, table_row: TableRow, folder: str) -> str:
     parts = []
-    for slot in line.slots:
-        shown = _shown(plan, slot)
+    for entry in table_row.entries:
+        shown = _shown(plan, entry)
         if shown:
-            parts.append(f"**{line.row.name}**, {slot.job.name}:")
+            parts.append(f"**{table_row.row.name}**, {entry.job.name}:")
             parts += [f"![{_alt(name)}]({folder}/{name})" for name in shown]
-            data = plan.data[slot.job.data]
+            data = plan.data[entry.job.data]
             if data.attribution and any(name.endswith(MAPS) for name in shown):
                 parts.append(f"Images: {data.attribution}")
     return "\n\n".join(parts)

@@ -90,7 +90,7 @@ class TableSettings(Settings):
 
     title: str
     paper: str = Field("", description="citation")
-    differs: str = Field("", description="what differs from the paper: teachers, data, epochs")
+    differs: str = Field("", description="what differs from the paper: teachers, data, epochs; or what this is")
     by: tuple[Literal["type", "severity", "size"], ...] = Field((), description="also by these groups of defects")
     rows: tuple[RowSettings, ...] = Field(min_length=1)
 

@@ -48,7 +48,7 @@ class Bench:
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Entry:
     """One job, the row that there is of it (None: not yet), and its settings or why they are refused."""
 
     job: Job
@@ -58,7 +58,7 @@ class Slot:
     refused: str = ""
 
 
-def slots_of(bench: Bench, only: Sequence[str]) -> list[Slot]:
+def entries_of(bench: Bench, only: Sequence[str]) -> list[Entry]:
     """Every job of the plan, or those that `only` names (patterns), with the row that there is of its settings now.
 
     Raises StorageError for a pattern that fits nothing, or a file of rows that is not ours.
@@ -70,54 +70,54 @@ def slots_of(bench: Bench, only: Sequence[str]) -> list[Slot]:
             known = ", ".join(job.name for job in jobs[:12])
             raise StorageError(f"the plan has no row like {pattern}; there are {known}{', ...' * (len(jobs) > 12)}")
     chosen = [job for job in jobs if not only or any(_fits(job, pattern) for pattern in only)]
-    return [_slot(bench, job, rows.get(job.name)) for job in chosen]
+    return [_entry(bench, job, rows.get(job.name)) for job in chosen]
 
 
 def _fits(job: Job, pattern: str) -> bool:
     return pattern in {job.settings, job.data, job.category} or fnmatch(job.name, pattern)
 
 
-def _slot(bench: Bench, job: Job, row: Row | None) -> Slot:
+def _entry(bench: Bench, job: Job, row: Row | None) -> Entry:
     try:
         station, path = station_of(bench.plan, job, bench.work / "stations")
     except InspectdError as error:
         known = row is not None and row["settings"].get("refused") == str(error)
-        return Slot(job, row if known else None, {}, None, str(error))
+        return Entry(job, row if known else None, {}, None, str(error))
     settings = described(bench.plan, job, station)
     known = row is not None and unchanged(row["settings"], settings, defaults_of(station))
-    return Slot(job, row if known else None, settings, path)
+    return Entry(job, row if known else None, settings, path)
 
 
-def measure_rows(bench: Bench, slots: Sequence[Slot], bars: Progress, tell: Callable[[str], None]) -> list[Slot]:
+def measure_rows(bench: Bench, entries: Sequence[Entry], bars: Progress, tell: Callable[[str], None]) -> list[Entry]:
     """Measure what has no row yet; every row is written as soon as it is there. Blocks for minutes each.
 
-    Returns the slots with their rows; a row that failed holds `failed`, one line. Raises StorageError.
+    Returns the entries with their rows; a row that failed holds `failed`, one line. Raises StorageError.
     """
-    whole = bars.add_task("rows", total=len(slots))
+    whole = bars.add_task("rows", total=len(entries))
     step = bars.add_task("", total=None)
     done = []
-    for slot in slots:
-        bars.update(whole, description=slot.job.name)
-        if not _wanted(bench, slot):
-            done.append(slot)
+    for entry in entries:
+        bars.update(whole, description=entry.job.name)
+        if not _wanted(bench, entry):
+            done.append(entry)
             bars.advance(whole)
             continue
         _wait_for_quiet(bench.quiet, tell)
         started_s = time.monotonic()
-        row = _measure(bench, slot, bars, step)
+        row = _measure(bench, entry, bars, step)
         row["took_s"] = round(time.monotonic() - started_s, 1)
-        others = [old for old in read_rows(bench.out, NEEDED) if old["name"] != slot.job.name]
+        others = [old for old in read_rows(bench.out, NEEDED) if old["name"] != entry.job.name]
         write_rows(bench.out, [*others, row])
-        tell(f"{slot.job.name}: {'failed: ' + row['failed'] if 'failed' in row else 'done'} ({row['took_s']:.0f} s)")
-        done.append(Slot(slot.job, row, slot.settings, slot.station_file, slot.refused))
+        tell(f"{entry.job.name}: {'failed: ' + row['failed'] if 'failed' in row else 'done'} ({row['took_s']:.0f} s)")
+        done.append(Entry(entry.job, row, entry.settings, entry.station_file, entry.refused))
         bars.advance(whole)
     return done
 
 
-def _wanted(bench: Bench, slot: Slot) -> bool:
-    if slot.row is None:
+def _wanted(bench: Bench, entry: Entry) -> bool:
+    if entry.row is None:
         return True
-    return bench.again or (bench.retry and "failed" in slot.row)
+    return bench.again or (bench.retry and "failed" in entry.row)
 
 
 def _wait_for_quiet(quiet: Path | None, tell: Callable[[str], None]) -> None:
@@ -127,28 +127,28 @@ def _wait_for_quiet(quiet: Path | None, tell: Callable[[str], None]) -> None:
             time.sleep(PAUSE_S)
 
 
-def _measure(bench: Bench, slot: Slot, bars: Progress, step: TaskID) -> Row:
+def _measure(bench: Bench, entry: Entry, bars: Progress, step: TaskID) -> Row:
     """Figures, or a row with `failed`: what goes wrong with one row is no reason to leave the others out."""
     about: Row = {
-        "name": slot.job.name,
-        "key": key_of({**slot.settings, "name": slot.job.name}),
-        "settings": dict(slot.settings) or {"refused": slot.refused},
+        "name": entry.job.name,
+        "key": key_of({**entry.settings, "name": entry.job.name}),
+        "settings": dict(entry.settings) or {"refused": entry.refused},
         "measured": datetime.now(UTC).strftime("%Y-%m-%d"),
     }
     try:
-        if slot.station_file is None:
-            raise StepFailed(slot.refused)
-        folder = bench.work / "rows" / slot.job.name.replace("/", "-") / about["key"]
-        if bench.again and slot.row is not None:
+        if entry.station_file is None:
+            raise StepFailed(entry.refused)
+        folder = bench.work / "rows" / entry.job.name.replace("/", "-") / about["key"]
+        if bench.again and entry.row is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        figures = _run_row(_job_file(bench, slot, folder), folder, slot.job.timeout_min, bars, step)
+        figures = _run_row(_job_file(bench, entry, folder), folder, entry.job.timeout_min, bars, step)
     except (InspectdError, OSError) as error:
         return {**about, "failed": one_line(str(error))}
     return {**about, **figures, "pictures": str(folder / "pictures")}
 
 
-def _job_file(bench: Bench, slot: Slot, folder: Path) -> Path:
-    plan, job = bench.plan, slot.job
+def _job_file(bench: Bench, entry: Entry, folder: Path) -> Path:
+    plan, job = bench.plan, entry.job
     data = plan.data[job.data]
     if data.simulated is not None:
         source = render_simulated(bench.work, **data.simulated.model_dump())
@@ -156,7 +156,7 @@ def _job_file(bench: Bench, slot: Slot, folder: Path) -> Path:
         source = Path(data.folder or "") / job.category
     folder.mkdir(parents=True, exist_ok=True)
     asked = {
-        "station": str(slot.station_file),
+        "station": str(entry.station_file),
         "data": str(source),
         "layout": data.layout,
         "preset": plan.settings[job.settings].preset or plan.preset,
@@ -183,7 +183,11 @@ def _run_row(job_file: Path, folder: Path, timeout_min: float, bars: Progress, s
         timer.start()
         try:
             for line in process.stdout or ():
-                what, done, total = json.loads(line)
+                try:
+                    what, done, total = json.loads(line)
+                except ValueError:  # a library that prints: no progress of ours
+                    errors.write(line)
+                    continue
                 bars.update(step, description=f"  {what}", completed=done, total=total)
             code = process.wait()
         finally:
@@ -215,15 +219,15 @@ def _last_line(log: Path) -> str:
     return lines[-1].removeprefix("benchmark: ") if lines else ""
 
 
-def list_of(slots: Sequence[Slot]) -> str:
+def list_of(entries: Sequence[Entry]) -> str:
     """Markdown: each row, whether there are figures of its settings as they are now, and how long it took."""
     rows = []
-    for slot in slots:
+    for entry in entries:
         state, took = "not yet", "-"
-        if slot.row is not None:
-            state = f"failed: {slot.row['failed']}" if "failed" in slot.row else "done"
-            took = f"{slot.row['took_s']:.0f}"
-        elif slot.refused:
-            state = f"refused: {slot.refused}"
-        rows.append((slot.job.name, took, state))
+        if entry.row is not None:
+            state = f"failed: {entry.row['failed']}" if "failed" in entry.row else "done"
+            took = f"{entry.row['took_s']:.0f}"
+        elif entry.refused:
+            state = f"refused: {entry.refused}"
+        rows.append((entry.job.name, took, state))
     return markdown_table(("row", "s", "state"), rows)

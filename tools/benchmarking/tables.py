@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarking.machine import markdown_table
 from benchmarking.plan import RowSettings
-from benchmarking.results import Slot
+from benchmarking.results import Entry
 from benchmarking.steps import Row, rate_text
 
 QUALITY = (
@@ -22,21 +22,21 @@ QUALITY = (
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableRow:
     """One row of a table, with what was measured for it: one entry for each category of its data."""
 
     row: RowSettings
-    slots: tuple[Slot, ...]
+    entries: tuple[Entry, ...]
 
     @property
     def measured(self) -> list[Row]:
         """The rows that have figures."""
-        return [slot.row for slot in self.slots if slot.row is not None and "failed" not in slot.row]
+        return [entry.row for entry in self.entries if entry.row is not None and "failed" not in entry.row]
 
     @property
     def whole(self) -> bool:
         """Every category has figures: a mean over some of them would be another figure."""
-        return bool(self.slots) and len(self.measured) == len(self.slots)
+        return bool(self.entries) and len(self.measured) == len(self.entries)
 
     def mean(self, name: str) -> float | None:
         """Of a figure over the categories, None where one lacks it."""
@@ -45,100 +45,113 @@ class Line:
         return fmean(known) if self.whole and len(known) == len(values) else None
 
 
-def quality_table(lines: Sequence[Line]) -> str:
+def quality_table(table_rows: Sequence[TableRow]) -> str:
     """One column a figure, and the paper's beside it where any row has one."""
     head, columns = ["row", "data", "good / defective"], []
     for name, title in QUALITY:
-        known = any(line.row.paper is not None and getattr(line.row.paper, name) is not None for line in lines)
+        known = any(
+            table_row.row.paper is not None and getattr(table_row.row.paper, name) is not None
+            for table_row in table_rows
+        )
         head += [title, "paper"] if known else [title]
         columns.append((name, known))
     body = []
-    for line in lines:
-        counts = (sum(row["good"] for row in line.measured), sum(row["defective"] for row in line.measured))
-        cells = [line.row.name, _data(line), f"{counts[0]} / {counts[1]}"]
+    for table_row in table_rows:
+        counts = (sum(row["good"] for row in table_row.measured), sum(row["defective"] for row in table_row.measured))
+        cells = [table_row.row.name, _data(table_row), f"{counts[0]} / {counts[1]}"]
         for name, known in columns:
-            cells.append(_figure(line, name))
+            cells.append(_figure(table_row, name))
             if known:
-                cells.append(_number(None if line.row.paper is None else getattr(line.row.paper, name)))
+                cells.append(_number(None if table_row.row.paper is None else getattr(table_row.row.paper, name)))
         body.append(cells)
     return markdown_table(head, body)
 
 
-def cost_table(lines: Sequence[Line]) -> str:
-    """How it was made, and what the line would see: rejects counted and promised, escapes."""
-    head = ("row", "data", "teachers", "steps x batch", "calibrated in s", "false rejects", "promised", "escapes")
+def cost_table(table_rows: Sequence[TableRow]) -> str:
+    """How it was made, and what a line would see: rejects counted and promised, escapes."""
+    head = ("row", "data", "teachers", "schedule", "calibrated in s", "false rejects", "promised", "escapes")
     body = []
-    for line in lines:
-        rejects, escapes = _rates(line, "false_reject"), _rates(line, "escape")
-        made = (_each(line, _teachers), _each(line, _steps), _took(line))
-        body.append((line.row.name, _data(line), *made, rejects, _promised(line), escapes))
+    for table_row in table_rows:
+        rejects, escapes = _rates(table_row, "false_reject"), _rates(table_row, "escape")
+        made = (_each(table_row, _teachers), _each(table_row, _schedule), _took(table_row))
+        body.append((table_row.row.name, _data(table_row), *made, rejects, _promised(table_row), escapes))
     return markdown_table(head, body)
 
 
-def engine_table(lines: Sequence[Line]) -> str:
-    """Milliseconds of each precision's engine, and the AUROC that it loses against f32."""
-    names = sorted({one["precision"] for line in lines for row in line.measured for one in row["engines"]}, key=_order)
-    plain = [name for name in names if name in {"f32", "bf16", "int8"}]
-    head = ["row", "data", "kept", *(f"{name} ms" for name in plain), *(f"lost by {n}" for n in plain if n != "f32")]
+def engine_table(table_rows: Sequence[TableRow]) -> str:
+    """Milliseconds of the engine that was kept and of each precision's, and the image AUROC lost against f32."""
+    found = {one["precision"] for table_row in table_rows for row in table_row.measured for one in row["engines"]}
+    names = [None, *(name for name in ("f32", "bf16", "int8") if name in found)]
+    compared = [name for name in names if name != "f32"]
+    head = ["row", "data", "kept", *(f"{name or 'kept'} ms" for name in names)]
+    head += [f"lost by {name or 'kept'}" for name in compared]
     body = []
-    for line in lines:
-        kept = sorted({row["precision"] for row in line.measured}, key=_order)
-        cells = [line.row.name, _data(line), ", ".join(kept)]
-        cells += [_number(_engine_mean(line, name, "median_ms"), 2) for name in plain]
-        reference = _engine_mean(line, "f32", "image_auroc")
-        for name in plain:
-            if name != "f32":
-                reached = _engine_mean(line, name, "image_auroc")
-                cells.append("-" if reference is None or reached is None else f"{reference - reached:+.4f}")
+    for table_row in table_rows:
+        kept = dict.fromkeys(one["precision"] for row in table_row.measured for one in row["engines"] if one["kept"])
+        cells = [table_row.row.name, _data(table_row), "; ".join(kept)]
+        cells += [_number(_engine_mean(table_row, name, "median_ms"), 2) for name in names]
+        reference = _engine_mean(table_row, "f32", "image_auroc")
+        for name in compared:
+            lost = _difference(reference, _engine_mean(table_row, name, "image_auroc"))
+            cells.append(_signed(lost))
         body.append(cells)
     return markdown_table(head, body)
 
 
-def _order(name: str) -> tuple[int, str]:
-    return (("f32", "bf16", "int8").index(name) if name in {"f32", "bf16", "int8"} else 3, name)
-
-
-def _engine_mean(line: Line, precision: str, figure: str) -> float | None:
-    values = [one[figure] for row in line.measured for one in row["engines"] if one["precision"] == precision]
+def _engine_mean(table_row: TableRow, precision: str | None, figure: str) -> float | None:
+    """Over the categories, of the engine of this precision, None: the kept one; None where one has none."""
+    values = [
+        one[figure]
+        for row in table_row.measured
+        for one in row["engines"]
+        if (one["kept"] if precision is None else one["precision"] == precision)
+    ]
     known = [value for value in values if value is not None]
-    return fmean(known) if known and len(known) == len(line.slots) else None
+    return fmean(known) if known and len(known) == len(table_row.entries) else None
 
 
-def directions(lines: Sequence[Line]) -> str:
+def directions(table_rows: Sequence[TableRow]) -> str:
     """What an ablation changes, here and in the paper; nothing where no row is against another."""
-    by_name = {line.row.name: line for line in lines}
+    by_name = {table_row.row.name: table_row for table_row in table_rows}
     body = []
-    for line in lines:
-        other = by_name.get(line.row.against or "")
-        if other is None or not (line.whole and other.whole):
+    for table_row in table_rows:
+        other = by_name.get(table_row.row.against or "")
+        if other is None or not (table_row.whole and other.whole):
             continue
-        ours = _difference(line.mean("image_auroc"), other.mean("image_auroc"))
-        theirs = _difference(*(None if one.row.paper is None else one.row.paper.image_auroc for one in (line, other)))
+        ours = _difference(table_row.mean("image_auroc"), other.mean("image_auroc"))
+        theirs = _difference(
+            *(None if one.row.paper is None else one.row.paper.image_auroc for one in (table_row, other))
+        )
         same = "-" if ours is None or theirs is None else ("yes" if ours * theirs > 0 else "no")
-        body.append((line.row.name, other.row.name, _signed(ours), _signed(theirs), same))
+        body.append((table_row.row.name, other.row.name, _signed(ours), _signed(theirs), same))
     if not body:
         return ""
     return markdown_table(("row", "against", "image AUROC changes by", "in the paper by", "same direction"), body)
 
 
-def category_table(lines: Sequence[Line]) -> str:
+def category_table(table_rows: Sequence[TableRow]) -> str:
     """Each category of the rows that are means over several; nothing where there is none."""
     body = [
-        (line.row.name, slot.job.category, *(_number(row[name]) for name, _ in QUALITY), rate_text(row, "escape"))
-        for line in lines
-        if len(line.slots) > 1
-        for slot, row in zip(line.slots, line.measured, strict=True)
+        (table_row.row.name, entry.job.category, *(_number(row[name]) for name, _ in QUALITY), rate_text(row, "escape"))
+        for table_row in table_rows
+        if len(table_row.entries) > 1
+        for entry, row in zip(table_row.entries, table_row.measured, strict=True)
     ]
     return markdown_table(("row", "category", *(title for _, title in QUALITY), "escapes"), body) if body else ""
 
 
-def group_table(line: Line, group: str) -> str:
+def group_table(table_row: TableRow, group: str) -> str:
     """One table for each set of the line that has such groups."""
     tables = []
-    for slot, row in zip(line.slots, line.measured, strict=True):
+    for entry, row in zip(table_row.entries, table_row.measured, strict=True):
         groups: Mapping[str, Any] = row[group]
         if len(groups) > 1:
-            head = (f"{slot.job.name}, {group.replace('_', ' ')}", "parts", *(title for _, title in QUALITY), "escapes")
+            head = (
+                f"{entry.job.name}, {group.replace('_', ' ')}",
+                "parts",
+                *(title for _, title in QUALITY),
+                "escapes",
+            )
             body = []
             for name, found in groups.items():
                 figures = (_number(found[one]) for one, _ in QUALITY)
@@ -147,38 +160,38 @@ def group_table(line: Line, group: str) -> str:
     return "\n\n".join(tables)
 
 
-def _figure(line: Line, name: str) -> str:
-    value = line.mean(name)
+def _figure(table_row: TableRow, name: str) -> str:
+    value = table_row.mean(name)
     if value is None:
         return "-"
-    if len(line.slots) > 1:
-        low, high = (pick(row[name] for row in line.measured) for pick in (min, max))
+    if len(table_row.entries) > 1:
+        low, high = (pick(row[name] for row in table_row.measured) for pick in (min, max))
     else:
-        interval = line.measured[0].get(f"{name}_interval")
+        interval = table_row.measured[0].get(f"{name}_interval")
         if interval is None:
             return f"{value:.4f}"
         low, high = interval
     return f"{value:.4f} ({low:.3f} to {high:.3f})"
 
 
-def _rates(line: Line, what: str) -> str:
+def _rates(table_row: TableRow, what: str) -> str:
     """Counts over all categories together."""
-    if len(line.measured) == 1:
-        return rate_text(line.measured[0], what)
-    counted = sum(row["false_rejects" if what == "false_reject" else "escapes"] for row in line.measured)
-    whole = sum(row["good" if what == "false_reject" else "defective"] for row in line.measured)
+    if len(table_row.measured) == 1:
+        return rate_text(table_row.measured[0], what)
+    counted = sum(row["false_rejects" if what == "false_reject" else "escapes"] for row in table_row.measured)
+    whole = sum(row["good" if what == "false_reject" else "defective"] for row in table_row.measured)
     return f"{counted} of {whole}, {counted / whole:.1%}" if whole else "-"
 
 
-def _promised(line: Line) -> str:
-    low = min(row["promised"][0] for row in line.measured)
-    high = max(row["promised"][1] for row in line.measured)
+def _promised(table_row: TableRow) -> str:
+    low = min(row["promised"][0] for row in table_row.measured)
+    high = max(row["promised"][1] for row in table_row.measured)
     return f"{low:.1%} to {high:.1%}"
 
 
-def _each(line: Line, say: Callable[[Row], str]) -> str:
+def _each(table_row: TableRow, say: Callable[[Row], str]) -> str:
     """What is said of the rows, once where they agree."""
-    return ", ".join(dict.fromkeys(say(row) for row in line.measured))
+    return ", ".join(dict.fromkeys(say(row) for row in table_row.measured))
 
 
 def _teachers(row: Row) -> str:
@@ -187,22 +200,22 @@ def _teachers(row: Row) -> str:
     return f"{names}, untrained" if model["random_teachers"] else names
 
 
-def _steps(row: Row) -> str:
-    """Of student and, where there is one, decoder; the discriminator's schedule is its own."""
+def _schedule(row: Row) -> str:
+    """'150 x 16, adam 0.001': of student and, where there is one, decoder; the discriminator's schedule is its own."""
     settings = row["settings"]
     training = settings["model"][settings["preset"]]
     decoder = f" + {training['decoder_steps']}" if settings["model"]["decoder"] else ""
-    return f"{training['steps']}{decoder} x {training['batch']}"
+    return f"{training['steps']}{decoder} x {training['batch']}, {training['optimiser']} {training['learning_rate']:g}"
 
 
-def _took(line: Line) -> str:
-    taken = [row["calibration_s"] for row in line.measured]
-    sign = "> " if any(row["resumed"] for row in line.measured) else ""
+def _took(table_row: TableRow) -> str:
+    taken = [row["calibration_s"] for row in table_row.measured]
+    sign = "> " if any(row["resumed"] for row in table_row.measured) else ""
     return sign + (f"{taken[0]:.0f}" if len(taken) == 1 else f"{min(taken):.0f} to {max(taken):.0f}")
 
 
-def _data(line: Line) -> str:
-    return line.row.data if len(line.slots) <= 1 else f"{line.row.data} ({len(line.slots)})"
+def _data(table_row: TableRow) -> str:
+    return table_row.row.data if len(table_row.entries) <= 1 else f"{table_row.row.data} ({len(table_row.entries)})"
 
 
 def _difference(one: float | None, other: float | None) -> float | None:
