@@ -112,12 +112,13 @@ def test_evaluate_prints_one_json_object(
 def test_evaluate_prints_a_table(
     tmp_path: Path, data: Path, runtimes: list[MeanRuntime], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without --json a person reads the promise beside what was measured, and a row per defect type."""
+    """Without --json a person reads the promise beside what was measured, intervals, and a row per defect type."""
     make_bundle(tmp_path / "out")
     assert main(["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(data)]) == 0
     shown = capsys.readouterr().out
     assert "promised" in shown
     assert "blot" in shown
+    assert "AUROC per part 1.0000 (1.0000-1.0000), per pixel -; PRO -" in shown
 
 
 @pytest.mark.usefixtures("runtimes")

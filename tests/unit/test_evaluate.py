@@ -157,6 +157,15 @@ def test_a_defect_on_a_good_part_is_named(folder: Path) -> None:
         run(folder)
 
 
+def test_intervals_hold_their_figures(folder: Path) -> None:
+    """Image AUROC, pixel AUROC and PRO come with intervals that hold them, the same each time."""
+    overall = run(folder).overall
+    for name in ("image_auroc", "pixel_auroc", "pro"):
+        figure, interval = getattr(overall, name), getattr(overall, f"{name}_interval")
+        assert interval[0] - 1e-3 <= figure <= interval[1] + 1e-3
+    assert run(folder).overall == overall
+
+
 def test_json_is_flat_and_complete(folder: Path) -> None:
     """The JSON object holds the named figures at the top and in every group, and no NaN."""
     value = json.loads(json.dumps(run(folder).to_json(), allow_nan=False))
