@@ -120,10 +120,11 @@ def test_the_student_has_the_teachers_shape(name: TeacherName) -> None:
     assert [tuple(level.shape) for level in given.targets] == shapes
 
 
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
 @pytest.mark.parametrize("score", ["paper", "calibrated"])
-def test_training_lowers_the_loss_and_keeps_the_best(score: str) -> None:
+def test_training_lowers_the_loss_and_keeps_the_best(score: str, name: TeacherName) -> None:
     """The student comes nearer to the teacher; of its steps the one that held-back parts like best remains."""
-    made = network(stpm(score, validate_every=1))
+    made = network(stpm(score, validate_every=1).model_copy(update={"teachers": (name,)}), name)
     planes = parts(10).permute(0, 3, 1, 2).float()
     if score == "calibrated":
         with torch.no_grad():
