@@ -30,6 +30,7 @@ class MappedPart:
 
     title: str
     about: str
+    good: bool
     part_image: NDArray[np.uint8]
     anomaly_map: NDArray[np.floating]
     mask: NDArray[np.bool_]
@@ -162,10 +163,13 @@ def roc(scores: NDArray[np.floating], defective: NDArray[np.bool_], rejected: ND
 def map_sheet(parts: Sequence[MappedPart]) -> bytes:
     """Each part beside its anomaly map, the defect's outline in both; all maps share one colour scale.
 
-    Full colour is twice what the unmarked parts reach: what escaped can then be seen beside what nobody could overlook.
+    Colour begins at the median of the good parts and is full at twice the way from there to their highest: what
+    escaped can then be seen beside what nobody could overlook. Maps are 0 where no region is.
     """
-    unmarked = [part for part in parts if not part.mask.any()] or parts
-    top = 2 * float(max(np.nanmax(part.anomaly_map) for part in unmarked))
+    good = np.concatenate([part.anomaly_map.ravel() for part in parts if part.good] or [np.zeros(1)])
+    looked_at = good[good != 0]
+    floor = float(np.median(looked_at)) if len(looked_at) else 0.0
+    top = 2 * (float(good.max()) - floor)
     height, width = parts[0].part_image.shape[:2]
     down = -(-len(parts) // SHEET_COLUMNS)
     tile_in = 1.55
@@ -178,7 +182,7 @@ def map_sheet(parts: Sequence[MappedPart]) -> bytes:
         row, column = divmod(index, SHEET_COLUMNS)
         pair = grid[row][2 * column : 2 * column + 2]
         for axes, picture in zip(
-            pair, (part.part_image, _overlay(part.part_image, part.anomaly_map, top)), strict=True
+            pair, (part.part_image, _overlay(part.part_image, part.anomaly_map - floor, top)), strict=True
         ):
             axes.imshow(picture, interpolation="nearest")
             if part.mask.any():

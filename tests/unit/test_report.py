@@ -6,11 +6,13 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from bundle_making import CANVAS, good_scores, make_content
 
 from calibration.errors import CalibrationError
+from calibration.plots import MappedPart, labelled_histogram, map_sheet, roc
 from calibration.report import ReportData, SampleMaps, write_report
 
 
@@ -107,3 +109,37 @@ def test_scores_must_fit_the_regions(tmp_path: Path) -> None:
     """Scores of another number of regions are refused."""
     with pytest.raises(CalibrationError, match="for 2 regions"):
         write_report(tmp_path / "report.html", make_data(region_scores=np.zeros((60, 3))))
+
+
+def test_a_sheet_of_maps_shows_what_stands_out() -> None:
+    """One PNG; a defective part's peak is coloured, the same place of a good part keeps its look."""
+    image = np.full((32, 48, 3), 90, np.uint8)
+    mask = np.zeros((32, 48), dtype=np.bool_)
+    mask[8:16, 8:16] = True
+    quiet = np.random.default_rng(0).uniform(0.1, 0.2, (8, 12))
+    loud = quiet.copy()
+    loud[2:4, 2:4] = 3.0
+    nothing = np.zeros_like(mask)
+
+    def sheet(anomaly_map: np.ndarray) -> np.ndarray:
+        good = MappedPart(title="a", about="", good=True, part_image=image, anomaly_map=quiet, mask=nothing)
+        bad = MappedPart(title="b", about="", good=False, part_image=image, anomaly_map=anomaly_map, mask=mask)
+        png = np.frombuffer(map_sheet([good, bad]), np.uint8)
+        return cv2.imdecode(png, cv2.IMREAD_COLOR)
+
+    plain, coloured = sheet(quiet), sheet(loud)
+    assert plain.shape == coloured.shape
+    changed = np.argwhere((plain != coloured).any(axis=2))
+    assert len(changed) > 100
+    # Only the second part's map, the fourth picture of six, may differ.
+    assert changed[:, 1].min() > plain.shape[1] / 2
+    assert changed[:, 1].max() < plain.shape[1] * 4 / 6
+
+
+@pytest.mark.parametrize("spread", [1.0, 0.0])
+def test_scores_and_roc_are_drawn_whatever_the_scores(spread: float) -> None:
+    """Well apart or all equal: both are pictures."""
+    scores = np.concatenate([np.linspace(0, 1, 20), np.linspace(1, 3, 20)]) * spread
+    defective = np.arange(40) >= 20
+    for png in (labelled_histogram(scores, defective, 1.0 * spread), roc(scores, defective, scores > 0.9)):
+        assert cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR) is not None

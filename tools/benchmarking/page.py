@@ -33,8 +33,8 @@ one inference with one thread, in turns with the other engines of the row; "lost
 of the same network. A time of calibration after `>` is that of the last attempt of an interrupted one.
 
 Pictures: part scores of good and defective parts with the limit; the ROC curve with what all limits together do; the
-weight of each region with its 95 % interval; parts beside their anomaly maps, the labelled defect outlined, full colour
-at twice what the good ones shown reach.
+weight of each region with its 95 % interval; parts beside their anomaly maps, the labelled defect outlined, coloured
+from the median of the good ones shown to twice as far as they reach.
 """
 
 

@@ -15,7 +15,7 @@ from calibration.evaluate import Prepared, part_mask
 from calibration.images import load_image
 from engines.artifact import Bundle
 from engines.runtimes import Runtime, infer
-from engines.scoring import region_masks
+from engines.scoring import LEVEL_STRIDE, region_masks
 
 CAUGHT, ESCAPED = 3, 4
 
@@ -78,10 +78,20 @@ def _mapped(
     outputs = infer(runtime, prepared.part_image)
     height, width = prepared.part_image.shape[:2]
     severity = f", {part.sample.severity}" if part.sample.severity else ""
+    mask = part_mask(part.sample, frame.shape[:2], prepared.matrix, (height, width))
+    rows, columns = (_around(np.asarray(inside.any(axis=axis))) for axis in (1, 0))
+    down, across = (slice(LEVEL_STRIDE * cells.start, LEVEL_STRIDE * cells.stop) for cells in (rows, columns))
     return plots.MappedPart(
         title=name,
+        good=part.good,
         about=f"{part.sample.label}{severity}: {part.part_score:.3g}",
-        part_image=prepared.part_image,
-        anomaly_map=np.where(inside, outputs.anomaly_map, 0.0),
-        mask=part_mask(part.sample, frame.shape[:2], prepared.matrix, (height, width)),
+        part_image=prepared.part_image[down, across],
+        anomaly_map=np.where(inside, outputs.anomaly_map, 0.0)[rows, columns],
+        mask=mask[down, across],
     )
+
+
+def _around(inside: NDArray[np.bool_]) -> slice:
+    """The cells from the first inside a region to the last, and one more on each side as far as there is one."""
+    found = np.flatnonzero(inside)
+    return slice(max(int(found[0]) - 1, 0), min(int(found[-1]) + 2, len(inside)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -113,6 +114,7 @@ def _calibrated(job: RowJob, station: Station, tell: Teller) -> tuple[Bundle, di
         "resumed": resumed,
     }
     write_text(note, json.dumps(made))
+    shutil.rmtree(work, ignore_errors=True)  # checkpoints, of no more use
     return bundle, made
 
 
