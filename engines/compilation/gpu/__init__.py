@@ -1,0 +1,1 @@
+"""graph.onnx -> typed ONNX per precision -> TensorRT plan: what `inspectd build` does; needs the `gpu` extra."""
