@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from engines.settings import PatchGmsdSettings, RegionSettings
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 GMS_C = 0.0026
 """c of GMS, for grey values in [0, 1]."""
 GRADIENT_EPSILON = 1e-6
@@ -154,7 +155,7 @@ def patch_scores(image: Array, reconstruction: Array, grid: PatchGrid, settings:
     return scores
 
 
-def nearest(count: int, target: int) -> NDArray[np.int64]:
+def nearest(count: int, target: int) -> Indices:
     """Which of `count` cells covers each of `target` cells of the first scale's grid (nearest neighbour)."""
     return ((np.arange(target) * 2 + 1) * count // (2 * target)).astype(np.int64)
 
@@ -179,3 +180,47 @@ def patch_gmsd(
             total += scores[np.ix_(nearest(len(grid.tops), rows), nearest(len(grid.lefts), columns))]
         result[index] = total.max()
     return result
+
+
+def compared_pairs(grids: Sequence[PatchGrid], settings: PatchGmsdSettings) -> tuple[Indices, Indices, Indices]:
+    """Which patches Eq. 15 compares: first and second of each pair, and per patch the nine pairs to choose from.
+
+    Patches of the image come first, those of the reconstruction `count` later. Between patches of the image the
+    distance is symmetric, so each such pair is computed once. Missing neighbours repeat the first pair.
+    """
+    count = sum(len(grid.tops) * len(grid.lefts) for grid in grids)
+    pairs: dict[tuple[int, int], int] = {(patch, count + patch): patch for patch in range(count)}
+    choices = np.repeat(np.arange(count)[:, None], 9 if settings.neighbours else 1, axis=1)
+    start = 0
+    for grid in grids:
+        columns = len(grid.lefts)
+        for row, column in np.ndindex(len(grid.tops), columns):
+            own = start + row * columns + column
+            neighbours = grid.neighbours(row, column) if settings.neighbours else []
+            for slot, (i, j) in enumerate(neighbours, start=1):
+                other = start + i * columns + j
+                pair = (min(own, other), max(own, other))
+                if settings.neighbours_from == "reconstruction":
+                    pair = (own, count + other)
+                choices[own, slot] = pairs.setdefault(pair, len(pairs))
+        start += len(grid.tops) * columns
+    first, second = np.array(list(pairs), dtype=np.int64).T
+    return np.ascontiguousarray(first), np.ascontiguousarray(second), choices
+
+
+def summed_patches(
+    regions: int, grids: Sequence[tuple[int, PatchGrid]], first_patch: dict[int, int], nothing: int
+) -> Indices:
+    """Which patch scores Eq. 14 adds up: (R, M, J) positions, `nothing` where a region has fewer patches or scales."""
+    own = [[grid for index, grid in grids if index == region] for region in range(regions)]
+    most = max(len(found[0].tops) * len(found[0].lefts) if found else 1 for found in own)
+    scales = max(len(found) for found in own)
+    terms = np.full((regions, most, max(scales, 1)), nothing, dtype=np.int64)
+    for region, found in enumerate(own):
+        for scale, grid in enumerate(found):
+            rows, columns = len(found[0].tops), len(found[0].lefts)
+            down = nearest(len(grid.tops), rows)[:, None] * len(grid.lefts)
+            terms[region, : rows * columns, scale] = (
+                first_patch[id(grid)] + down + nearest(len(grid.lefts), columns)
+            ).reshape(-1)
+    return terms

@@ -16,17 +16,17 @@ from torch.nn import functional
 from engines.patch_gmsd import (
     GMS_C,
     GRADIENT_EPSILON,
+    Indices,
     PatchGrid,
+    compared_pairs,
     difference,
-    nearest,
     patch_grids,
     pool,
     pyramid,
     smooth,
+    summed_patches,
 )
 from engines.settings import CanvasSettings, PatchGmsdSettings, RegionSettings
-
-Indices = NDArray[np.int64]
 
 
 class PatchGmsd(nn.Module):
@@ -47,7 +47,7 @@ class PatchGmsd(nn.Module):
                 first_patch[id(grid)] = position
                 position += len(grid.tops) * len(grid.lefts)
         self.register_buffer(
-            "terms", torch.from_numpy(_terms(len(regions), grids, first_patch, position)), persistent=False
+            "terms", torch.from_numpy(summed_patches(len(regions), grids, first_patch, position)), persistent=False
         )
         self.terms: Tensor
 
@@ -72,7 +72,7 @@ class _SamePatches(nn.Module):
         self.count = len(places)
         rows = np.array([top for top, _ in places])[:, None, None] + np.arange(self.height)[:, None]
         columns = np.array([left for _, left in places])[:, None, None] + np.arange(self.width)
-        first, second, choices = _pairs(grids, settings)
+        first, second, choices = compared_pairs(grids, settings)
         constants: dict[str, NDArray[np.generic]] = {
             "pixels": (rows * canvas_width + columns).reshape(-1),
             "from_left": _operators(self.height, len(self.sizes)).astype(np.float32),
@@ -144,45 +144,3 @@ def _gradient_places(sizes: Sequence[tuple[int, int]]) -> Indices:
         across.append((rows * 2 * all_columns + all_columns + columns).reshape(-1))  # smoothed down, difference across
         down.append(((rows + all_rows) * 2 * all_columns + columns).reshape(-1))  # difference down, smoothed across
     return np.stack([np.concatenate(across), np.concatenate(down)])
-
-
-def _pairs(grids: Sequence[PatchGrid], settings: PatchGmsdSettings) -> tuple[Indices, Indices, Indices]:
-    """Which patches Eq. 15 compares: first and second of each pair, and per patch the nine pairs to choose from.
-
-    Patches of the image come first, those of the reconstruction `count` later. Between patches of the image the
-    distance is symmetric, so each such pair is computed once. Missing neighbours repeat the first pair.
-    """
-    count = sum(len(grid.tops) * len(grid.lefts) for grid in grids)
-    pairs: dict[tuple[int, int], int] = {(patch, count + patch): patch for patch in range(count)}
-    choices = np.repeat(np.arange(count)[:, None], 9 if settings.neighbours else 1, axis=1)
-    start = 0
-    for grid in grids:
-        columns = len(grid.lefts)
-        for row, column in np.ndindex(len(grid.tops), columns):
-            own = start + row * columns + column
-            neighbours = grid.neighbours(row, column) if settings.neighbours else []
-            for slot, (i, j) in enumerate(neighbours, start=1):
-                other = start + i * columns + j
-                pair = (min(own, other), max(own, other))
-                if settings.neighbours_from == "reconstruction":
-                    pair = (own, count + other)
-                choices[own, slot] = pairs.setdefault(pair, len(pairs))
-        start += len(grid.tops) * columns
-    first, second = np.array(list(pairs), dtype=np.int64).T
-    return np.ascontiguousarray(first), np.ascontiguousarray(second), choices
-
-
-def _terms(regions: int, grids: Sequence[tuple[int, PatchGrid]], first_patch: dict[int, int], nothing: int) -> Indices:
-    """Which patch scores Eq. 14 adds up: (R, M, J) positions, `nothing` where a region has fewer patches or scales."""
-    own = [[grid for index, grid in grids if index == region] for region in range(regions)]
-    most = max(len(found[0].tops) * len(found[0].lefts) if found else 1 for found in own)
-    scales = max(len(found) for found in own)
-    terms = np.full((regions, most, max(scales, 1)), nothing, dtype=np.int64)
-    for region, found in enumerate(own):
-        for scale, grid in enumerate(found):
-            rows, columns = len(found[0].tops), len(found[0].lefts)
-            down = nearest(len(grid.tops), rows)[:, None] * len(grid.lefts)
-            terms[region, : rows * columns, scale] = (
-                first_patch[id(grid)] + down + nearest(len(grid.lefts), columns)
-            ).reshape(-1)
-    return terms
