@@ -22,8 +22,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AwareDatetime, Field, FiniteFloat, ValidationError
 
+from engines.artifact import Bundle
 from engines.artifact.writer import sync
 from engines.errors import EngineUnavailable
+from engines.gpu import Gpu, Package, TensorRt
 from engines.settings import CanvasSettings, PatchGmsdSettings, RegionSettings, Settings
 
 PLAN_NAME: Final = "plan.engine"
@@ -63,7 +65,7 @@ class PlanKey(Settings):
     graph_sha256: Sha256 = Field(description="of the bundle's graph.onnx")
     gpu: str = Field(min_length=1, max_length=200, description="the device's name")
     sm: int = Field(ge=50, le=999, description="compute capability, 86 for 8.6")
-    package: Literal["tensorrt", "tensorrt_rtx"]
+    package: Package
     version: str = Field(min_length=1, max_length=100, description="of the package: a plan is bound to it")
     precision: PlanPrecision
 
@@ -131,6 +133,10 @@ class PlanCache:
 
     def __init__(self, root: Path, most_bytes: int) -> None:
         self._root, self._most_bytes = Path(root), most_bytes
+
+    def has(self, key: PlanKey) -> bool:
+        """Whether there is an entry of that key, be it damaged."""
+        return (self._root / key.digest).is_dir()
 
     def find(self, key: PlanKey) -> Plan:
         """The accepted plan of that key; reads and verifies every byte.
@@ -248,6 +254,21 @@ def _digest(path: Path) -> str:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def plan_key(bundle: Bundle, gpu: Gpu, tensorrt: TensorRt, precision: PlanPrecision) -> PlanKey:
+    """The key of a bundle's plan on this machine. Raises EngineUnavailable for a bundle without a graph."""
+    name = bundle.manifest.engine.files.get("graph")
+    if name is None:
+        raise EngineUnavailable(f"{bundle.folder}: the bundle has no graph to build from: calibrate again")
+    return PlanKey(
+        graph_sha256=bundle.manifest.files[name].sha256,
+        gpu=gpu.name,
+        sm=gpu.sm,
+        package=tensorrt.package,
+        version=tensorrt.version,
+        precision=precision,
+    )
 
 
 @contextmanager

@@ -250,11 +250,22 @@ class ModelSettings(Settings):
 class EngineSettings(Settings):
     """Which runtime runs the fused graph, and how."""
 
-    runtime: Literal["auto", "openvino", "torch"] = Field("auto", description="auto: OpenVINO on a CPU")
+    runtime: Literal["auto", "openvino", "torch", "tensorrt"] = Field(
+        "auto",
+        description="auto: TensorRT where a GPU, its packages and a plan of `inspectd build` are there, else the "
+        "bundle's own, OpenVINO (docs/gpu.md)",
+    )
     precision: Literal["auto", "f32", "bf16", "int8"] = Field(
         "auto", description="auto: the fastest that keeps parity with f32 (docs/engine.md)"
     )
     threads: int = Field(1, ge=0, le=256, description="inference threads; 0: one per core")
+    plan_precision: Literal["auto", "f32", "f16", "int8"] = Field(
+        "auto", description="of the TensorRT plan; auto: f16, or f32 where f16 does not reproduce the golden images"
+    )
+    plans: str = Field("plans", description="folder of the TensorRT plans that `inspectd build` made on this machine")
+    plans_bytes: int = Field(
+        4 * 2**30, ge=2**20, description="TensorRT plans together; the oldest go first, the newest always stays"
+    )
 
 
 def check_regions(canvas: CanvasSettings, regions: tuple[RegionSettings, ...], decoder: bool) -> None:

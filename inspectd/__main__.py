@@ -23,7 +23,8 @@ a station from nothing:
 
 exit codes: 0 done, 1 internal error, 2 wrong usage, 3 settings, 4 bundle, 5 data or weights, 6 camera, 7 port,
 8 storage, 9 engine, 10 not healthy, 11 verdicts changed (tools/replay.py), 12 degraded, 13 no answer,
-15 records not proved, 17 a known-bad part was not rejected, 130 interrupted. See docs/exit_codes.md.
+15 records not proved, 17 a known-bad part was not rejected, 18 the station's daemon runs,
+130 interrupted. See docs/exit_codes.md.
 """
 
 
@@ -49,6 +50,7 @@ COMMANDS = {
     "record": Command("record", "save good parts from the station's camera"),
     "calibrate": Command("calibrate", "learn from good parts; write and activate a bundle"),
     "bundles": Command("bundles", "list a station's bundles"),
+    "build": Command("build", "build the bundle's TensorRT engine for this machine's GPU"),
     "rollback": Command("rollback", "go back to the bundle that was active before"),
     "check": Command("check", "validate settings, bundle and camera"),
     "run": Command("run", "inspect: the daemon, in the foreground"),

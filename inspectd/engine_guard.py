@@ -30,8 +30,9 @@ log = structlog.get_logger(__name__)
 class Engine:
     """What judges: a loaded runtime, its regions in the order of its scores, their limits, and the bundle of both.
 
-    folder: where the bundle lies, to load it from again; None: the station's active one. reference: quantity -> its
-    values on calibration's held-out good parts; empty where the bundle does not know them.
+    folder: where the bundle lies, to load it from again; None: the station's active one. why: this runtime and no
+    other, one line. reference: quantity -> its values on calibration's held-out good parts; empty where the bundle does
+    not know them.
     """
 
     runtime: Runtime
@@ -39,6 +40,7 @@ class Engine:
     thresholds: Thresholds
     bundle_hash: str
     folder: Path | None = None
+    why: str = ""
     reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __str__(self) -> str:

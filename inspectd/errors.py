@@ -63,6 +63,12 @@ class StorageError(InspectdError):
     exit_code = 8
 
 
+class StationBusy(InspectdError):
+    """The station's daemon runs, and what was asked for would slow its verdicts."""
+
+    exit_code = 18
+
+
 class NotHealthy(InspectdError):
     """A health question was answered with no: the daemon is up, and verdicts are not to be relied on."""
 

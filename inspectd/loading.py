@@ -11,7 +11,7 @@ import numpy as np
 
 from engines import golden
 from engines.artifact import Bundle, active_bundle, check_settings, open_bundle, resolve_bundle
-from engines.runtimes import infer, load_runtime
+from engines.runtimes import infer, load_chosen
 from inspectd.camera import Camera
 from inspectd.cameras import open_camera
 from inspectd.config import Station
@@ -67,7 +67,8 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
 
     Raises EngineUnavailable, ParityError, EngineFault, BundleError.
     """
-    runtime = load_runtime(bundle, station.engine)
+    chosen = load_chosen(bundle, station.engine)
+    runtime = chosen.runtime
     try:
         black = np.zeros((station.canvas.height_px, station.canvas.width_px, 3), np.uint8)
         for _ in range(WARM_UP_PARTS):
@@ -86,5 +87,6 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
         ),
         bundle_hash=bundle.hash,
         folder=bundle.folder,
+        why=chosen.why,
         reference={name: statistic.values for name, statistic in bundle.manifest.reference.items()},
     )

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from engines.compilation.rewrite import TRANSLATIONS, faster_equivalent
+from engines.compilation.scopes import in_tail
 from engines.runtimes.openvino import INPUT_NAME, OUTPUT_NAMES
 from engines.settings import CanvasSettings
 
 OPSET: Final = 18
-TAIL: Final = "tail"
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
 
 
@@ -65,11 +65,6 @@ def check_graph(model: onnx.ModelProto, canvas: CanvasSettings, regions: int) ->
         raise ValueError("the fused graph must take uint8 and answer in float32")
     if not any(in_tail(node.name) for node in model.graph.node):
         raise ValueError("the fused network keeps its scores in a submodule `tail`; the graph has no such nodes")
-
-
-def in_tail(name: str) -> bool:
-    """Tell whether a node's name says that it comes from the submodule `tail`."""
-    return name.startswith((f"{TAIL}/", f"{TAIL}."))
 
 
 def _name_nodes(graph: onnx.GraphProto) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engines.compilation.graph import in_tail
+from engines.compilation.scopes import in_tail
 from engines.errors import EngineUnavailable
 from engines.runtimes.openvino import Precision, import_openvino
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 CALIBRATION_PARTS: Final = 100
 """Good parts that int8 ranges are taken from; more than this moves the ranges by less than the bin width."""
+
+
+FIRST_LEVEL: Final = r"network\.teachers\.\d+\.stages\.0[./]"
+"""Names of the nodes of the teachers' first level, which rounds most (docs/engine.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +44,11 @@ class Variant:
 VARIANTS: Final = (
     Variant("f32", "f32"),
     Variant("bf16", "bf16"),
-    Variant("bf16, first teacher level f32", "bf16", r"network\.teachers\.\d+\.stages\.0[./]"),
+    Variant("bf16, first teacher level f32", "bf16", FIRST_LEVEL),
     Variant("int8", "int8"),
-    Variant("int8, first teacher level f32", "int8", r"network\.teachers\.\d+\.stages\.0[./]"),
+    Variant("int8, first teacher level f32", "int8", FIRST_LEVEL),
 )
-"""What `auto` chooses from, the reference first. The first teacher level rounds most (docs/engine.md)."""
+"""What `auto` chooses from, the reference first."""
 
 _NOT_COMPUTED: Final = frozenset({"Constant", "Parameter", "Result"})
 

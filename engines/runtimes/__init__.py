@@ -18,6 +18,7 @@ from engines.errors import EngineUnavailable
 
 if TYPE_CHECKING:
     from engines.artifact import Bundle
+    from engines.plans import Plan
     from engines.settings import EngineSettings
 
 
@@ -84,14 +85,39 @@ def infer(runtime: Runtime, part_image: NDArray[np.uint8], timeout_s: float = 60
     return slot.wait(timeout_s)
 
 
-def load_runtime(bundle: Bundle, engine: EngineSettings) -> Runtime:
-    """Load the bundle's engine as the station's settings ask; blocks for up to a few seconds.
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A loaded engine; why: this runtime and no other, one line for people."""
 
-    `auto` takes the bundle's own runtime and precision. The thresholds were chosen on the scores of that precision, so
-    another one is refused. Raises EngineUnavailable.
+    runtime: Runtime
+    why: str
+
+
+def load_runtime(bundle: Bundle, engine: EngineSettings) -> Runtime:
+    """As `load_chosen`, where nobody asks why."""
+    return load_chosen(bundle, engine).runtime
+
+
+def load_chosen(bundle: Bundle, engine: EngineSettings) -> Chosen:
+    """Load the engine that the station's settings ask for; blocks for up to a few seconds.
+
+    `auto`: TensorRT where everything for it is there (`engines.runtimes.choice`), else the bundle's own engine. Raises
+    EngineUnavailable.
     """
+    from engines.runtimes.choice import choose_runtime, without_plan
+
+    choice = choose_runtime(bundle, engine)
+    if choice.plan is not None:
+        try:
+            return Chosen(run_plan(choice.plan), choice.why)
+        except EngineUnavailable as error:
+            choice = without_plan(bundle, engine, error)
+    return Chosen(_load_own(bundle, engine, choice.runtime), choice.why)
+
+
+def _load_own(bundle: Bundle, engine: EngineSettings, runtime: str) -> Runtime:
+    """The bundle's own engine. Its thresholds were chosen on the scores of its precision: another one is refused."""
     made = bundle.manifest.engine
-    runtime = made.runtime if engine.runtime == "auto" else engine.runtime
     role = {"openvino": "model", "torch": "network"}.get(runtime)
     if role is None or role not in made.files:
         raise EngineUnavailable(f"{bundle.folder}: the bundle has no engine for runtime {runtime}: calibrate again")
@@ -109,3 +135,12 @@ def load_runtime(bundle: Bundle, engine: EngineSettings) -> Runtime:
     from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
 
     return OpenVinoRuntime(file, parse_precision(precision), engine.threads)
+
+
+def run_plan(plan: Plan) -> Runtime:
+    """Load a plan on this machine's GPU; blocks for some seconds. Raises EngineUnavailable."""
+    from engines.gpu import import_tensorrt
+    from engines.runtimes.gpu.packages import gpu_packages
+    from engines.runtimes.tensorrt import TensorRtRuntime
+
+    return TensorRtRuntime(plan, gpu_packages(import_tensorrt().module))

@@ -66,7 +66,8 @@ def _engine(station: Station, path: Path | None) -> str:
     info = engine.runtime.info
     engine.runtime.close()
     golden = len(bundle.manifest.golden)
-    return f"bundle {bundle.short_hash}, {info.runtime} {info.precision}, {golden} golden images reproduced"
+    used = f"{info.runtime} {info.precision} ({engine.why})"
+    return f"bundle {bundle.short_hash}, {used}, {golden} golden images reproduced"
 
 
 def _camera(station: Station) -> str:

@@ -130,7 +130,8 @@ def serve(
             _place(process, pipeline)
             judge, info = engine.bundle_hash[:16], engine.runtime.info
             notifier.tell(READY="1", STATUS=f"inspecting, bundle {judge}")
-            log.info("ready", station=station.station, bundle=judge, engine=f"{info.runtime} {info.precision}")
+            used = f"{info.runtime} {info.precision}"
+            log.info("ready", station=station.station, bundle=judge, engine=used, why=engine.why)
             housekeeping = _housekeeping(pipeline, notifier, process)
             pipeline.run(lambda: signals.stop, _answering(signals, pipeline, bundle, housekeeping))
         finally:
