@@ -6,38 +6,12 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from patch_values import CANVAS, pictures, regions
 from torch.nn import functional
 
 from engines.networks.patch_gmsd import PatchGmsd
 from engines.patch_gmsd import GMS_C, GRADIENT_EPSILON, cut, msgms, patch_gmsd, pyramid
-from engines.settings import CanvasSettings, PatchGmsdSettings, RegionSettings
-
-CANVAS = CanvasSettings(height_px=64, width_px=96)
-
-
-@st.composite
-def regions(draw: st.DrawFn) -> RegionSettings:
-    """A region somewhere on the canvas, cut at none to three scales."""
-    height, width = draw(st.integers(12, 40)), draw(st.integers(12, 60))
-    grid = st.tuples(st.integers(1, 4), st.integers(1, 4))
-    return RegionSettings(
-        name=f"r{draw(st.integers(0, 10**9))}",
-        top_px=draw(st.integers(0, CANVAS.height_px - height)),
-        left_px=draw(st.integers(0, CANVAS.width_px - width)),
-        height_px=height,
-        width_px=width,
-        patches=tuple(draw(st.lists(grid, min_size=0, max_size=3))),
-    )
-
-
-def pictures(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Two similar grey pictures in [0, 1] with flat parts, edges and noise."""
-    rng = np.random.default_rng(seed)
-    picture = np.zeros((CANVAS.height_px, CANVAS.width_px))
-    picture[16:50, 20:80] = 0.5
-    picture[16:50, 20:36] = 0.95
-    noisy = picture + rng.normal(0, 0.03, picture.shape) * (rng.random() < 0.8)
-    return np.clip(noisy, 0, 1), np.clip(picture + rng.normal(0, 0.01, picture.shape), 0, 1)
+from engines.settings import PatchGmsdSettings, RegionSettings
 
 
 @settings(max_examples=40, deadline=None)
