@@ -24,6 +24,7 @@ class GpuDevice:
         """Make the context. Raises EngineUnavailable where there is no driver, no such device or no memory."""
         self._driver = driver
         self._held = ExitStack()
+        self._settling: list[Callable[[], object]] = []
         self._context: Context | None = None
         try:
             driver.init()
@@ -66,6 +67,10 @@ class GpuDevice:
         """Call `free` in `close`, before everything that was given here earlier."""
         self._held.callback(self._freed, free)
 
+    def settle_first(self, settle: Callable[[], object]) -> None:
+        """Call `settle` in `close` before anything is freed: it waits for work that still uses memory."""
+        self._settling.append(settle)
+
     def close(self) -> None:
         """Free what was made with it, the last first, then the context, with all that a lost device left unfreed.
 
@@ -76,14 +81,18 @@ class GpuDevice:
         if context is None:
             return
         self._freed(context.push)
+        settling, self._settling = self._settling, []
+        for settle in settling:
+            self._freed(settle)
+        settling.clear()
         self._held.close()
         self._context = None
         self._freed(context.detach)
 
-    def _freed(self, free: Callable[[], object]) -> None:
+    def _freed(self, call: Callable[[], object]) -> None:
         """One failure keeps nothing else from being freed."""
         try:
-            free()
+            call()
         except self._driver.Error:
             return
 

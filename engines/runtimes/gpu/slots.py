@@ -49,6 +49,7 @@ class GpuSlot:
         self._inputs = work.buffers.host_input
         self._answers = tuple(_Answer(work.buffers, part) for part in range(len(self._inputs)))
         self._in_flight = self._started = False
+        device.settle_first(work.stream.synchronize)
         device.free_later(self._free)
 
     @property
@@ -134,10 +135,8 @@ class GpuSlot:
             self._driver.memcpy_dtoh_async(buffers.host_answer, buffers.answer_address, stream)
 
     def _free(self) -> None:
-        """Wait for its stream and let go of it; buffers and plan free themselves after it. Raises driver.Error."""
-        work, self._work = self._work, None
-        if work is not None:
-            work.stream.synchronize()
+        """Let go of stream and event, while the context is current; buffers and plan free themselves after it."""
+        self._work = None
 
 
 class _Answer:
