@@ -55,7 +55,10 @@ class PlannedEngine:
         self._runtime: object | None = None
         self._engine: CudaEngine | None = None
         device.free_later(self._free)
-        runtime = self._runtime = tensorrt.Runtime(self._log.logger)
+        try:
+            runtime = self._runtime = tensorrt.Runtime(self._log.logger)
+        except TypeError as error:  # pybind11: the factory gave nothing
+            raise EngineUnavailable(f"TensorRT {tensorrt.__version__} cannot start: {self._log.why()}") from error
         self._engine = runtime.deserialize_cuda_engine(serialised)
         del runtime
         if self._engine is None:

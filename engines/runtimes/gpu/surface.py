@@ -89,9 +89,6 @@ class Function(Protocol):
     ) -> None:
         """Queue one launch."""
 
-    def set_attribute(self, attribute: object, value: int) -> None:
-        """Allow more dynamic shared memory, for one."""
-
 
 class Module(Protocol):
     """pycuda.driver.Module: loaded kernels, unloaded with the last reference."""
@@ -111,12 +108,6 @@ class EventFlags(Protocol):
 
     DEFAULT: int
     DISABLE_TIMING: int
-
-
-class FunctionAttributes(Protocol):
-    """pycuda.driver.function_attribute."""
-
-    MAX_DYNAMIC_SHARED_SIZE_BYTES: object
 
 
 class ContextClass(Protocol):
@@ -140,7 +131,6 @@ class CudaDriver(Protocol):
     Context: ContextClass
     ctx_flags: ContextFlags
     event_flags: EventFlags
-    function_attribute: FunctionAttributes
 
     def init(self, flags: int = 0) -> None:
         """Begin to use CUDA in this process."""
@@ -230,11 +220,28 @@ class TensorModes(Protocol):
     OUTPUT: object
 
 
+class Severities(Protocol):
+    """tensorrt.ILogger.Severity."""
+
+    INTERNAL_ERROR: object
+    ERROR: object
+
+
+class LoggerClass(Protocol):
+    """The class tensorrt.ILogger, to be derived from."""
+
+    Severity: Severities
+
+    def log(self, severity: object, msg: str) -> None:
+        """Called by TensorRT, from threads of its own, too."""
+
+
 class TensorRt(Protocol):
     """The module tensorrt, 11 or 10, or tensorrt_rtx."""
 
     __version__: str
     ILogger: Any
+    """A LoggerClass, which mypy would not let anybody derive from."""
     DataType: DataTypes
     TensorIOMode: TensorModes
 
@@ -242,11 +249,23 @@ class TensorRt(Protocol):
         """What reads plans."""
 
 
+class GraphResults(Protocol):
+    """cuda.bindings.driver.CUresult."""
+
+    CUDA_SUCCESS: object
+
+
+class CaptureModes(Protocol):
+    """cuda.bindings.driver.CUstreamCaptureMode."""
+
+    CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: object
+
+
 class GraphDriver(Protocol):
     """The module cuda.bindings.driver: CUDA graphs, which PyCUDA has not. Each call returns (CUresult, ...)."""
 
-    CUresult: Any
-    CUstreamCaptureMode: Any
+    CUresult: GraphResults
+    CUstreamCaptureMode: CaptureModes
 
     def CUstream(self, init_value: int) -> object:  # noqa: N802  (the driver's name)
         """A stream by its number."""
