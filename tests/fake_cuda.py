@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,8 @@ class FakeCuda:
     """One machine with one card. Every call of the driver's is in `calls`, and may be made to fail.
 
     memory_bytes: of the card. fail_call: this call (counted from 0) raises. looks: how often an event says not yet.
-    hangs: no work ever ends. lost: every call fails from now on. can_record: the driver knows CUDA graphs.
+    hangs: no work ever ends. lost: every call fails, until there is a new context. lost_at: the inference (from 1) at
+    which that happens. can_record: the driver knows CUDA graphs.
     """
 
     def __init__(self, *, memory_bytes: int = 1 << 30) -> None:
@@ -37,6 +39,8 @@ class FakeCuda:
         self.fail_call: int | None = None
         self.looks = 1
         self.hangs = self.lost = False
+        self.lost_at: int | None = None
+        self.inferences = 0
         self.can_record = True
         self.done: list[str] = []
         self.device: dict[int, Bytes] = {}
@@ -59,6 +63,12 @@ class FakeCuda:
             raise Misuse(f"{name}: no context is current in this thread")
         if (self.lost and not must_work) or number == self.fail_call:
             raise CudaError(f"{name} failed: injected, unspecified launch failure")
+
+    def infers(self) -> None:
+        """Note an inference; the device may be lost in it."""
+        self.inferences += 1
+        if self.inferences == self.lost_at:
+            raise CudaError("cuEventQuery failed: injected, the device was lost")
 
     def new_number(self) -> int:
         """A handle."""
@@ -118,6 +128,19 @@ class FakeCuda:
             if start <= address and address + size <= start + memory.size:
                 return memory[address - start : address - start + size]
         raise CudaError(f"cuMemcpy failed: invalid argument ({size} bytes leave their allocation)")
+
+    def lock(self, shape: Sequence[int]) -> Bytes:
+        """Poisoned page-locked memory."""
+        pages = np.full(shape, POISON, np.uint8)
+        self.pages[pages.ctypes.data] = pages
+        return pages
+
+    def unlock(self, pages: Bytes) -> None:
+        """Poison it once more: who still reads it shall notice."""
+        self.check_idle("page-locked memory was freed")
+        if self.pages.pop(pages.ctypes.data, None) is None:
+            raise Misuse("page-locked memory was freed twice")
+        pages[...] = POISON
 
     def locked(self, array: Bytes) -> None:
         """Misuse unless the host array's pages are locked."""

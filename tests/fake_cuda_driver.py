@@ -15,7 +15,6 @@ from engines.kernels import KernelAbi, Launch
 
 Bytes = NDArray[np.uint8]
 Work = Callable[[], None]
-POISON = 0xCD
 
 
 class Context:
@@ -51,11 +50,10 @@ class Stream:
         """Queue, or record."""
         (self.queue if self.recording is None else self.recording).append((name, work))
 
-    def synchronize(self) -> Stream:
+    def synchronize(self) -> None:
         """Do all that is queued."""
         self._cuda.call("Stream.synchronize")
         self.run_to(len(self.queue))
-        return self
 
     def run_to(self, count: int) -> None:
         """Do the first `count` things; a failure is the device's end."""
@@ -122,20 +120,18 @@ class DeviceAllocation:
         self._cuda.free(self._address)
 
 
-class RegisteredHostMemory:
-    """pycuda.driver.RegisteredHostMemory."""
+class PagelockedHostAllocation:
+    """pycuda.driver.PagelockedHostAllocation."""
 
-    def __init__(self, cuda: Any, array: Bytes) -> None:
-        self._cuda, self._array = cuda, array
-        self.__array_interface__ = array.__array_interface__
-        cuda.pages[array.ctypes.data] = array
+    def __init__(self, cuda: Any, shape: Sequence[int]) -> None:
+        cuda.call("pagelocked_empty")
+        self._cuda, self._pages = cuda, cuda.lock(shape)
+        self.__array_interface__ = self._pages.__array_interface__
 
-    def unregister(self) -> None:
-        """Unlock the pages."""
-        self._cuda.call("RegisteredHostMemory.unregister", must_work=True)
-        self._cuda.check_idle("pages were unlocked")
-        if self._cuda.pages.pop(self._array.ctypes.data, None) is None:
-            raise Misuse("pages were unlocked twice")
+    def free(self) -> None:
+        """Give it back."""
+        self._cuda.call("PagelockedHostAllocation.free", must_work=True)
+        self._cuda.unlock(self._pages)
 
 
 class Function:
@@ -188,7 +184,8 @@ class Device:
         return (8, 6)
 
     def make_context(self, flags: int = 0) -> Context:
-        """A context, current in this thread."""
+        """A context, current in this thread; a lost device works again in it (a real one may need a new process)."""
+        self._cuda.lost = False
         self._cuda.call("Device.make_context", needs_context=False)
         return Context(self._cuda)
 
@@ -211,7 +208,16 @@ class Driver:
 
     def __init__(self, cuda: Any) -> None:
         self._cuda = cuda
+        self.Device = type("Device", (Device,), {"__init__": self._open, "count": staticmethod(lambda: 1)})
         self.Context = type("Context", (Context,), {"pop": staticmethod(self._pop)})
+
+    @property
+    def _open(self) -> Callable[..., None]:
+        def opened(device: Device, number: int) -> None:
+            self._cuda.call("Device", needs_context=False)
+            Device.__init__(device, self._cuda)
+
+        return opened
 
     def _pop(self) -> None:
         self._cuda.call("Context.pop", needs_context=False, must_work=True)
@@ -220,11 +226,6 @@ class Driver:
     def init(self, flags: int = 0) -> None:
         """pycuda.driver.init."""
         self._cuda.call("init", needs_context=False)
-
-    def Device(self, number: int) -> Device:  # noqa: N802
-        """The card."""
-        self._cuda.call("Device", needs_context=False)
-        return Device(self._cuda)
 
     def Stream(self, flags: int = 0) -> Stream:  # noqa: N802
         """A lazy stream."""
@@ -238,15 +239,9 @@ class Driver:
         """Poisoned memory between guards."""
         return DeviceAllocation(self._cuda, bytes)
 
-    def aligned_empty(self, shape: Sequence[int], dtype: object, order: str = "C", alignment: int = 4096) -> Bytes:
-        """Poisoned host memory."""
-        self._cuda.call("aligned_empty", needs_context=False)
-        return np.full(shape, POISON, np.uint8)
-
-    def register_host_memory(self, ary: Bytes, flags: int = 0) -> Bytes:
-        """An array over the same memory whose base unregisters it."""
-        self._cuda.call("register_host_memory")
-        return np.asarray(RegisteredHostMemory(self._cuda, ary))
+    def pagelocked_empty(self, shape: Sequence[int], dtype: object, order: str = "C", mem_flags: int = 0) -> Bytes:
+        """An array whose base frees it."""
+        return np.asarray(PagelockedHostAllocation(self._cuda, shape))
 
     def memcpy_htod(self, dest: int, src: NDArray[Any]) -> None:
         """Copy at once."""

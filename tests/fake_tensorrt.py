@@ -196,6 +196,7 @@ class ExecutionContext(_Alive):
         return True
 
     def _infer(self) -> None:
+        self._tensorrt.cuda.infers()
         answers = self._engine.infer({name: self._tensor(name) for name in self._engine.inputs})
         for name, value in answers.items():
             np.copyto(self._tensor(name), value, casting="no")

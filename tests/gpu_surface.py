@@ -16,7 +16,7 @@ CLASSES: dict[str, dict[type, str]] = {
         surface.Stream: "Stream",
         surface.Event: "Event",
         surface.DeviceMemory: "DeviceAllocation",
-        surface.RegisteredMemory: "RegisteredHostMemory",
+        surface.PageLockedMemory: "PagelockedHostAllocation",
         surface.Function: "Function",
         surface.Module: "Module",
         surface.ContextFlags: "ctx_flags",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from engines.runtimes.gpu.batches import Batcher
 from engines.runtimes.gpu.buffers import AnswerLayout, SlotBuffers, lay_out
 from engines.runtimes.gpu.device import GpuDevice, said
 from engines.runtimes.gpu.packages import GpuPackages
-from engines.runtimes.gpu.planned import PlannedEngine
+from engines.runtimes.gpu.planned import PlannedEngine, PlanPorts
 from engines.runtimes.gpu.ranges import Ranges, no_ranges
 from engines.runtimes.gpu.slots import GpuSlot, SlotWork
 from engines.runtimes.gpu.stage import PatchGmsdStage, ReadyLaunch
@@ -105,7 +105,7 @@ class TensorRtRuntime:
     def close(self) -> None:
         """Wait for what was queued, free everything, the last first, and the context; from any thread. Raises nothing.
 
-        Views of inputs and answers stay readable.
+        What inputs and answers were views of is gone then.
         """
         self._batcher = None
         self._gpu_slots = ()
@@ -114,22 +114,25 @@ class TensorRtRuntime:
     def _load(self, plan: Plan, image: Callable[[Capability], bytes]) -> None:
         """Everything on the device; the context is current."""
         driver, device, options = self._packages.driver, self._device, self._options
-        engine = PlannedEngine(self._packages.tensorrt, device, plan.serialised, is_cut=plan.stage is not None)
+        engine = PlannedEngine(self._packages.tensorrt, device, plan.serialised)
+        ports = engine.ports(is_cut=plan.stage is not None)
         stage = None
         if plan.stage is not None:
-            stage = PatchGmsdStage(driver, device, plan.stage, image(device.capability), batch=engine.batch)
-        layout = _layout(engine, with_reconstruction=options.reconstruction)
-        self._gpu_slots = tuple(self._new_slot(engine, stage, layout) for _ in range(options.slots))
-        if engine.batch > 1:
+            stage = PatchGmsdStage(driver, device, plan.stage, image(device.capability), batch=ports.batch)
+        layout = _layout(ports.outputs, with_reconstruction=options.reconstruction)
+        self._gpu_slots = tuple(self._new_slot(engine, ports, stage, layout) for _ in range(options.slots))
+        if ports.batch > 1:
             self._batcher = Batcher(self._gpu_slots, options.batch_wait_ms / 1000)
 
-    def _new_slot(self, engine: PlannedEngine, stage: PatchGmsdStage | None, layout: AnswerLayout) -> GpuSlot:
+    def _new_slot(
+        self, engine: PlannedEngine, ports: PlanPorts, stage: PatchGmsdStage | None, layout: AnswerLayout
+    ) -> GpuSlot:
         driver, device = self._packages.driver, self._device
-        buffers = SlotBuffers(driver, device, engine.input_shape, layout)
+        buffers = SlotBuffers(driver, device, ports.input_shape, layout)
         context = engine.new_context()
         device.free_later(context.free)
         context.place("part", buffers.input_address)
-        for name in engine.shapes:
+        for name in ports.outputs:
             context.place(name, buffers.address(name))
         launches: tuple[ReadyLaunch, ...] = ()
         if stage is not None:
@@ -152,9 +155,9 @@ class TensorRtRuntime:
         self.recorded = bool(recorded) and all(recorded)
 
 
-def _layout(engine: PlannedEngine, *, with_reconstruction: bool) -> AnswerLayout:
+def _layout(outputs: Mapping[str, tuple[int, ...]], *, with_reconstruction: bool) -> AnswerLayout:
     """Scores first, then the map, then what stays on the device."""
-    shapes = dict(engine.shapes)
+    shapes = dict(outputs)
     copied: dict[str, tuple[int, ...]] = {}
     if "feature_scores" in shapes:
         parts, regions = shapes["feature_scores"]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.runtimes.gpu.device import GpuDevice
-from engines.runtimes.gpu.surface import CudaDriver, RegisteredMemory
+from engines.runtimes.gpu.surface import CudaDriver, PageLockedMemory
 
 ALIGNMENT: Final = 256
 """Bytes: what TensorRT asks of a tensor's address, and what cuMemAlloc gives."""
@@ -54,7 +54,7 @@ class SlotBuffers:
     """Host and device memory of one slot.
 
     host_input: (N, H, W, 3) uint8 and host_answer: bytes, both page-locked, so that copies run beside the processor.
-    They are ordinary arrays registered with the driver: a view of them that outlives the engine stays readable.
+    A view of them must not be touched after the device was closed.
     """
 
     def __init__(
@@ -88,10 +88,9 @@ def allocate(driver: CudaDriver, device: GpuDevice, size: int) -> int:
 
 
 def page_locked(driver: CudaDriver, device: GpuDevice, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Zeroed uint8 host memory, page-locked as long as the device lives. Raises driver.Error."""
-    pages = driver.aligned_empty(shape, np.uint8)
+    """Zeroed uint8 host memory, page-locked, that lives as long as the device. Raises driver.Error."""
+    pages = driver.pagelocked_empty(shape, np.uint8)
+    base: PageLockedMemory = pages.base  # type: ignore[assignment]
+    device.free_later(base.free)
     pages[...] = 0
-    locked = driver.register_host_memory(pages)
-    base: RegisteredMemory = locked.base  # type: ignore[assignment]
-    device.free_later(base.unregister)
     return pages

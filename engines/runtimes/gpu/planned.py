@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final
 
 from engines.errors import EngineFault, EngineUnavailable, one_line
-from engines.runtimes.gpu.device import MOST_DETAIL, GpuDevice
+from engines.runtimes.gpu.device import CLOSED, MOST_DETAIL, GpuDevice
 from engines.runtimes.gpu.surface import CudaEngine, ExecutionContext, TensorRt
 
 INPUT_NAME: Final = "part"
@@ -43,14 +44,24 @@ class PlanLog:
         return first[:MOST_DETAIL]
 
 
+@dataclass(frozen=True, slots=True)
+class PlanPorts:
+    """(N, H, W, 3) of the input, N parts in one inference; name -> shape of each output."""
+
+    input_shape: tuple[int, ...]
+    outputs: dict[str, tuple[int, ...]]
+
+    @property
+    def batch(self) -> int:
+        """N."""
+        return self.input_shape[0]
+
+
 class PlannedEngine:
-    """A deserialised plan. shapes: name -> shape of each output. batch: parts in one inference."""
+    """A deserialised plan, of any network."""
 
-    def __init__(self, tensorrt: TensorRt, device: GpuDevice, serialised: bytes, *, is_cut: bool) -> None:
-        """Deserialise; the device's context must be current. Raises EngineUnavailable.
-
-        is_cut: Patch_GMSD follows as a kernel, so that the plan has other outputs.
-        """
+    def __init__(self, tensorrt: TensorRt, device: GpuDevice, serialised: bytes) -> None:
+        """Deserialise; the device's context must be current. Raises EngineUnavailable."""
         self._log = PlanLog(tensorrt)
         self._runtime: object | None = None
         self._engine: CudaEngine | None = None
@@ -65,8 +76,16 @@ class PlannedEngine:
             raise EngineUnavailable(
                 f"TensorRT {tensorrt.__version__} cannot use this plan: {self._log.why()}; {REMEDY}"
             )
-        self.input_shape, self.shapes = _ports(tensorrt, self._engine, is_cut=is_cut)
-        self.batch = self.input_shape[0]
+        self._tensorrt = tensorrt
+
+    def ports(self, *, is_cut: bool) -> PlanPorts:
+        """Input and outputs of an inspection engine's plan. Raises EngineUnavailable where it is none.
+
+        is_cut: Patch_GMSD follows as a kernel, so that the plan has other outputs.
+        """
+        if self._engine is None:
+            raise EngineUnavailable(CLOSED)
+        return _ports(self._tensorrt, self._engine, is_cut=is_cut)
 
     def new_context(self) -> PlanContext:
         """Memory for one inference in flight. Raises EngineUnavailable where the GPU has too little."""
@@ -105,10 +124,8 @@ class PlanContext:
 REMEDY: Final = "build it again with `inspectd build`"
 
 
-def _ports(
-    tensorrt: TensorRt, engine: CudaEngine, *, is_cut: bool
-) -> tuple[tuple[int, ...], dict[str, tuple[int, ...]]]:
-    """Input shape, and shape by name of each output. Raises EngineUnavailable unless it is a fused engine's plan."""
+def _ports(tensorrt: TensorRt, engine: CudaEngine, *, is_cut: bool) -> PlanPorts:
+    """Raises EngineUnavailable unless it is a fused engine's plan."""
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     shapes = {name: tuple(int(side) for side in engine.get_tensor_shape(name)) for name in names}
     inputs = [name for name in names if engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
@@ -125,4 +142,4 @@ def _ports(
     wrong = [name for name in outputs if engine.get_tensor_dtype(name) != tensorrt.DataType.FLOAT]
     if wrong or engine.get_tensor_dtype(INPUT_NAME) != tensorrt.DataType.UINT8:
         raise EngineUnavailable(f"not an engine's plan: it must take uint8 and answer in float32; {REMEDY}")
-    return shape, outputs
+    return PlanPorts(shape, outputs)

@@ -46,8 +46,8 @@ class GpuSlot:
     def __init__(self, driver: CudaDriver, device: GpuDevice, work: SlotWork, ranges: Ranges) -> None:
         self._driver, self._device, self._ranges = driver, device, ranges
         self._work: SlotWork | None = work
-        self._inputs = work.buffers.host_input
-        self._answers = tuple(_Answer(work.buffers, part) for part in range(len(self._inputs)))
+        self._batch = len(work.buffers.host_input)
+        self._answers = tuple(_Answer(work.buffers, part) for part in range(self._batch))
         self._in_flight = self._started = False
         device.settle_first(work.stream.synchronize)
         device.free_later(self._free)
@@ -55,17 +55,22 @@ class GpuSlot:
     @property
     def batch(self) -> int:
         """Parts in one inference."""
-        return len(self._inputs)
+        return self._batch
 
     @property
     def inputs(self) -> NDArray[np.uint8]:
-        """(N, H, W, 3) uint8 RGB page-locked host memory that `start` sends."""
-        return self._inputs
+        """(N, H, W, 3) uint8 RGB page-locked host memory that `start` sends. Raises EngineFault once closed."""
+        return self._live().buffers.host_input
+
+    @property
+    def answer_bytes(self) -> int:
+        """What one inference copies to the host."""
+        return int(self._live().buffers.host_answer.nbytes)
 
     @property
     def input(self) -> NDArray[np.uint8]:
-        """The first part's (H, W, 3) uint8 RGB of it."""
-        first: NDArray[np.uint8] = self._inputs[0]
+        """The first part's (H, W, 3) uint8 RGB of it. Raises EngineFault once closed."""
+        first: NDArray[np.uint8] = self.inputs[0]
         return first
 
     def record(self, graphs: GraphDriver) -> bool:
@@ -114,6 +119,26 @@ class GpuSlot:
         self._in_flight = False
         return True
 
+    def timed(self, timeout_s: float) -> float:
+        """Infer what lies in `inputs`: milliseconds on the device, by CUDA events, from copy in to copy out.
+
+        For measurements: makes two events. Raises EngineFault, EngineTimeout.
+        """
+        work = self._live()
+        with self._device.current(), self._device.faults("the inference cannot be timed"):
+            begun, ended = (self._driver.Event(self._driver.event_flags.DEFAULT) for _ in range(2))
+            begun.record(work.stream)
+        self.start()
+        with self._device.current(), self._device.faults("the inference cannot be timed"):
+            ended.record(work.stream)
+        self.wait(timeout_s)
+        with self._device.current(), self._device.faults("the inference cannot be timed"):
+            while not ended.query():
+                time.sleep(POLL_S)
+            milliseconds = float(ended.time_since(begun))
+            del begun, ended  # while the context is current
+        return milliseconds
+
     def answers(self) -> Sequence[Outputs]:
         """Every part's answer, once `finished` has said so."""
         return [answer.outputs() for answer in self._answers]
@@ -136,7 +161,7 @@ class GpuSlot:
 
     def _free(self) -> None:
         """Let go of stream and event, while the context is current; buffers and plan free themselves after it."""
-        self._work = None
+        self._work, self._answers = None, ()
 
 
 class _Answer:

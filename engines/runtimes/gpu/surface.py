@@ -44,7 +44,7 @@ class Stream(Protocol):
     def handle(self) -> int:
         """The CUstream, for those who take it as a number."""
 
-    def synchronize(self) -> Stream:
+    def synchronize(self) -> None:
         """Block until all of its work is done."""
 
 
@@ -71,11 +71,11 @@ class DeviceMemory(Protocol):
         """Give it back."""
 
 
-class RegisteredMemory(Protocol):
-    """pycuda.driver.RegisteredHostMemory: the base of what `register_host_memory` returns."""
+class PageLockedMemory(Protocol):
+    """pycuda.driver.PagelockedHostAllocation: the base of what `pagelocked_empty` returns."""
 
-    def unregister(self) -> None:
-        """Let the pages go; the array stays."""
+    def free(self) -> None:
+        """Give it back: views of it must not be touched any more."""
 
 
 class Function(Protocol):
@@ -147,11 +147,8 @@ class CudaDriver(Protocol):
     def mem_alloc(self, bytes: int) -> DeviceMemory:  # noqa: A002
         """Device memory."""
 
-    def aligned_empty(self, shape: Sequence[int], dtype: object, order: str = "C", alignment: int = 4096) -> Bytes:
-        """Host memory from the start of a page."""
-
-    def register_host_memory(self, ary: Bytes, flags: int = 0) -> Bytes:
-        """The same memory, its pages locked; its `base` unregisters it."""
+    def pagelocked_empty(self, shape: Sequence[int], dtype: object, order: str = "C", mem_flags: int = 0) -> Bytes:
+        """Page-locked host memory; its `base` frees it."""
 
     def memcpy_htod(self, dest: int, src: object) -> None:
         """Copy to the device, and wait for it."""

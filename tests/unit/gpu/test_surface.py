@@ -10,7 +10,7 @@ import gpu_surface
 import pytest
 from fake_cuda import FakeCuda
 from fake_cuda_driver import Device as FakeDevice
-from fake_cuda_driver import DeviceAllocation, Event, Function, Module, RegisteredHostMemory, Stream
+from fake_cuda_driver import DeviceAllocation, Event, Function, Module, PagelockedHostAllocation, Stream
 from fake_tensorrt import Engine as FakeEngine
 from fake_tensorrt import ExecutionContext as FakeExecutionContext
 from fake_tensorrt import FakeTensorRt
@@ -21,7 +21,7 @@ FAKES: dict[str, type] = {
     "Stream": Stream,
     "Event": Event,
     "DeviceAllocation": DeviceAllocation,
-    "RegisteredHostMemory": RegisteredHostMemory,
+    "PagelockedHostAllocation": PagelockedHostAllocation,
     "Function": Function,
     "Module": Module,
     "Runtime": FakeRuntime,
