@@ -19,6 +19,8 @@ from benchmarking.results import Bench, entries_of, list_of, measure_rows
 from rich.console import Console
 
 from engines.artifact import open_bundle, resolve_bundle
+from engines.runtimes.choice import find_plan
+from engines.runtimes.gpu.ranges import no_ranges, nvtx_ranges
 from inspectd.commands.arguments import count
 from inspectd.commands.terminal import progress_bar
 from inspectd.config import load_station
@@ -29,6 +31,7 @@ from inspectd.loading import find_bundle
 EPILOG = """\
 examples:
   tools/benchmark.py engine --bundle bundles/smdc              milliseconds an inference, each precision
+  tools/benchmark.py gpu --station smdc                        the plan of `inspectd build` on this machine's GPU
   tools/benchmark.py line --station smdc --parts 100000        overhead from trigger to verdict, and memory
   tools/benchmark.py accuracy --data ../shared/data/paper      calibrate and evaluate every category, and smdc
   tools/benchmark.py results --plan tools/results.yaml         families x data sets x ablations, and the page of them
@@ -40,6 +43,11 @@ ENGINE_EPILOG = """\
 examples:
   tools/benchmark.py engine --bundle bundles/smdc
   tools/benchmark.py engine --bundle bundles/smdc --bundle bundles/texture --seconds 20 --threads 2
+"""
+GPU_EPILOG = """\
+examples:
+  tools/benchmark.py gpu --station smdc
+  nsys profile tools/benchmark.py gpu --station smdc --nvtx       the ranges start and wait in Nsight Systems
 """
 LINE_EPILOG = """\
 examples:
@@ -77,7 +85,7 @@ def _run(arguments: list[str]) -> int:
         return _results(args, f"tools/benchmark.py {' '.join(arguments)}")
     if args.command == "row":
         return _row(args)
-    commands = {"engine": _engine, "line": _line, "accuracy": _accuracy}
+    commands = {"engine": _engine, "gpu": _gpu, "line": _line, "accuracy": _accuracy}
     tables = commands[args.command](args)
     print(f"{describe_machine()}\n\n    tools/benchmark.py {' '.join(arguments)}\n\n{tables}")
     return 0
@@ -96,6 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     engine.add_argument("--seconds", type=_positive, default=10.0, help="how long each engine is timed (10)")
     engine.add_argument("--threads", type=count, default=1, help="inference threads (1)")
+
+    gpu = _command(commands, "gpu", "time the station's TensorRT plan, and what the card can do", GPU_EPILOG)
+    gpu.add_argument("--station", required=True, help="station name, or path of its settings")
+    gpu.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
+    gpu.add_argument("--seconds", type=_positive, default=10.0, help="how long throughput is measured (10)")
+    gpu.add_argument("--nvtx", action="store_true", help="mark ranges for Nsight; needs the package nvtx")
 
     line = _command(commands, "line", "time everything between trigger and verdict, in the real daemon", LINE_EPILOG)
     line.add_argument("--station", required=True, help="station name, or path of its settings")
@@ -154,6 +168,21 @@ def _engine(args: argparse.Namespace) -> str:
             measured.append((bundle, figures))
             bar.advance(task)
     return engine_table(measured)
+
+
+def _gpu(args: argparse.Namespace) -> str:
+    try:
+        from benchmarking.gpu import gpu_table, measure_plan
+    except ImportError as error:
+        raise SettingsError(f"benchmark gpu needs {error.name}: pip install 'inspectd[gpu]'") from error
+    station = load_station(args.station)
+    bundle = find_bundle(station, args.bundle)
+    plan = find_plan(bundle, station.engine)
+    ranges = nvtx_ranges() if args.nvtx else no_ranges
+    with progress_bar() as bar:
+        task = bar.add_task("loading", total=None)
+        figures = measure_plan(bundle, plan, args.seconds, lambda what: bar.update(task, description=what), ranges)
+    return gpu_table([figures])
 
 
 def _line(args: argparse.Namespace) -> str:
