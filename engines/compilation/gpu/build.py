@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -11,15 +11,26 @@ from engines.errors import EngineUnavailable, one_line
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
+RTX: Final = "tensorrt_rtx"
+"""Its kernels are chosen where they run: it knows no timing cache, and warns of the calls."""
 WORKSPACE_BYTES: Final = 2**30
 """Scratch that the fastest kernels may ask for while they run; networks of this size need far less."""
 
 
 @dataclass(frozen=True, slots=True)
+class Port:
+    """An input or output as the parser understood it: its type by TensorRT's name (FLOAT, UINT8), its shape."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class BuiltPlan:
-    """A serialised plan, and what the builder measured, for the next build (empty where the package has no such)."""
+    """A serialised plan, its ports, and what the builder measured, for the next build (empty: the package does not)."""
 
     serialised: bytes
+    ports: dict[str, Port]
     timing: bytes
 
 
@@ -28,14 +39,14 @@ def build_plan(
     model: bytes,
     *,
     timing: bytes = b"",
-    sm: int | None = None,
+    capabilities: Sequence[int] = (),
     progress: Progress = lambda what, done, total: None,
 ) -> BuiltPlan:
     """Build a plan from a typed ONNX model by the module `trt` (tensorrt 10 or 11, or tensorrt_rtx).
 
-    timing: of an earlier build. sm: the compute capability to build for (86 for 8.6) by TensorRT for RTX, which needs
-    no GPU for it; None: this machine's GPU. Blocks for seconds to minutes; `progress` is called from the builder's
-    threads. Raises EngineUnavailable with the builder's own reason in one line.
+    timing: of an earlier build. capabilities: compute capabilities to build for (86 for 8.6) by TensorRT for RTX, which
+    needs no GPU for it; none: this machine's GPU. Blocks for seconds to minutes; the builder's threads call `progress`.
+    Raises EngineUnavailable with the builder's own reason in one line.
     """
     log = _listen(trt)
     try:
@@ -45,18 +56,21 @@ def build_plan(
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse(model):
-        raise _refused(
-            "the parser refuses the graph", log, [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        )
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        told = [f"{error.node_operator()} {error.node_name()}: {error.desc()}" for error in errors]
+        raise _refused("the parser refuses the graph", log, told)
     config = builder.create_builder_config()
     cache = _configure(trt, config, timing)
-    if sm is not None:
-        _target(trt, config, sm)
+    if capabilities:
+        _target(trt, config, capabilities)
     config.progress_monitor = _watch(trt, progress)
     serialised = builder.build_serialized_network(network, config)
     if serialised is None:
         raise _refused("no engine can be built for the graph", log)
-    return BuiltPlan(bytes(serialised), b"" if cache is None else bytes(cache.serialize()))
+    tensors = [network.get_input(index) for index in range(network.num_inputs)]
+    tensors += [network.get_output(index) for index in range(network.num_outputs)]
+    ports = {tensor.name: Port(tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors}
+    return BuiltPlan(bytes(serialised), ports, b"" if cache is None else bytes(cache.serialize()))
 
 
 def _strongly_typed(trt: ModuleType) -> int:
@@ -70,7 +84,7 @@ def _configure(trt: ModuleType, config: Any, timing: bytes) -> Any:
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
-    if not hasattr(config, "create_timing_cache"):
+    if trt.__name__ == RTX:
         return None
     cache = config.create_timing_cache(timing)
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
@@ -79,12 +93,14 @@ def _configure(trt: ModuleType, config: Any, timing: bytes) -> Any:
     return cache
 
 
-def _target(trt: ModuleType, config: Any, sm: int) -> None:
-    capability = getattr(trt.ComputeCapability, f"SM{sm}", None) if hasattr(trt, "ComputeCapability") else None
-    if capability is None:
-        raise EngineUnavailable(f"{trt.__name__} {trt.__version__} cannot build ahead of time for SM {sm}")
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(capability, 0)
+def _target(trt: ModuleType, config: Any, capabilities: Sequence[int]) -> None:
+    known = getattr(trt, "ComputeCapability", None)  # TensorRT for RTX alone has it
+    config.num_compute_capabilities = len(capabilities)
+    for index, sm in enumerate(capabilities):
+        capability = getattr(known, f"SM{sm}", None)
+        if capability is None:
+            raise EngineUnavailable(f"{trt.__name__} {trt.__version__} cannot build ahead of time for SM {sm}")
+        config.set_compute_capability(capability, index)
 
 
 def _listen(trt: ModuleType) -> Any:

@@ -11,6 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from engines.compilation.gpu.cut import CUT_OUTPUTS, Cut, cut_patch_gmsd
+from engines.compilation.gpu.editing import drop_unread
 from engines.compilation.gpu.quantise import quantise
 from engines.compilation.gpu.typed import to_half, widen_input
 from engines.plans import PlanPrecision
@@ -39,10 +40,11 @@ def typed_graph(graph: Path, precision: PlanPrecision, good_parts: NDArray[np.ui
     model = onnx.load(graph)
     cut = cut_patch_gmsd(model, _regions(model))
     widen_input(model)
-    if precision == "f16":
-        to_half(model)
-    elif precision == "int8":
+    if precision == "int8":
         model = quantise(model, good_parts)
+    if precision != "f32":
+        to_half(model)
+    drop_unread(model)
     _check(model, CUT_OUTPUTS if cut else PLAIN_OUTPUTS)
     return TypedGraph(model.SerializeToString(), cut)
 

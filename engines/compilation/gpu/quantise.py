@@ -13,12 +13,16 @@ from typing import Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import version_converter
 
+from engines.compilation.gpu.editing import drop_unread
 from engines.compilation.precision import CALIBRATION_PARTS, FIRST_LEVEL
 from engines.compilation.scopes import in_tail
 from engines.errors import EngineUnavailable
 from engines.runtimes.openvino import INPUT_NAME
 
+HALF_SCALES_OPSET: Final = 19
+"""The first ONNX whose Q/DQ nodes take float16."""
 QUANTISED: Final = ("Conv",)
 """Deconvolutions are left out: the decoder's reconstruction is compared pixel by pixel."""
 
@@ -59,7 +63,9 @@ def quantise(model: onnx.ModelProto, good_parts: NDArray[np.uint8]) -> onnx.Mode
                 "OpTypesToExcludeOutputQuantization": list(QUANTISED),
             },
         )
-        return onnx.load(quantised)
+        made = version_converter.convert_version(onnx.load(quantised), HALF_SCALES_OPSET)
+    _spare_other_readers(made)
+    return made
 
 
 @contextmanager
@@ -73,6 +79,22 @@ def _quietly() -> Iterator[None]:
     finally:
         logging.disable(disabled)
         root.removeHandler(nobody)
+
+
+def _spare_other_readers(model: onnx.ModelProto) -> None:
+    """Let only convolutions read what was rounded to int8; ONNX Runtime hands it to everybody who reads the value.
+
+    What the tail compares, and what is added on the way round a block, stays unrounded.
+    """
+    makers = {value: node for node in model.graph.node for value in node.output}
+    for node in model.graph.node:
+        if node.op_type in {*QUANTISED, "DequantizeLinear"}:
+            continue
+        for place, value in enumerate(node.input):
+            maker = makers.get(value)
+            if maker is not None and maker.op_type == "DequantizeLinear":
+                node.input[place] = makers[maker.input[0]].input[0]  # what the QuantizeLinear before it reads
+    drop_unread(model)
 
 
 class _Parts:

@@ -19,9 +19,11 @@ HEAVY: Final = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 """Where nearly all operations are; what stands before the first or after the last of them stays float32."""
 SENSITIVE: Final = frozenset(
     {"ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "InstanceNormalization", "LayerNormalization"}
-    | {"Softmax", "Pow", "Sqrt", "Div", "Reciprocal", "ConstantOfShape", "QuantizeLinear", "DequantizeLinear"}
+    | {"Softmax", "Pow", "Sqrt", "Div", "Reciprocal", "ConstantOfShape"}
 )
 """Sums of many squares overflow float16 above 65 504, and small divisors vanish below 6e-8."""
+QUANTISERS: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+"""These have the type of the convolution that they serve: a cast between the two would hide the pair from TensorRT."""
 _ALWAYS_FLOAT: Final = {"Resize": (1, 2)}
 """Inputs that are float32 whatever the others are: Resize's region and scales."""
 
@@ -49,6 +51,7 @@ def exact_nodes(graph: Graph) -> set[str]:
         node.name
         for node in graph.nodes
         if tail.intersection(node.output) or not heavy.intersection(node.output) or node.op_type in SENSITIVE
+        if node.op_type not in QUANTISERS
     }
     for node in reversed(graph.nodes):
         readers = [reader.name for value in node.output for reader in graph.readers[value]]

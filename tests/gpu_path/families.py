@@ -1,0 +1,129 @@
+"""Each network family, narrow and with random weights, as the graph.onnx that calibration would write for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from calibration.constants import fit_constants
+from engines.compilation.gpu.graphs import TypedGraph, typed_graph
+from engines.compilation.graph import export_graph
+from engines.networks.families import new_network
+from engines.networks.fused import FusedEngine
+from engines.networks.outputs import NetworkOutputs
+from engines.plans import PlanPrecision
+from engines.scoring import CalibratedConstants, ScoringConstants
+from engines.settings import CanvasSettings, ModelSettings, RegionSettings
+from engines.teachers import Teacher, WeightsInfo, untrained_stages
+
+CANVAS: Final = CanvasSettings(height_px=64, width_px=96)
+REGIONS: Final = (
+    RegionSettings(name="left", top_px=8, left_px=8, height_px=48, width_px=40, patches=((4, 2), (2, 1))),
+    RegionSettings(name="right", top_px=8, left_px=48, height_px=45, width_px=40, patches=((2, 2),)),
+)
+LAMBDAS: Final = (0.9, 0.4)
+GOOD_PARTS: Final = 24
+FAMILIES: Final[dict[str, dict[str, Any]]] = {
+    "dtkd": {"score": "calibrated"},
+    "dtkd, paper": {"score": "paper"},
+    "dtkd without decoder": {"score": "paper", "decoder": False},
+    "dtkd on resnet18": {"score": "paper", "distance": "cosine", "teachers": ("resnet18",)},
+    "stpm": {"family": "stpm", "score": "calibrated"},
+    "stpm, paper": {"family": "stpm", "score": "paper", "teachers": ("vgg16",)},
+    "rd_two_teachers": {"family": "rd_two_teachers", "score": "paper", "rd_two_teachers": {"width": 16}},
+    "rd_feature_mask": {"family": "rd_feature_mask", "score": "calibrated", "rd_feature_mask": {"width": 16}},
+}
+
+
+def part_images(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    """(count, H, W, 3) uint8: one blocky pattern, its light and its grain different from part to part."""
+    rng = np.random.default_rng(seed)
+    pattern = np.random.default_rng(99).integers(40, 200, (CANVAS.height_px // 8, CANVAS.width_px // 8, 3))
+    large = pattern.repeat(8, axis=0).repeat(8, axis=1)
+    light = rng.uniform(0.8, 1.2, (count, 1, 1, 1))
+    grain = rng.normal(0, 6, (count, CANVAS.height_px, CANVAS.width_px, 3))
+    return np.clip(large * light + grain, 0, 255).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family's network, random but in working order, and its graph below `folder`."""
+
+    name: str
+    folder: Path
+    _typed: dict[PlanPrecision, TypedGraph] = field(default_factory=dict)
+
+    @property
+    def model(self) -> ModelSettings:
+        """Its settings."""
+        return ModelSettings.model_validate(FAMILIES[self.name])
+
+    @cached_property
+    def engine(self) -> FusedEngine:
+        """The fused network: statistics of batch norms and score from made-up good parts."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            teachers = [
+                Teacher(name, untrained_stages(name, 3), WeightsInfo("none", "", "")) for name in self.model.teachers
+            ]
+            network = new_network(self.model, CANVAS, REGIONS, teachers)
+        parts = torch.from_numpy(part_images(GOOD_PARTS))
+        _settle(network, parts)
+        constants = self._constants(network, parts) if self.model.score == "calibrated" else None
+        lambdas = LAMBDAS if self.model.decoder else (1.0, 1.0)
+        return FusedEngine(network, self.model, CANVAS, REGIONS, ScoringConstants(lambdas, constants))
+
+    @cached_property
+    def graph(self) -> Path:
+        """graph.onnx, by the exporter that calibration uses."""
+        path = self.folder / f"{self.name.replace(', ', '-').replace(' ', '-')}.onnx"
+        export_graph(self.engine, CANVAS, len(REGIONS), path)
+        return path
+
+    def typed(self, precision: PlanPrecision) -> TypedGraph:
+        """Its graph for a GPU; made once."""
+        if precision not in self._typed:
+            self._typed[precision] = typed_graph(self.graph, precision, part_images(GOOD_PARTS))
+        return self._typed[precision]
+
+    def ports(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """What its plan takes and gives: TensorRT's name of the type, and the shape."""
+        height, width = CANVAS.height_px, CANVAS.width_px
+        ports = {"part": ("UINT8", (1, height, width, 3)), "anomaly_map": ("FLOAT", (1, height // 4, width // 4))}
+        if self.model.decoder:
+            scores = {"feature_scores": (1, len(REGIONS)), "reconstruction": (1, height, width)}
+        else:
+            scores = {"part_score": (1,), "region_scores": (1, len(REGIONS))}
+        return ports | {name: ("FLOAT", shape) for name, shape in scores.items()}
+
+    def answers(self, part: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """What the torch network says of one part (H, W, 3)."""
+        names = ("part_score", "region_scores", "anomaly_map", "reconstruction")
+        with torch.inference_mode():
+            outputs = self.engine(torch.from_numpy(part[None]))
+        return {name: value.numpy() for name, value in zip(names, outputs, strict=False)}
+
+    def _constants(self, network: nn.Module, parts: torch.Tensor) -> CalibratedConstants:
+        with torch.inference_mode():
+            outputs: list[NetworkOutputs] = [network(part[None]) for part in parts]
+        patch = np.random.default_rng(1).uniform(0.05, 0.1, (len(parts), len(REGIONS)))
+        return fit_constants(outputs, patch, CANVAS, REGIONS, self.model)
+
+
+def _settle(network: nn.Module, parts: torch.Tensor) -> None:
+    """Give batch norms the statistics of these parts: without, random networks fade out or grow without bound."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None
+        norm.reset_running_stats()
+    network.train()
+    with torch.no_grad():
+        network(parts)
+    network.eval()
