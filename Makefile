@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 GPU_STAMP := $(VENV)/.installed-gpu-checks
 
-.PHONY: run test check check-gpu-path lint types imports clean help
+.PHONY: run test check check-gpu-path lint types imports kernels clean help
 
 help:  ## show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -41,6 +41,9 @@ check: lint types imports test  ## everything that CI checks
 
 check-gpu-path: $(GPU_STAMP)  ## what CI checks of the GPU path, on a machine without a GPU: typed graphs, RTX ahead-of-time builds
 	$(BIN)/python -m pytest -m gpu_path
+
+kernels: $(STAMP)  ## compile the CUDA kernels for all GPUs, for the next wheel (needs nvcc, no GPU)
+	$(BIN)/python tools/build_kernels.py
 
 clean:  ## remove the virtual environment and what the demo made
 	rm -rf $(VENV) demo work

@@ -12,7 +12,6 @@
 static constexpr int warp_size = 32;
 static constexpr unsigned whole_warp = 0xffffffffu;
 static constexpr int most_threads = 512;  // per block; plan.MOST_THREADS
-static constexpr int reduction_floats = 3 * most_threads / warp_size;
 
 // Header of the int tables; the starts count ints from the beginning of the tables.
 struct StageTables {
@@ -182,7 +181,7 @@ static __device__ __forceinline__ Spread merged(const Spread &a, const Spread &b
 }
 
 // Merge the spreads of a block's threads, always in the same order; valid in thread 0. Warps' spreads go through
-// `shared`, 3 floats each.
+// `shared`, 3 floats each, over what lay there.
 static __device__ __forceinline__ Spread block_spread(Spread own, float *shared)
 {
     for (int distance = warp_size / 2; distance > 0; distance /= 2) {
@@ -193,6 +192,7 @@ static __device__ __forceinline__ Spread block_spread(Spread own, float *shared)
         own = merged(own, other);
     }
     const int warp = threadIdx.x / warp_size, warps = blockDim.x / warp_size;
+    __syncthreads();  // `shared` may hold levels, which other warps may still read
     if (threadIdx.x % warp_size == 0) {
         shared[3 * warp] = own.count;
         shared[3 * warp + 1] = own.mean;
@@ -243,7 +243,7 @@ extern "C" __global__ void __launch_bounds__(most_threads)
     const Part inputs = {part + 3 * pixels * blockIdx.y, reconstruction + pixels * blockIdx.y};
     float distance;
     if (pair.workspace_at < 0) {  // two calls: in the first the compiler knows that the levels are shared memory
-        distance = pair_distance(inputs, stage, pair, k, shared + reduction_floats, shared);
+        distance = pair_distance(inputs, stage, pair, k, shared, shared);
     } else {
         float *own = workspace + (size_t)stage.workspace_floats * blockIdx.y + pair.workspace_at;
         distance = pair_distance(inputs, stage, pair, k, own, shared);

@@ -34,7 +34,7 @@ SCORES_THREADS = 128
 MOST_SHARED_BYTES = 48 * 1024
 """Of a block, without asking the driver for more: the same on every GPU. Larger patches use the workspace."""
 REDUCTION_FLOATS = 3 * MOST_THREADS // WARP
-"""At the start of a block's shared memory: count, mean and sum of squares of each warp."""
+"""Count, mean and sum of squares of each warp: written over a block's levels when these have been read."""
 NOWHERE = -1
 """In the tables: the pair's levels lie in shared memory; the sum has no patch there."""
 
@@ -100,7 +100,8 @@ class PatchGmsdPlan:
     """The tables of one station, and how many bytes and blocks its parts take. Immutable; arrays are read-only.
 
     tables: int32, the header `StageTables` of patch_gmsd.cu and what it points to. constants: float32, grey weights,
-    c, epsilon, then each region's weight. pairs: as the blocks of the first kernel take them.
+    c, epsilon, then each region's weight. pairs: as the blocks of the first kernel take them. scores_reads: how many
+    numbers the second kernel reads per part.
     """
 
     def __init__(
@@ -142,7 +143,9 @@ class PatchGmsdPlan:
             )
         header = [canvas.height_px, canvas.width_px, len(regions), len(self.pairs), self._workspace_floats]
         header += [int(settings.measure == "deviation"), int(combine == "multiply")]
-        self.tables = _tables(header, self.pairs, places, choices, _sums(len(regions), grids))
+        sums = _sums(len(regions), grids)
+        self.tables = _tables(header, self.pairs, places, choices, sums)
+        self.scores_reads = sums.size + 2 * choices.shape[1] * int((sums != NOWHERE).sum())
         weights = np.asarray(patch_factors, dtype=np.float32) * np.asarray(lambdas, dtype=np.float32)
         grey = [weight / 255.0 for weight in LUMA]
         self.constants = np.concatenate([np.array([*grey, GMS_C, GRADIENT_EPSILON]), weights]).astype(np.float32)
@@ -171,7 +174,7 @@ class PatchGmsdPlan:
         distances, scores = ABI
         pixels = max(pair.height * pair.width for pair in self.pairs)
         threads = min(-(-pixels // WARP) * WARP, MOST_THREADS)
-        shared_bytes = 4 * (REDUCTION_FLOATS + self._largest_shared)
+        shared_bytes = 4 * max(REDUCTION_FLOATS, self._largest_shared)
         return (
             Launch(distances, (len(self.pairs), parts, 1), (threads, 1, 1), shared_bytes),
             Launch(scores, (1, parts, 1), (SCORES_THREADS, 1, 1), 4 * SCORES_THREADS // WARP),
@@ -195,7 +198,7 @@ def _places(floats: Sequence[int]) -> list[int]:
     """Where in one part's workspace each pair's levels lie, NOWHERE for those that fit into shared memory."""
     places, used = [], 0
     for count in floats:
-        if 4 * (REDUCTION_FLOATS + count) <= MOST_SHARED_BYTES:
+        if 4 * count <= MOST_SHARED_BYTES:
             places.append(NOWHERE)
         else:
             places.append(used)
