@@ -1,4 +1,4 @@
-"""The names that the GPU path uses, in the real bindings of TensorRT and in the real PyCUDA, over stubs of their libraries.
+"""Names that the GPU path uses, in the real bindings of TensorRT and the real PyCUDA, over stubs of their libraries.
 
 The stubs answer nothing: that names, enums and parameters are there is all that this proves.
 """
@@ -49,7 +49,7 @@ def stubs(extension: Path, folder: Path) -> list[str]:
     source = folder / "stub.c"
     source.write_text("\n".join(f"void *{name}(void) {{ return 0; }}" for name in ours))
     built = []
-    for name in needed:
+    for name in needed or ["libcuda.so.1"]:  # PyCUDA built against a stub does not say that it needs it
         built.append(str(folder / name))
         output("gcc", "-shared", "-fPIC", f"-Wl,-soname,{name}", "-o", built[-1], str(source))
     return built
@@ -67,7 +67,7 @@ def look(module: str, package: str, extension: str, folder: Path) -> dict[str, d
         pytest.skip(f"{module} is not installed")
     library = next(Path(found.origin).parent.glob(extension))
     command = [sys.executable, "-c", PROGRAM, module, package, *stubs(library, folder)]
-    path = f"{TESTS.parent}:{TESTS}"
+    path = f"{TESTS.parent}:{TESTS}:{Path(found.origin).parents[1]}"
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=60, check=False, env={"PYTHONPATH": path, "PATH": "/usr/bin"}
     )
