@@ -149,5 +149,5 @@ def _watch(trt: ModuleType, progress: Progress) -> Any:
 
 def _refused(what: str, log: Any, more: list[str] | None = None) -> EngineUnavailable:
     """The first reason that the package gave; those after it are its consequences."""
-    reasons = [one_line(text) for text in [*(more or []), *log.errors] if text.strip()]
+    reasons = [one_line(text).strip(" :") for text in [*(more or []), *log.errors] if text.strip()]
     return EngineUnavailable(f"{what}: {reasons[0] if reasons else 'it gave no reason; see nvidia-smi'}")
