@@ -77,6 +77,11 @@ class FakeCuda:
     def _stack(self) -> list[Any]:
         return self._stacks[threading.get_ident()]
 
+    def current(self) -> Any:
+        """This thread's current context, None where there is none."""
+        stack = self._stack()
+        return stack[-1] if stack else None
+
     def push(self, context: Any) -> None:
         """Make it current in this thread."""
         self._stack().append(context)
@@ -118,8 +123,9 @@ class FakeCuda:
             raise Misuse("something was written beside its memory")
 
     def check_idle(self, what: str) -> None:
-        """Misuse while work is queued: it could still use what goes."""
-        if not self.lost and not self.hangs and any(stream.queue for stream in self.streams.values()):
+        """Misuse while work is queued in the current context: it could still use what goes."""
+        mine = [stream for stream in self.streams.values() if stream.context is self.current()]
+        if not self.lost and not self.hangs and any(stream.queue for stream in mine):
             raise Misuse(f"{what} while work is queued")
 
     def memory(self, address: int, size: int) -> Bytes:

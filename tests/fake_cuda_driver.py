@@ -42,6 +42,7 @@ class Stream:
     def __init__(self, cuda: Any) -> None:
         cuda.call("Stream")
         self._cuda, self.handle = cuda, cuda.new_number()
+        self.context = cuda.current()
         self.queue: list[tuple[str, Work]] = []
         self.recording: list[tuple[str, Work]] | None = None
         cuda.streams[self.handle] = self
