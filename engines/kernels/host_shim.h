@@ -20,8 +20,7 @@
 #include <type_traits>
 #include <vector>
 #ifdef HOST_THREADS
-#include <condition_variable>
-#include <mutex>
+#include <atomic>
 #include <thread>
 #else
 #include <csetjmp>
@@ -83,20 +82,20 @@ struct Run {
     }
     void enter(unsigned thread, Index3 of_block);
 #ifdef HOST_THREADS
+    // Orders what came before it in one thread with what comes after it in another, and nothing else: a mutex and its
+    // condition would also order some accesses after it, and so hide a race from ThreadSanitizer by chance.
     struct Barrier {
-        std::mutex mutex;
-        std::condition_variable changed;
-        unsigned expected = 0, arrived = 0, round = 0;
+        unsigned expected = 0;
+        std::atomic<unsigned> arrived{0}, round{0};
         void wait()
         {
-            std::unique_lock<std::mutex> lock(mutex);
-            const unsigned mine = round;
-            if (++arrived == expected) {
-                arrived = 0;
-                ++round;
-                changed.notify_all();
-            } else
-                changed.wait(lock, [&] { return round != mine; });
+            const unsigned mine = round.load(std::memory_order_relaxed);
+            if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == expected) {
+                arrived.store(0, std::memory_order_relaxed);
+                round.store(mine + 1, std::memory_order_release);
+            }
+            while (round.load(std::memory_order_acquire) == mine)
+                std::this_thread::yield();
         }
     };
     Barrier whole_block;
@@ -117,6 +116,7 @@ struct Run {
     unsigned current = 0;
     void leave(typename Fiber::State state, int line);
     void resume(unsigned thread);
+    bool run_warp(unsigned first, const std::vector<unsigned> &turns);
     bool release_block();
 #endif
 };
@@ -196,6 +196,24 @@ inline void Run::resume(unsigned thread)
     setcontext(&fiber.context);
 }
 
+// Let each lane of a warp that can go on run to its next barrier; false where none could. Called until then, so that a
+// warp is as far ahead of the others as barriers allow.
+inline bool Run::run_warp(unsigned first, const std::vector<unsigned> &turns)
+{
+    bool went_on = false;
+    for (const unsigned lane : turns)
+        if (fibers[first + lane].state == Fiber::State::ready) {
+            went_on = true;
+            resume(first + lane);
+        }
+    const auto begin = fibers.begin() + first, end = begin + lanes;
+    if (std::all_of(begin, end, [](const Fiber &fiber) { return fiber.state == Fiber::State::at_warp_barrier; })) {
+        std::for_each(begin, end, [](Fiber &fiber) { fiber.state = Fiber::State::ready; });
+        went_on = true;
+    }
+    return went_on;
+}
+
 // Let a block go on where all its threads wait at the same barrier; false where some are elsewhere.
 inline bool Run::release_block()
 {
@@ -221,26 +239,25 @@ inline void Run::run(Order order, unsigned seed)
         context.uc_link = nullptr;
         makecontext(&context, start_fiber, 0);
     }
-    std::vector<unsigned> turns(threads);
-    for (unsigned turn = 0; turn < threads; ++turn)
-        turns[turn] = order == Order::reverse ? threads - 1 - turn : turn;
+    std::vector<unsigned> firsts, turns;  // the first thread of each warp, and the lanes of a warp
+    for (unsigned first = 0; first < threads; first += lanes)
+        firsts.push_back(first);
+    for (unsigned lane = 0; lane < lanes; ++lane)
+        turns.push_back(lane);
+    if (order == Order::reverse) {
+        std::reverse(firsts.begin(), firsts.end());
+        std::reverse(turns.begin(), turns.end());
+    }
     std::mt19937 random(seed);
     for (;;) {
-        if (order == Order::shuffled)
+        if (order == Order::shuffled) {
+            std::shuffle(firsts.begin(), firsts.end(), random);
             std::shuffle(turns.begin(), turns.end(), random);
-        bool went_on = false;
-        for (const unsigned thread : turns)
-            if (fibers[thread].state == Fiber::State::ready) {
-                went_on = true;
-                resume(thread);
-            }
-        for (unsigned first = 0; first < threads; first += lanes) {
-            const auto begin = fibers.begin() + first, end = begin + lanes;
-            if (std::all_of(begin, end, [](const Fiber &f) { return f.state == Fiber::State::at_warp_barrier; })) {
-                std::for_each(begin, end, [](Fiber &f) { f.state = Fiber::State::ready; });
-                went_on = true;
-            }
         }
+        bool went_on = false;
+        for (const unsigned first : firsts)
+            while (run_warp(first, turns))
+                went_on = true;
         if (std::all_of(fibers.begin(), fibers.end(), [](const Fiber &f) { return f.state == Fiber::State::done; }))
             return;
         if (!release_block() && !went_on)

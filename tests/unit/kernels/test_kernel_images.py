@@ -81,7 +81,7 @@ def test_nvcc_compiles_for_each_architecture_within_the_limits(tmp_path: Path, m
     [
         (UNUSED, "never referenced"),
         (STATIC_SHARED, "over the limits"),
-        (SPILLING, "local"),
+        (SPILLING, "Local memory used"),
     ],
     ids=lambda value: value.name if isinstance(value, Fault) else "",
 )
