@@ -21,7 +21,6 @@ from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
 from calibration.targets import Targets, channel_statistics
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.families import new_network
-from engines.networks.fused import LEVELS
 from engines.networks.teacher_student import TeacherStudent
 from engines.preprocess import to_planes
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
@@ -97,9 +96,9 @@ def _untrained(
     """The network with its first weights, which depend on the seed only. Raises WeightsError."""
     folder = Path(model.weights_folder) if model.weights_folder else None
     teachers = [
-        random_teacher(name, LEVELS, len(model.teachers) * seed + place)
+        random_teacher(name, model.levels, len(model.teachers) * seed + place)
         if model.random_teachers
-        else load_teacher(name, LEVELS, folder)
+        else load_teacher(name, model.levels, folder)
         for place, name in enumerate(model.teachers)
     ]
     with torch.random.fork_rng(devices=[]):
