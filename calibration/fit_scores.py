@@ -96,6 +96,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
             seed=seed,
             work=None if work is None else work / name,
             progress=progress,
+            parts=groups[indices],
         )
 
     if len(parts) >= ENOUGH_TO_SPLIT:

@@ -177,11 +177,15 @@ def _step(stage: Stage, step: int) -> Tensor:
     return loss.detach()
 
 
-def hold_back(count: int, share: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Divide `range(count)`, count >= 2, into the images to train on and the `share` (at least one) to validate on."""
-    order = torch.from_numpy(np.random.default_rng([seed, count]).permutation(count))
-    held = min(max(round(count * share), 1), count - 1)
-    return order[held:].sort().values, order[:held].sort().values
+def hold_back(parts: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide the images of `parts` (P,), two different ones at least, into those to train on and those to validate on.
+
+    `share` of the parts, at least one, are held back with all their images.
+    """
+    known = np.unique(parts.numpy())
+    order = np.random.default_rng([seed, len(known)]).permutation(len(known))
+    held = np.isin(parts.numpy(), known[order[: min(max(round(len(known) * share), 1), len(known) - 1)]])
+    return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
 
 
 def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:

@@ -16,10 +16,14 @@ CACHE_BYTES = 1 << 30
 
 
 class Targets:
-    """Teacher features of chosen images: looked up where all fit into CACHE_BYTES, else computed."""
+    """Teacher features of chosen images: looked up where all fit into CACHE_BYTES, else computed.
 
-    def __init__(self, network: TeacherStudent, planes: Tensor) -> None:
+    planes: (P, 3, H, W) of 0..255. parts: (P,) the part that each image shows; None: one each.
+    """
+
+    def __init__(self, network: TeacherStudent, planes: Tensor, parts: Tensor | None = None) -> None:
         self._network, self.planes = network, planes
+        self.parts = torch.arange(len(planes)) if parts is None else parts
         with torch.no_grad():
             one = sum(level.numel() * level.element_size() for level in network.targets(planes[:1]))
             self._levels: list[Tensor] | None = None

@@ -21,7 +21,6 @@ from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
 from calibration.targets import Targets, channel_statistics
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.families import new_network
-from engines.networks.fused import LEVELS
 from engines.networks.teacher_student import TeacherStudent
 from engines.preprocess import to_planes
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
@@ -50,11 +49,13 @@ def train(
     seed: int,
     work: Path | None,
     progress: Progress,
+    parts: NDArray[np.int64] | None = None,
 ) -> Trained:
     """Train the network of the settings' family on good part images (P, H, W, 3) uint8 RGB; blocks for minutes.
 
-    The result depends on the arguments only. With `work`, a run that was killed resumes from that folder and ends with
-    the very same weights. `progress(stage, done, total)` is called after each step. Raises TooFewParts, WeightsError.
+    parts: (P,) the part that each image shows; None: one each. The result depends on the arguments only. With `work`, a
+    run that was killed resumes from that folder and ends with the very same weights. `progress(stage, done, total)` is
+    called after each step. Raises TooFewParts, WeightsError.
     """
     if len(images) < LEAST_IMAGES:
         raise TooFewParts(f"{len(images)} good parts to train on: at least {LEAST_IMAGES} are needed")
@@ -65,6 +66,7 @@ def train(
         "regions": [region.model_dump(mode="json") for region in regions],
         "training": training.model_dump(mode="json"),
         "seed": seed,
+        "parts": None if parts is None else parts.tolist(),
     }
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
     planes = to_planes(torch.from_numpy(images))
@@ -75,7 +77,8 @@ def train(
     if saved is not None:
         own = trainable(network)
         network.load_state_dict({name: saved.tensors[name] for name in own}, strict=False)
-    makers, steps = _stages(network, planes, regions, training, seed)
+    shown = torch.arange(len(images)) if parts is None else torch.from_numpy(np.ascontiguousarray(parts))
+    makers, steps = _stages(network, planes, shown, regions, training, seed)
     losses = {f"{LOSSES}{name}": torch.zeros(count) for name, count in steps.items()}
     if saved is not None:
         losses = {name: saved.tensors[name] for name in losses}
@@ -93,9 +96,9 @@ def _untrained(
     """The network with its first weights, which depend on the seed only. Raises WeightsError."""
     folder = Path(model.weights_folder) if model.weights_folder else None
     teachers = [
-        random_teacher(name, LEVELS, len(model.teachers) * seed + place)
+        random_teacher(name, model.levels, len(model.teachers) * seed + place)
         if model.random_teachers
-        else load_teacher(name, LEVELS, folder)
+        else load_teacher(name, model.levels, folder)
         for place, name in enumerate(model.teachers)
     ]
     with torch.random.fork_rng(devices=[]):
@@ -104,15 +107,16 @@ def _untrained(
     return network.eval()
 
 
-def _stages(
+def _stages(  # noqa: PLR0917  (what is trained, on what, and how)
     network: TeacherStudent,
     planes: Tensor,
+    parts: Tensor,
     regions: Sequence[RegionSettings],
     training: TrainingSettings,
     seed: int,
 ) -> tuple[dict[str, Callable[[], Stage]], dict[str, int]]:
     """What makes each stage once those before it are done, in order, and how many steps it has."""
-    targets = cache(lambda: Targets(network, planes))
+    targets = cache(lambda: Targets(network, planes, parts))
     makers: dict[str, Callable[[], Stage]] = {"student": lambda: student_stage(network, targets(), training, seed)}
     steps = {"student": training.steps}
     taught = network.model.distillation  # an autoencoder's decoder is trained with its student

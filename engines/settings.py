@@ -186,6 +186,9 @@ class ModelSettings(Settings):
         ("efficientnet_lite0", "efficientnet_lite1"), min_length=1, max_length=2, description="frozen backbones"
     )
     weights_folder: str | None = Field(None, description="local folder with the torchvision weight files, if any")
+    levels: int = Field(
+        3, ge=3, le=4, description="feature levels compared, of strides 4, 8, 16 (and 32: family dtkd only)"
+    )
     distance: Literal["mse", "cosine"] = Field("mse", description="Eq. 1 or Eq. 2")
     random_teachers: bool = Field(
         False, description="ablation only: teachers with random weights, which know nothing (docs/weights.md)"
@@ -233,6 +236,8 @@ class ModelSettings(Settings):
     def _options_of_the_family(self) -> Self:
         if self.family != "dtkd" and (self.attention or self.decoder):
             raise ValueError(f"attention and decoder belong to family dtkd; family {self.family} has neither")
+        if self.family != "dtkd" and self.levels != 3:
+            raise ValueError(f"levels: family {self.family} compares three, as its paper; only dtkd may have four")
         if self.family in {"stpm", "rd_feature_mask"} and len(self.teachers) != 1:
             raise ValueError(
                 f"family {self.family} has one teacher, got {len(self.teachers)}; for example teachers: [resnet18]"

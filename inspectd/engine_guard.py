@@ -140,7 +140,13 @@ class EngineGuard:
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._loader = Thread(target=self._work, name="engine-loader", daemon=True)
         self._closers: list[Thread] = []
+        self._freed = 0
         self._loader.start()
+
+    @property
+    def freed(self) -> int:
+        """How many engines, those that could not be loaded among them, have been freed."""
+        return self._freed
 
     def current(self) -> Engine | None:
         """The engine for the next part, a fresh one as soon as there is one; None while there is none."""
@@ -227,9 +233,18 @@ class EngineGuard:
     def _close(self, engine: Engine) -> None:
         """Free an engine that nobody uses any more; in a thread of its own, which may never end."""
         self._closers = [thread for thread in self._closers if thread.is_alive()]
-        closer = Thread(target=engine.runtime.close, name="engine-closer", daemon=True)
+        closer = Thread(target=self._free, args=(engine,), name="engine-closer", daemon=True)
         closer.start()
         self._closers.append(closer)
+
+    def _free(self, engine: Engine) -> None:
+        """A closer's thread."""
+        engine.runtime.close()
+        self._count_freed()
+
+    def _count_freed(self) -> None:
+        with self._lock:
+            self._freed += 1
 
     def _work(self) -> None:
         """The loader's thread."""
@@ -256,6 +271,9 @@ class EngineGuard:
         self._busy_since_s = time.monotonic()
         try:
             return self._load(folder)
+        except Exception:
+            self._count_freed()
+            raise
         finally:
             self._busy_since_s = None
 

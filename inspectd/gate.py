@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal
 
 from inspectd.decide import Decision, decide
@@ -132,6 +133,25 @@ class Gate:
         decision = Decision(Outcome.INVALID, Reason.SHUTTING_DOWN, "the daemon stopped before the part was judged")
         return [self._answer(trigger, decision, now_ns, None) for trigger in list(self._pending.values())]
 
+    def held_up(self, verdict: Verdict, now_ns: int) -> Verdict:
+        """A verdict of this gate that did not leave by its deadline, as it may leave now: stamped again.
+
+        A PASS is INVALID (late), without scores: the line has acted on its own time-out, nobody may take it back.
+        """
+        if verdict.outcome is not Outcome.PASS:
+            return replace(verdict, verdict_ns=now_ns)
+        late_ms = (now_ns - verdict.deadline_ns) / NS_PER_MS
+        return replace(
+            verdict,
+            outcome=Outcome.INVALID,
+            reason=Reason.LATE,
+            detail=f"passed in time, but held up on its way out until {late_ms:.1f} ms after the deadline",
+            action=self._actions[Outcome.INVALID],
+            part_score=None,
+            region_scores=(),
+            verdict_ns=now_ns,
+        )
+
     def _is_known(self, seq: int) -> bool:
         return seq in self._pending or seq in self._decided or seq <= self._forgotten
 
@@ -148,15 +168,7 @@ class Gate:
             return []
         if isinstance(message, Scores) and self._decided.get(message.seq, False):
             self._decided[message.seq] = False
-            return [
-                LateScores(
-                    seq=message.seq,
-                    part_id=message.part_id,
-                    part_score=message.part_score,
-                    region_scores=message.region_scores,
-                    scored_ns=message.scored_ns,
-                )
-            ]
+            return [late_scores(message)]
         self.refused += 1
         return []
 
@@ -194,6 +206,17 @@ class Gate:
             encoder=trigger.encoder,
             challenge=self._challenge_of(trigger.seq, trigger.trigger_ns),
         )
+
+
+def late_scores(scores: Scores) -> LateScores:
+    """Scores that no verdict could be told of, to be recorded beside the one that was."""
+    return LateScores(
+        seq=scores.seq,
+        part_id=scores.part_id,
+        part_score=scores.part_score,
+        region_scores=scores.region_scores,
+        scored_ns=scores.scored_ns,
+    )
 
 
 def margin_ns(deadline_ms: float, margin_ms: float) -> int:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Event
 
 import numpy as np
+import structlog
 import zmq
 from numpy.typing import NDArray
 
-from inspectd.gate import Answer, Gate
+from inspectd.gate import Answer, Gate, late_scores
 from inspectd.health.meters import Count, Meters, Stage, Step
-from inspectd.messages import Fault, LateScores, Position, Record, Scores, ToldReject, Trigger, Verdict
+from inspectd.messages import (
+    Action,
+    Fault,
+    LateScores,
+    Position,
+    Record,
+    Scores,
+    ToldReject,
+    Trigger,
+    Verdict,
+)
 from inspectd.tracking import Tracker
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
@@ -24,15 +35,16 @@ IDLE_MS = 50
 HELD_ENDS_MS = 2_000
 MOST_AT_ONCE = 256
 NS_PER_MS = 1_000_000
+log = structlog.get_logger(__name__)
 
 
 class GateLoop:
     """Inbox -> `Gate` -> `Tracker` -> `note`, `announce`, then the record's way to the database; one thread.
 
-    note(record): writes down what is about to be announced. announce(verdict): tells those outside.
-    tell_reject(verdict): tells a reject that was held. None may block. rows and images: bounded queues to the records;
-    a row that finds its queue full is kept here and sent later, an image that does is dropped and counted.
-    keep_map(seq, map): for questions.
+    note(record): writes down what is about to be announced. prepare(verdict): the messages for those outside;
+    announce(messages): sends them. tell_reject(verdict): tells a reject that was held. None may block.
+    rows and images: bounded queues to the records; a row that finds its queue full is kept here and sent later, an
+    image that does is dropped and counted. keep_map(seq, map): for questions.
     """
 
     def __init__(
@@ -44,7 +56,8 @@ class GateLoop:
         images: Socket,
         note: Callable[[Record], None],
         tracker: Tracker,
-        announce: Callable[[Verdict], None],
+        prepare: Callable[[Verdict], Sequence[Sequence[bytes]]],
+        announce: Callable[[Sequence[Sequence[bytes]]], None],
         tell_reject: Callable[[Verdict], None],
         keep_image: Callable[[Verdict], bool],
         keep_map: Callable[[int, NDArray[np.float32]], None],
@@ -54,7 +67,8 @@ class GateLoop:
         self._gate, self._tracker = gate, tracker
         self._tell_reject = tell_reject
         self._inbox, self._rows, self._images = inbox, rows, images
-        self._note, self._announce, self._keep_image, self._keep_map = note, announce, keep_image, keep_map
+        self._note, self._prepare, self._announce = note, prepare, announce
+        self._keep_image, self._keep_map = keep_image, keep_map
         self._margin_ns = margin_ns
         self._meters = meters
         self._waiting_rows: list[Record | LateScores | ToldReject] = []
@@ -150,19 +164,52 @@ class GateLoop:
                 self._meters.count(Count.LATE_SCORES)
                 self._waiting_rows.append(answer)
                 continue
-            verdict = self._tracker.on_verdict(answer, time.monotonic_ns())
-            own = cause if cause is not None and cause.seq == verdict.seq else None
-            scores = own if isinstance(own, Scores) else None
-            record = Record(
-                verdict=verdict,
-                pose=None if scores is None else scores.pose,
-                brightness=None if scores is None else scores.brightness,
-                sharpness=None if scores is None else scores.sharpness,
-                source="" if own is None else own.source,
+            self._hand_over(answer, cause if cause is not None and cause.seq == answer.seq else None)
+
+    def _hand_over(self, answer: Verdict, cause: Scores | Fault | None) -> None:
+        """Note, look at the clock once more, announce; what can be done before or after is not done in between."""
+        verdict = self._aimed(answer)
+        record = _record_of(verdict, cause)
+        self._note(record)
+        messages = self._prepare(verdict)
+        begun_ns = time.monotonic_ns()
+        if verdict.verdict_ns < verdict.deadline_ns <= begun_ns:
+            verdict = self._held_up(verdict, begun_ns)
+            record = replace(record, verdict=verdict)
+            self._note(record)  # of two notes of a part the later one counts
+            messages = self._prepare(verdict)
+        self._announce(messages)
+        self._account(verdict, begun_ns, time.monotonic_ns())
+        self._record(record, cause)
+        if verdict.outcome is not answer.outcome and isinstance(cause, Scores):
+            self._meters.count(Count.LATE_SCORES)
+            self._waiting_rows.append(late_scores(cause))
+
+    def _aimed(self, verdict: Verdict) -> Verdict:
+        """With its reject, where it has one. The tracker hears of other verdicts once they have been told."""
+        return self._tracker.on_verdict(verdict, time.monotonic_ns()) if verdict.action is Action.REJECT else verdict
+
+    def _held_up(self, verdict: Verdict, now_ns: int) -> Verdict:
+        """What may still be said of a part whose deadline passed while its verdict was noted."""
+        again = self._gate.held_up(verdict, now_ns)
+        return self._tracker.held_up(again, now_ns) if verdict.action is Action.REJECT else self._aimed(again)
+
+    def _account(self, verdict: Verdict, begun_ns: int, told_ns: int) -> None:
+        """After the announcement: the tracker, the meters, and one line where the verdict has left too late."""
+        if verdict.action is not Action.REJECT:
+            self._tracker.on_verdict(verdict, told_ns)
+        self._meters.observe(Step.PUBLISH, told_ns - begun_ns)
+        self._meters.verdict(verdict, told_ns)
+        if told_ns >= verdict.deadline_ns:
+            late_ms = round((told_ns - verdict.deadline_ns) / NS_PER_MS, 3)
+            log.warning(
+                "verdict left after its deadline: see that the line has acted on its own time-out",
+                part=verdict.part_id,
+                seq=verdict.seq,
+                verdict=verdict.outcome.value,
+                reason=verdict.reason.value,
+                late_ms=late_ms,
             )
-            self._note(record)
-            self._announce(verdict)
-            self._record(record, own)
 
     def _record(self, record: Record, cause: Scores | Fault | None) -> None:
         verdict, scores = record.verdict, cause if isinstance(cause, Scores) else None
@@ -184,3 +231,15 @@ class GateLoop:
                 break
             sent += 1
         del self._waiting_rows[:sent]
+
+
+def _record_of(verdict: Verdict, cause: Scores | Fault | None) -> Record:
+    """The verdict and what else is recorded of its part; the images follow once it has been told."""
+    scores = cause if isinstance(cause, Scores) else None
+    return Record(
+        verdict=verdict,
+        pose=None if scores is None else scores.pose,
+        brightness=None if scores is None else scores.brightness,
+        sharpness=None if scores is None else scores.sharpness,
+        source="" if cause is None else cause.source,
+    )

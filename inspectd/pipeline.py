@@ -158,6 +158,11 @@ class Pipeline:
         """Load the bundle in a folder (None: the active one), and judge by it as soon as it may; does not block."""
         self._oversight.guard.exchange(bundle)
 
+    @property
+    def engines_freed(self) -> int:
+        """How many engines have been freed so far: each leaves memory to be given back."""
+        return self._oversight.guard.freed
+
     def stop(self) -> bool:
         """No more triggers, drain, flush the records, say goodbye. Blocks for seconds at most; True for a clean end."""
         self.heartbeat.set_phase(State.STOPPING)

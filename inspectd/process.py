@@ -13,6 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Thread, get_native_id
 
 import structlog
 
@@ -22,6 +24,8 @@ MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 """From <sys/mman.h>. ONFAULT: what is mapped but never used (libraries, stacks) takes no memory."""
 QUIET_THRESHOLDS = (50_000, 50, 100)
 IDLE_COLLECTION_S = 1.0
+GIVE_BACK_WITHIN_S = 5.0
+LOWEST = 19
 MS_PER_S = 1000.0
 log = structlog.get_logger(__name__)
 
@@ -40,6 +44,35 @@ def on_engine_cores(settings: ProcessSettings) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+@contextmanager
+def behind_the_rest(settings: ProcessSettings) -> Iterator[None]:
+    """Lower this thread's priority meanwhile: while it loads an engine, the parts of the running one come first.
+
+    The threads that an engine starts as it loads inherit that, and those of OpenVINO judge parts later: in the end
+    they get the usual priority too. Nothing is lowered where the system would not let it rise again.
+    """
+    usual = os.getpriority(os.PRIO_PROCESS, get_native_id())
+    lower = min(LOWEST, usual + settings.loading_niceness)
+    if lower == usual:
+        yield
+        return
+    if not _rises_again(usual, lower):
+        why = "LimitNICE= in the unit, and setpriority in its SystemCallFilter=, allow it"
+        log.warning("an engine is loaded at the priority of all others, and may delay verdicts", remedy=why)
+        yield
+        return
+    before = _threads()
+    os.setpriority(os.PRIO_PROCESS, get_native_id(), lower)
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), usual)
+        for thread in _threads() - before:
+            with suppress(OSError):  # it has ended
+                if os.getpriority(os.PRIO_PROCESS, thread) == lower:
+                    os.setpriority(os.PRIO_PROCESS, thread, usual)
+
+
 class Process:
     """Applies the settings, from the main thread: `before_stages`, then `stages_run`, then `idle` now and again.
 
@@ -49,6 +82,9 @@ class Process:
     def __init__(self, settings: ProcessSettings) -> None:
         self._settings = settings
         self._next_collection_s = 0.0
+        self._locked = False
+        self._engines_freed = 0
+        self._give_back_by_s: float | None = None
         self.refused: list[str] = []
 
     def before_stages(self) -> None:
@@ -87,9 +123,19 @@ class Process:
             if is_wished
         }
 
-    def idle(self, parts_pending: int) -> None:
-        """Collect young garbage, at most once a second and only while no part waits: a fraction of a millisecond."""
+    def idle(self, parts_pending: int, engines_freed: int) -> None:
+        """Collect young garbage, at most once a second and only while no part waits: a fraction of a millisecond.
+
+        engines_freed: how many so far. After each their memory is given back to the system, which takes some
+        milliseconds: while no part waits, or after five seconds.
+        """
         now_s = time.monotonic()
+        if engines_freed != self._engines_freed:
+            self._engines_freed = engines_freed
+            self._give_back_by_s = now_s + GIVE_BACK_WITHIN_S
+        if self._give_back_by_s is not None and (parts_pending == 0 or now_s >= self._give_back_by_s):
+            self._give_back_by_s = None
+            self._give_back_memory()
         if self._settings.garbage_collection == "quiet" and parts_pending == 0 and now_s >= self._next_collection_s:
             self._next_collection_s = now_s + IDLE_COLLECTION_S
             gc.collect(1)
@@ -117,8 +163,22 @@ class Process:
             if library.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0:
                 error = ctypes.get_errno()
                 raise OSError(error, os.strerror(error))
+            self._locked = True
 
         self._try("lock_memory", "LimitMEMLOCK=infinity in the unit allows it", lock)
+
+    def _give_back_memory(self) -> None:
+        """The system takes no locked page back, neither from `free` nor from glibc's malloc_trim: unlock meanwhile."""
+        library = ctypes.CDLL(None)
+        trim = getattr(library, "malloc_trim", None)
+        if trim is None:  # not glibc
+            return
+        was_locked, self._locked = self._locked, False
+        if was_locked:
+            library.munlockall()
+        trim(0)
+        if was_locked:
+            self._lock_memory()
 
     def _try(self, setting: str, remedy: str, action: Callable[[], None]) -> None:
         try:
@@ -128,6 +188,27 @@ class Process:
             line = f"process.{setting} is not in force: {why}; {remedy}"
             self.refused.append(line)
             log.warning("real-time setting refused", why=line)
+
+
+def _threads() -> set[int]:
+    """The system's ids of this process's threads."""
+    return {int(path.name) for path in Path("/proc/self/task").iterdir()}
+
+
+def _rises_again(usual: int, lower: int) -> bool:
+    """Whether a thread may go down and up again; tried in one of its own, which stays low where it may not."""
+    risen = []
+
+    def attempt() -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), lower)
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), usual)
+            risen.append(True)
+
+    thread = Thread(target=attempt, name="priority-probe")
+    thread.start()
+    thread.join()
+    return bool(risen)
 
 
 def _quiet_garbage_collector() -> None:

@@ -206,6 +206,9 @@ class ProcessSettings(Settings):
     thread_switch_ms: float = Field(
         0.5, gt=0, le=100, description="longest time that a thread keeps the interpreter while another wants it"
     )
+    loading_niceness: int = Field(
+        10, ge=0, le=19, description="how far behind the rest an engine is loaded while parts come; 0: like the rest"
+    )
 
 
 class SupervisionSettings(Settings):

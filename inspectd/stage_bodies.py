@@ -5,7 +5,6 @@ Which stages there are, and what lies between them, is the table of `pipeline`: 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
@@ -20,13 +19,13 @@ from inspectd.engine_guard import Engine
 from inspectd.gate import Gate, margin_ns
 from inspectd.gate_loop import GateLoop
 from inspectd.health.heartbeat import State
-from inspectd.health.meters import Meters, Stage, Step
+from inspectd.health.meters import Meters, Stage
 from inspectd.inspect import Inspection, LocatePart
 from inspectd.intake import Intake
 from inspectd.messages import Verdict
 from inspectd.outputs.queries import Queries, RecentMaps
 from inspectd.outputs.rejects import make_tracker
-from inspectd.outputs.topics import PUBLISHED_BOUND, Topics
+from inspectd.outputs.topics import PUBLISHED_BOUND, Messages, Topics
 from inspectd.oversight import Oversight
 from inspectd.records.images import ImageKeeper, ImagePolicy
 from inspectd.records.journal import Noting
@@ -174,6 +173,7 @@ class StageBodies:
                 images=images,
                 note=Noting(self._records.journal, self._meters),
                 tracker=make_tracker(self._station.tracking, self._left_over()),
+                prepare=topics.messages,
                 announce=partial(self._announce, topics),
                 tell_reject=topics.tell_reject,
                 keep_image=ImagePolicy(self._station.records.passed_image_every),
@@ -257,12 +257,8 @@ class StageBodies:
         with RecordReader(self._records.folder) as reader:
             return [part.verdict for part in reader.untold()]
 
-    def _announce(self, topics: Topics, verdict: Verdict) -> None:
-        begun_ns = time.monotonic_ns()
-        topics.announce(verdict)
-        told_ns = time.monotonic_ns()
-        self._meters.observe(Step.PUBLISH, told_ns - begun_ns)
-        self._meters.verdict(verdict, told_ns)
+    def _announce(self, topics: Topics, messages: Messages) -> None:
+        topics.announce(messages)
         if self._room is not None:
             self._room.release()
 

@@ -138,6 +138,17 @@ class Tracker:
             heapq.heappush(self._held, (verdict.trigger_ns, verdict.seq, verdict))
         return verdict
 
+    def held_up(self, verdict: Verdict, now_ns: int) -> Verdict:
+        """A verdict of `on_verdict` that is told later than it was meant to: MISSED where that is too late by now."""
+        reject = verdict.reject
+        if self._course is None or reject is None or reject.command is not Command.SCHEDULED:
+            return verdict
+        again = self._reject(self._course, verdict, now_ns)
+        if again.command is not Command.MISSED:
+            return verdict
+        self.missed += 1
+        return replace(verdict, reject=replace(again, neighbour=reject.neighbour))
+
     def next_due_ns(self, now_ns: int) -> int | None:
         """When the next held command must leave; None where none is held, or only a position can tell."""
         if self._course is None or not self._held:

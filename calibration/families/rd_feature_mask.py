@@ -23,7 +23,7 @@ def student_stage(network: RdFeatureMask, cached: Targets, training: TrainingSet
     validation masks nothing, as in use.
     """
     settings = network.model.rd_feature_mask
-    training_images, held_back = hold_back(len(cached.planes), settings.validation_share, seed)
+    training_images, held_back = hold_back(cached.parts, settings.validation_share, seed)
     drawn = torch.zeros(1, dtype=torch.int64)
 
     def loss(chosen: Tensor) -> Tensor:

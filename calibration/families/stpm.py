@@ -23,7 +23,7 @@ def student_stage(network: StpmNetwork, cached: Targets, training: TrainingSetti
     planes, settings = cached.planes, network.model.stpm
     # Faster on processors that have it, weights stay in float32; the depthwise convolutions of Lite are slower in it.
     half = SPECS[network.model.teachers[0]].family != "lite"
-    training_images, held_back = hold_back(len(planes), settings.validation_share, seed)
+    training_images, held_back = hold_back(cached.parts, settings.validation_share, seed)
 
     def loss(images: Tensor) -> Tensor:
         wanted = cached(images)

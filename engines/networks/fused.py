@@ -23,7 +23,6 @@ from engines.teachers import bare_teacher
 FORMAT = "inspectd-fused/1"
 CONSTANTS = "constants."
 NETWORK = "network."
-LEVELS = 3
 
 
 class FusedEngine(nn.Module):
@@ -91,7 +90,7 @@ def load_fused(path: Path) -> FusedEngine:
     model = ModelSettings.model_validate(described["model"])
     canvas = CanvasSettings.model_validate(described["canvas"])
     regions = [RegionSettings.model_validate(region) for region in described["regions"]]
-    network = new_network(model, canvas, regions, [bare_teacher(name, LEVELS) for name in model.teachers])
+    network = new_network(model, canvas, regions, [bare_teacher(name, model.levels) for name in model.teachers])
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}

@@ -25,7 +25,7 @@ from inspectd.loading import Sources, locate_part, station_sources
 from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
 from inspectd.pipeline import Pipeline
-from inspectd.process import Process, on_engine_cores
+from inspectd.process import Process, behind_the_rest, on_engine_cores
 
 SUMMARY_S = 60.0
 STATUS_S = 5.0
@@ -109,6 +109,10 @@ def serve(
         with on_engine_cores(station.process):
             return sources.engine(folder)
 
+    def load_beside(folder: Path | None) -> Engine:
+        with behind_the_rest(station.process):
+            return load(folder)
+
     notifier.tell(STATUS="loading")
     engine = load(bundle)
     cv2.setNumThreads(1)
@@ -117,7 +121,7 @@ def serve(
     pipeline = Pipeline(
         station,
         engine=engine,
-        load=load,
+        load=load_beside,
         locate=locate_part(Locator(station.locate, station.canvas)),
         camera=sources.camera,
         max_parts=max_parts,
@@ -208,7 +212,7 @@ def _housekeeping(pipeline: Pipeline, notifier: Notifier, process: Process) -> C
         if now_s >= next_s["summary"]:
             next_s["summary"] = now_s + SUMMARY_S
             log.info("summary", **_summary(meters))
-        process.idle(meters.pending)
+        process.idle(meters.pending, pipeline.engines_freed)
 
     return turn
 

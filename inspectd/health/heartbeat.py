@@ -19,6 +19,7 @@ MISSES_IN_A_ROW = 10
 
 
 _LOSSES = {
+    (Count.DEADLINES_MISSED,): "{} verdicts left after their deadline so far",
     (Count.ROWS_LOST, Count.IMAGES_DROPPED): "{} records and {} images lost so far",
     (Count.REJECTS_MISSED,): "{} parts to be rejected could not be reached in time so far",
     (Count.REJECT_OVERLAPS,): "{} good parts lay in the window of a rejected one so far",

@@ -100,9 +100,8 @@ class Journal:
         with self._lock:
             for seq in seqs:
                 for segment in (*self._full, self._current):
-                    if segment is not None and seq in segment.waiting:
+                    if segment is not None:  # a part that was noted twice may lie in two
                         segment.waiting.discard(seq)
-                        break
             empty = [segment for segment in self._full if not segment.waiting]
             self._full = [segment for segment in self._full if segment.waiting]
             self._spare += empty
@@ -160,13 +159,17 @@ class Journal:
 
 
 def replay(folder: Path) -> list[Record]:
-    """What an earlier run journalled, oldest first; a torn tail ends its segment. Raises OSError."""
+    """What an earlier run journalled, oldest first; a torn tail ends its segment. Raises OSError.
+
+    Of two rows of a part the later one counts: the first one's verdict could not leave in time (docs/gate.md).
+    """
     found = []
     for path in _paths(folder):
         data = path.read_bytes()
         generation = _CHECKED.unpack_from(data)[0] if len(data) >= _HEAD.size else 0
         found.append((generation, data))
-    return [record for generation, data in sorted(found) if generation for record in _records(data, generation)]
+    rows = (record for generation, data in sorted(found) if generation for record in _records(data, generation))
+    return list({record.verdict.seq: record for record in rows}.values())
 
 
 def _records(data: bytes, generation: int) -> Iterator[Record]:

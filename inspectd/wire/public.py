@@ -86,6 +86,7 @@ def result(verdict: Verdict) -> Json:
         "encoder": verdict.encoder,
         "reject": None if verdict.reject is None else _reject_of(verdict, verdict.reject),
         "challenge": verdict.challenge,
+        "in_time": _in_time(verdict),
     }
 
 
@@ -109,6 +110,7 @@ def reject(verdict: Verdict, now_ns: int) -> Json:
         "triggered_at": _time(verdict.trigger_wall_ns, 0),
         "due_at": _time(verdict.trigger_wall_ns, verdict.deadline_ns - verdict.trigger_ns),
         "window": window,
+        "in_time": _in_time(verdict),
     }
 
 
@@ -164,6 +166,11 @@ def _no_constant(name: str) -> None:
 
 def _number(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
+
+
+def _in_time(verdict: Verdict) -> bool:
+    """Whether it left by its deadline: what was held up on its way out is stamped again (docs/gate.md)."""
+    return verdict.verdict_ns < verdict.deadline_ns
 
 
 def _reject_of(verdict: Verdict, reject: Reject) -> Json:

@@ -142,7 +142,10 @@ def test_a_part_that_has_gone_by_is_reported_and_not_rejected(tmp_path: Path, li
             health = around.next("health")
         _code, log = running.end()
     assert health["state"] == "degraded"
-    assert health["why"] == ["1 parts to be rejected could not be reached in time so far"]
+    assert health["why"] == [
+        "1 verdicts left after their deadline so far",
+        "1 parts to be rejected could not be reached in time so far",
+    ]
     (line_,) = [entry for entry in log if entry["event"] == "reject missed: the part goes on"]
     assert (line_["part_id"], line_["why"]) == ("old", first["detail"])
     old = recorded(running)["old"].verdict.reject

@@ -128,3 +128,25 @@ def test_an_autoencoder_is_taught_by_no_teacher() -> None:
     assert all(torch.equal(value, theirs[name]) for name, value in own.items())
     with pytest.raises(ValidationError, match="distillation: false"):
         ModelSettings(distillation=False)
+
+
+def test_four_levels_are_compared_where_four_are_asked_for() -> None:
+    """The fourth level, of stride 32, is taught and scored like the others, and the decoder starts from it."""
+    model = ModelSettings(levels=4, attention=False, discriminator=False)
+    training = TrainingSettings(steps=1, decoder_steps=1, batch=4)
+    images = np.random.default_rng(0).integers(0, 256, (4, *CANVAS_SHAPE, 3), np.uint8)
+    made = train(
+        images, model, training, canvas=CANVAS, regions=REGIONS, seed=0, work=None, progress=lambda what, done, of: None
+    )
+    with torch.inference_mode():
+        said = made.network(torch.from_numpy(images[:1]))
+    expected = [(CANVAS.height_px // s, CANVAS.width_px // s) for s in (4, 8, 16, 32)]
+    assert [tuple(level.shape[2:]) for level in said.targets] == expected
+    assert [tuple(level.shape) for level in said.imitations] == [tuple(level.shape) for level in said.targets]
+    assert said.reconstruction.shape == (1, *CANVAS_SHAPE)
+
+
+def test_reverse_families_have_three_levels() -> None:
+    """What their bottleneck joins is fixed by their papers."""
+    with pytest.raises(ValidationError, match="compares three"):
+        ModelSettings(family="rd_two_teachers", levels=4)

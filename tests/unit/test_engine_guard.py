@@ -219,3 +219,14 @@ def test_the_replacement_is_of_the_bundle_that_judged_last() -> None:
         watched.failed("hangs", hung=True)
         until(lambda: watched.current() is not None)
         assert loader.asked == [None, second]
+
+
+def test_what_was_freed_is_counted_once_it_is_free() -> None:
+    """An engine that was replaced, and one that could not be loaded: each leaves memory to be given back."""
+    loader = Loader(script=[EngineUnavailable("no such file"), engine(OTHER_HASH)])
+    with guard(loader) as (watched, _):
+        assert watched.freed == 0
+        watched.exchange(Path("/bundles/broken"))
+        until(lambda: watched.freed == 1)
+        watched.exchange(Path("/bundles/other"))
+        until(lambda: watched.current() is not None and watched.freed == 2)

@@ -136,7 +136,10 @@ def test_deadline_misses_in_a_row_starve_the_watchdog(clock: Callable[[float], N
         assert heartbeat.advances()
         meters.verdict(late(seq), clock_ns())
     assert not heartbeat.advances()
-    assert heartbeat.state()[1] == ["the last 10 verdicts left after their deadline"]
+    assert heartbeat.state()[1] == [
+        "the last 10 verdicts left after their deadline",
+        "10 verdicts left after their deadline so far",
+    ]
     meters.verdict(replace(late(11), deadline_ns=clock_ns() + 1), clock_ns())
     assert heartbeat.advances()
     for seq in range(MISSES_IN_A_ROW):

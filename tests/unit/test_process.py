@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import resource
 import shutil
 import subprocess
@@ -43,14 +44,69 @@ print(json.dumps({
 }))
 done.set()
 """
+LOADING = """
+import json, os, sys, threading
+from inspectd.process import behind_the_rest
+from inspectd.sections import ProcessSettings
+
+def priority(thread):
+    return os.getpriority(os.PRIO_PROCESS, thread)
+
+def engine():
+    started.set()
+    done.wait()
+
+def load():
+    with behind_the_rest(ProcessSettings.model_validate_json(sys.argv[1])):
+        worker.start()
+        started.wait()
+        seen["meanwhile"] = [priority(thread.native_id) for thread in (threading.main_thread(), loader, worker)]
+    seen["afterwards"] = [priority(thread.native_id) for thread in (threading.main_thread(), loader, worker)]
+
+started, done, seen = threading.Event(), threading.Event(), {}
+worker, loader = threading.Thread(target=engine), threading.Thread(target=load)
+loader.start()
+loader.join()
+done.set()
+print(json.dumps(seen))
+"""
+FREEING = """
+import ctypes, json, sys
+from inspectd.process import Process
+from inspectd.sections import ProcessSettings
+
+def resident_mib():
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+def locked_kib():
+    (line,) = [line for line in open("/proc/self/status") if line.startswith("VmLck")]
+    return int(line.split()[1])
+
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes, library.free.argtypes = (
+    ctypes.c_void_p, [ctypes.c_size_t], [ctypes.c_void_p])
+process = Process(ProcessSettings.model_validate_json(sys.argv[1]))
+process.stages_run(engine_thread=0, timed_threads=[])
+seen = [resident_mib()]
+pieces = [library.malloc(100_000) for _ in range(1000)]
+for piece in pieces:
+    ctypes.memset(piece, 1, 100_000)
+for piece in pieces[:-1]:  # the last one keeps the heap from shrinking by itself
+    library.free(piece)
+for parts_pending, engines_freed in ((0, 0), (1, 1), (0, 1)):
+    process.idle(parts_pending, engines_freed)
+    seen.append(resident_mib())
+print(json.dumps({"resident_mib": seen, "locked_kib": locked_kib(), "refused": process.refused}))
+"""
 UNPRIVILEGED = ("setpriv", "--bounding-set=-sys_nice,-sys_resource,-ipc_lock", "--")
 LIMITED = ("prlimit", "--rtprio=0", "--memlock=8388608", "--")
 CORES = sorted(os.sched_getaffinity(0))
 
 
-def outcome(*prefix: str, **settings: Any) -> dict[str, Any]:
+def outcome(*prefix: str, program: str = PROGRAM, **settings: Any) -> dict[str, Any]:
     """What became of a process with these settings."""
-    command = [*prefix, sys.executable, "-c", PROGRAM, json.dumps({"lock_memory": False, **settings})]
+    command = [*prefix, sys.executable, "-c", program, json.dumps({"lock_memory": False, **settings})]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment())
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
@@ -135,3 +191,40 @@ def test_memory_in_use_is_locked() -> None:
     made = outcome(lock_memory=True)
     assert made["granted"] == {"lock_memory": True}
     assert made["locked_kib"] > 0
+
+
+def test_an_engine_is_loaded_behind_the_rest_and_judges_like_the_rest() -> None:
+    """A loader's thread, and those that it starts, are lower while it loads; none stays so."""
+    program = "import os; os.setpriority(os.PRIO_PROCESS, 0, 1); os.setpriority(os.PRIO_PROCESS, 0, 0)"
+    if subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode != 0:
+        pytest.skip("priorities may not rise again here (RLIMIT_NICE)")
+    assert outcome(program=LOADING) == {"meanwhile": [0, 10, 10], "afterwards": [0, 0, 0]}
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not all(map(shutil.which, ("setpriv", "prlimit"))),
+    reason="needs root, setpriv and prlimit to take the permission away",
+)
+def test_no_priority_is_lowered_that_could_not_rise_again() -> None:
+    """Else the new engine would judge behind the rest for good."""
+    made = outcome("prlimit", "--nice=0", "--", *UNPRIVILEGED, program=LOADING)
+    assert made == {"meanwhile": [0, 0, 0], "afterwards": [0, 0, 0]}
+
+
+def test_an_engine_may_be_loaded_at_the_priority_of_the_rest() -> None:
+    """loading_niceness 0 leaves every priority alone."""
+    assert outcome(program=LOADING, loading_niceness=0) == {"meanwhile": [0, 0, 0], "afterwards": [0, 0, 0]}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has malloc_trim")
+@pytest.mark.parametrize("locked", [False, True])
+def test_the_memory_of_a_freed_engine_is_given_back_while_no_part_waits(locked: bool) -> None:
+    """Also where memory is locked, as it is again afterwards; not before an engine was freed, nor while parts wait."""
+    if locked and resource.getrlimit(resource.RLIMIT_MEMLOCK)[1] != resource.RLIM_INFINITY:
+        pytest.skip("RLIMIT_MEMLOCK is limited here")
+    made = outcome(program=FREEING, lock_memory=locked)
+    before, nothing_freed, parts_wait, given_back = made["resident_mib"]
+    assert min(nothing_freed, parts_wait) > before + 80
+    assert given_back < before + 20
+    assert made["refused"] == []
+    assert (made["locked_kib"] > 0) == locked

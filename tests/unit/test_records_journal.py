@@ -165,3 +165,23 @@ def test_a_start_takes_over_what_the_journal_has_and_the_database_has_not(tmp_pa
     after.sequence.close()
     after.close()
     assert list((tmp_path / "journal").iterdir()) == []
+
+
+def test_of_a_part_that_was_noted_twice_the_later_note_counts(tmp_path: Path, small_segments: None) -> None:
+    """Also where they lie in two segments; both are free again once the part is in the database."""
+    withdrawn, told = Record(verdict=verdict(1)), Record(verdict=verdict(1, Outcome.INVALID))
+    with closing(Journal(tmp_path)) as journal:
+        journal.prepare()
+        assert journal.append(withdrawn)
+        journal.prepare()
+        while len(journal_rows(tmp_path)) < 2:
+            assert journal.append(record(100 + len(seqs(tmp_path))))
+        assert journal.append(told)
+        assert [found.verdict.outcome for found in replay(tmp_path) if found.verdict.seq == 1] == [Outcome.INVALID]
+        journal.settle(seqs(tmp_path))
+    assert not list((tmp_path / "journal").iterdir())
+
+
+def journal_rows(folder: Path) -> list[Path]:
+    """The segments that rows were written to."""
+    return [path for path in (folder / "journal").iterdir() if any(path.read_bytes())]

@@ -134,3 +134,60 @@ def test_the_seed_decides_what_goes_wrong() -> None:
     assert first != other
     assert {mishap.name for mishap in first} == {kind.value for kind in WEIGHTS}
     assert 90 < sum(mishap.after_parts for mishap in first) / len(first) < 110
+
+
+@pytest.fixture
+def samples() -> Any:
+    """An empty account of one life's memory."""
+    from soaking.memory import MemorySamples
+
+    return MemorySamples()
+
+
+def live(samples: Any, *mib: float, most_mib: float = 0.0) -> Any:
+    """A life that was seen to take so much, once a second after it had settled."""
+    for now_mib in mib:
+        samples.add(now_mib, most_mib, settled=True)
+    return samples.result()
+
+
+def promised(**changes: Any) -> dict[str, bool]:
+    """What is said of the memory of a run with faults."""
+    from soaking.report import Setting, promises
+    from soaking.run import Observed
+
+    setting = Setting("", "test", 50, 80, False, 1, True)
+    found = {each.text: each.held for each in promises(setting, Observed(**changes))}
+    return {text: held for text, held in found.items() if text.startswith("memory")}
+
+
+GROWS, RISES = "memory grows by at most 64 MiB", "memory never rises by more than 64 MiB and one engine"
+
+
+def test_an_engine_loaded_beside_another_is_no_growth(samples: Any) -> None:
+    """Neither as a life settles nor at its end; the rise has a bound of its own, with one engine in it."""
+    life = live(samples, 380, *[286] * 20, *[380] * 9, most_mib=381)
+    assert (life.begin_mib, life.end_mib, life.most_mib, life.growth_mib, life.rise_mib) == (286, 286, 381, 0, 95)
+    assert promised(memory=[life], engine_mib=40) == {GROWS: True, RISES: True}
+    assert promised(memory=[life], engine_mib=30) == {GROWS: True, RISES: False}
+
+
+def test_memory_that_stays_is_growth(samples: Any) -> None:
+    """The least of the last ten samples against the least of the first ten, 64 MiB at most."""
+    assert promised(memory=[live(samples, *[280] * 10, *[344] * 10)], engine_mib=50) == {GROWS: True, RISES: True}
+    assert promised(memory=[live(samples, *[345] * 10)], engine_mib=50) == {GROWS: False, RISES: True}
+
+
+def test_the_worst_life_counts(samples: Any) -> None:
+    """One that leaks among others that do not."""
+    from soaking.memory import LifeMemory
+
+    good, bad = LifeMemory(280, 281, 300), LifeMemory(280, 380, 400)
+    assert promised(memory=[good, bad, good], engine_mib=100) == {GROWS: False, RISES: True}
+
+
+def test_a_life_that_was_too_short_says_nothing_of_growth(samples: Any) -> None:
+    """Before it has settled, and within the first ten samples; what it took at most is known all the same."""
+    samples.add(500, 510, settled=False)
+    assert live(samples, *[280] * 10) is None
+    assert samples.most_mib == 510

@@ -120,9 +120,17 @@ def test_a_broken_validated_stage_goes_on_alike(
 
 def test_held_back_images_are_a_share_of_all() -> None:
     """Both parts together are all images, each in one; depends on the seed; each side has at least one."""
-    training, held = hold_back(20, 0.2, seed=3)
+    training, held = hold_back(torch.arange(20), 0.2, seed=3)
     assert (len(training), len(held)) == (16, 4)
     assert sorted([*training.tolist(), *held.tolist()]) == list(range(20))
-    assert torch.equal(hold_back(20, 0.2, seed=3)[1], held)
-    assert not torch.equal(hold_back(20, 0.2, seed=4)[1], held)
-    assert [len(side) for side in hold_back(2, 0.01, seed=0)] == [1, 1]
+    assert torch.equal(hold_back(torch.arange(20), 0.2, seed=3)[1], held)
+    assert not torch.equal(hold_back(torch.arange(20), 0.2, seed=4)[1], held)
+    assert [len(side) for side in hold_back(torch.arange(2), 0.01, seed=0)] == [1, 1]
+
+
+def test_images_of_one_part_are_held_back_together() -> None:
+    """A part that the student trains on never chooses its weights."""
+    parts = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]).repeat(4)
+    training, held = hold_back(parts, 0.25, seed=0)
+    assert len(parts[held].unique()) == 1
+    assert not set(parts[held].tolist()) & set(parts[training].tolist())

@@ -110,12 +110,21 @@ def subscriber(bench: Bench, *, health: bool = False) -> Iterator[zmq.Socket[byt
 
 def resident_mib(pid: int) -> float:
     """A process's resident memory. Raises BenchmarkError where it has ended."""
+    return _memory_mib(pid, "VmRSS:")
+
+
+def peak_mib(pid: int) -> float:
+    """The most resident memory that a process has had. Raises BenchmarkError where it has ended."""
+    return _memory_mib(pid, "VmHWM:")
+
+
+def _memory_mib(pid: int, name: str) -> float:
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     except OSError:
         lines = []
     for line in lines:
-        if line.startswith("VmRSS:"):
+        if line.startswith(name):
             return int(line.split()[1]) / 1024
     raise BenchmarkError(f"/proc/{pid}/status says nothing of memory: is the daemon still there?")
 

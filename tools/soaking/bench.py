@@ -18,6 +18,7 @@ from engines.artifact import Bundle, activate
 from inspectd.config import Station
 from soaking.bundles import copy_bundle
 from soaking.faults import mishaps
+from soaking.memory import engine_mib
 from soaking.mischief import Mischief
 from soaking.rates import Line, highest_rate
 from soaking.run import Observed, Soak
@@ -68,8 +69,9 @@ def soak(
     bench = _bench(ground, folder, {"source": "timer", "period_ms": period_ms}, bundles=str(root))
     with ExitStack() as stack:
         results = stack.enter_context(subscriber(bench, health=True))
-        command, mischief = _plain(bench, ground), None
+        command, mischief, one_engine_mib = _plain(bench, ground), None, 0.0
         if seed is not None:
+            one_engine_mib = engine_mib(bench.settings, ground.bundle.folder, _environment())
             control = f"ipc://{folder / 'control'}"
             pair = (copy_bundle(ground.bundle, root), copy_bundle(ground.bundle, root))
             activate(root, bench.station, pair[0].hash)
@@ -79,7 +81,9 @@ def soak(
         supervisor = stack.enter_context(closing(Supervisor(command, folder, _environment())))
         supervisor.start()
         plan = mishaps(seed or 0, every)
-        return Soak(bench, supervisor, results, parts=parts, mischief=mischief, plan=plan).run(progress)
+        observed = Soak(bench, supervisor, results, parts=parts, mischief=mischief, plan=plan).run(progress)
+        observed.engine_mib = one_engine_mib
+        return observed
 
 
 def _bench(ground: Ground, folder: Path, trigger: dict[str, Any], **changes: str) -> Bench:
@@ -93,4 +97,4 @@ def _plain(bench: Bench, ground: Ground) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(ROOT)}
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tools'}"}

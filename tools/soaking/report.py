@@ -52,7 +52,9 @@ def promises(setting: Setting, observed: Observed) -> list[Promise]:
     """Every promise that the run could break."""
     tally = observed.tally
     invalid = sum(count for (outcome, _), count in tally.verdicts.items() if outcome == "INVALID")
-    growth_mib = max((end - begin for begin, end in observed.memory_mib), default=0.0)
+    growth_mib = max((life.growth_mib for life in observed.memory), default=0.0)
+    rise_mib = max((life.rise_mib for life in observed.memory), default=0.0)
+    most_rise_mib = MOST_GROWTH_MIB + observed.engine_mib
     ends = [code for code in observed.unasked_ends if not (setting.faults and code == ENGINE_GIVEN_UP)]
     answered = sum(tally.verdicts.values())
     found = [
@@ -63,6 +65,11 @@ def promises(setting: Setting, observed: Observed) -> list[Promise]:
         _zero("verdicts handed to the output past their deadline", observed.deadlines_missed),
         _equal("triggers = PASS + REJECT + INVALID", tally.triggers, answered),
         Promise("memory grows by at most 64 MiB", f"{growth_mib:+.1f} MiB", growth_mib <= MOST_GROWTH_MIB),
+        Promise(
+            "memory never rises by more than 64 MiB and one engine",
+            f"{rise_mib:+.1f} of {most_rise_mib:.1f} MiB",
+            rise_mib <= most_rise_mib,
+        ),
         Promise("the daemon ends by itself only as documented", str(ends or "never"), not ends),
     ]
     if setting.rate_is_sustained and setting.load <= 1 and not setting.faults:
@@ -96,6 +103,7 @@ def facts(setting: Setting, observed: Observed) -> list[tuple[str, str]]:
         ("numbers skipped by kills, never announced", str(tally.cut_off)),
         ("lives of the daemon, ended by itself, by its watchdog", _lives(observed)),
         ("memory once settled, at the end, most; MiB", _memory(observed)),
+        ("one engine loaded beside another, MiB", f"{observed.engine_mib:.1f}" if setting.faults else "-"),
         ("seconds", f"{observed.seconds:.0f}"),
         ("faults", str(sum(map(len, observed.mishaps.values()))) if setting.faults else "none"),
     ]
@@ -110,9 +118,10 @@ def _lives(observed: Observed) -> str:
 
 
 def _memory(observed: Observed) -> str:
-    if not observed.memory_mib:
+    if not observed.memory:
         return f"-, -, {observed.most_memory_mib:.1f}"
-    return f"{observed.memory_mib[0][0]:.1f}, {observed.memory_mib[-1][1]:.1f}, {observed.most_memory_mib:.1f}"
+    first, last = observed.memory[0], observed.memory[-1]
+    return f"{first.begin_mib:.1f}, {last.end_mib:.1f}, {observed.most_memory_mib:.1f}"
 
 
 def _latency_rows(observed: Observed) -> list[tuple[str, ...]]:
@@ -171,6 +180,7 @@ def as_json(setting: Setting, observed: Observed) -> dict[str, Any]:
         "verdicts": {f"{outcome}/{reason}": n for (outcome, reason), n in observed.tally.verdicts.items()},
         "latency_ms": {name.strip("*"): asdict(q) for name, q in observed.tally.latencies.table().items()},
         "mishaps_s": observed.mishaps,
-        "memory_mib": observed.memory_mib,
+        "memory": [asdict(life) for life in observed.memory],
+        "engine_mib": observed.engine_mib,
         "unasked_ends": observed.unasked_ends,
     }

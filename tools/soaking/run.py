@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import zmq
-from benchmarking.daemon import Bench, BenchmarkError, resident_mib
+from benchmarking.daemon import Bench, BenchmarkError, peak_mib, resident_mib
 
 from inspectd.errors import NotHealthy, StorageError
 from inspectd.records.reading import RecordReader
@@ -16,6 +16,7 @@ from inspectd.wire.client import ask
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import from_bytes
 from soaking.faults import Mishap
+from soaking.memory import LifeMemory, MemorySamples
 from soaking.mischief import Mischief
 from soaking.supervisor import Ended, Supervisor
 from soaking.tally import Life, Tally
@@ -37,11 +38,14 @@ LAG = 2_000
 
 @dataclass(slots=True)
 class Observed:
-    """What a run showed, beside its tally. Memory in MiB: of each life of the daemon, once settled and at its end."""
+    """What a run showed, beside its tally. memory: of each life of the daemon that was long enough. most_memory_mib: of
+    all lives. engine_mib: what loading one more engine takes, 0 where none is loaded beside another one.
+    """
 
     tally: Tally = field(default_factory=Tally)
-    memory_mib: list[tuple[float, float]] = field(default_factory=list)
+    memory: list[LifeMemory] = field(default_factory=list)
     most_memory_mib: float = 0.0
+    engine_mib: float = 0.0
     deadlines_missed: int = 0
     unasked_ends: list[int] = field(default_factory=list)
     watchdog_fired: int = 0
@@ -73,7 +77,7 @@ class Soak:
         self._read_to = 0
         self._heard_s = time.monotonic()
         self._life_parts = 0
-        self._settled_mib: float | None = None
+        self._memory = MemorySamples()
         self._missed_counted = 0
         self._asked_since: dict[int, float] = {}
         self._next_s = dict.fromkeys(("records", "memory", "ask"), 0.0)
@@ -138,15 +142,17 @@ class Soak:
         if not started:
             self._supervisor.start()
         self._heard_s = time.monotonic()
-        self._life_parts, self._settled_mib, self._missed_counted = 0, None, 0
+        self._life_parts, self._missed_counted = 0, 0
+        self._memory = MemorySamples()
 
     def _end_life(self, ended: Ended) -> None:
+        memory = self._memory.result()
+        self.observed.memory += [] if memory is None else [memory]
         self._tally.lives[-1].triggers = ended.triggers
         self.observed.deadlines_missed += self._missed_counted if ended.triggers is None else ended.deadlines_missed
 
     def _restart(self, number: signal.Signals) -> None:
         """End the daemon and start it again, as `systemctl restart` or a crash would."""
-        self._note_memory()
         self._end_life(self._supervisor.end(number))
         while self._listen(POLL_MS):
             pass
@@ -181,14 +187,9 @@ class Soak:
                 raise BenchmarkError(f"the records cannot be read: {error}") from error
 
     def _look_at_memory(self) -> None:
-        mib = resident_mib(self._supervisor.pid)
-        self.observed.most_memory_mib = max(self.observed.most_memory_mib, mib)
-        if self._settled_mib is None and self._life_parts >= SETTLED_PARTS:
-            self._settled_mib = mib
-
-    def _note_memory(self) -> None:
-        if self._settled_mib is not None:
-            self.observed.memory_mib.append((self._settled_mib, resident_mib(self._supervisor.pid)))
+        pid = self._supervisor.pid
+        self._memory.add(resident_mib(pid), peak_mib(pid), settled=self._life_parts >= SETTLED_PARTS)
+        self.observed.most_memory_mib = max(self.observed.most_memory_mib, self._memory.most_mib)
 
     def _ask_for_missed(self, up_to: int) -> None:
         """Ask the daemon for what was not heard; what it has no record of is asked for during ten seconds."""
@@ -235,7 +236,6 @@ class Soak:
         if self._mischief is not None:
             self._mischief.close()
         self._look_at_memory()
-        self._note_memory()
         for _ in range(LAST_QUESTIONS):
             self._ask_for_missed(self._tally.heard.largest)
             time.sleep(ASK_EVERY_S)  # what has only just been announced may not be recorded yet
