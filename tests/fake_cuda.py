@@ -29,8 +29,8 @@ class FakeCuda:
     """One machine with one card. Every call of the driver's is in `calls`, and may be made to fail.
 
     memory_bytes: of the card. fail_call: this call (counted from 0) raises. looks: how often an event says not yet.
-    hangs: no work ever ends. lost: every call fails, until there is a new context. lost_at: the inference (from 1) at
-    which that happens. can_record: the driver knows CUDA graphs.
+    hangs: no work ever ends. lost: every call that needs a context fails, until there is a new one. lost_at: the
+    inference (from 1) at which that happens. can_record: the driver knows CUDA graphs.
     """
 
     def __init__(self, *, memory_bytes: int = 1 << 30) -> None:
@@ -61,7 +61,7 @@ class FakeCuda:
             self.calls.append(name)
         if needs_context and not self._stack():
             raise Misuse(f"{name}: no context is current in this thread")
-        if (self.lost and not must_work) or number == self.fail_call:
+        if (self.lost and needs_context and not must_work) or number == self.fail_call:
             raise CudaError(f"{name} failed: injected, unspecified launch failure")
 
     def infers(self) -> None:

@@ -42,7 +42,7 @@ class TinyStation:
             "canvas": {"height_px": 64, "width_px": 128},
             "regions": [_on_small_canvas(region) for region in raw["regions"]],
             "model": {"quick": STEPS},
-            "engine": {"precision": "f32", "threads": 1},
+            "engine": {"precision": "f32", "threads": 1, **changes.get("engine", {})},
             "bundles": changes.get("bundles", str(self.bundles)),
         }
         path = folder / f"{NAME}.yaml"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -78,7 +78,12 @@ class Listener:
 
 
 class FaultyLine:
-    """One station with a real bundle: parts are asked for one by one, by message. `start` begins a (further) run."""
+    """One station with a real bundle: parts are asked for one by one, by message. `start` begins a (further) run.
+
+    program: the daemon, and what it takes before --station and --control.
+    """
+
+    program: Sequence[str] = (str(ROOT / "tools" / "faulty_daemon.py"),)
 
     def __init__(self, tiny: TinyStation, folder: Path, **changes: Any) -> None:
         self.folder = folder
@@ -112,7 +117,7 @@ class FaultyLine:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
-                    str(ROOT / "tools" / "faulty_daemon.py"),
+                    *self.program,
                     *("--station", str(self.settings), "--control", self._control_endpoint),
                 ],
                 stderr=log,
