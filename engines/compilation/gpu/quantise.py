@@ -64,7 +64,7 @@ def quantise(model: onnx.ModelProto, good_parts: NDArray[np.uint8]) -> onnx.Mode
             },
         )
         made = version_converter.convert_version(onnx.load(quantised), HALF_SCALES_OPSET)
-    _spare_other_readers(made)
+    _spare_other_readers(made, frozenset(kept))
     return made
 
 
@@ -81,14 +81,15 @@ def _quietly() -> Iterator[None]:
         root.removeHandler(nobody)
 
 
-def _spare_other_readers(model: onnx.ModelProto) -> None:
-    """Let only convolutions read what was rounded to int8; ONNX Runtime hands it to everybody who reads the value.
+def _spare_other_readers(model: onnx.ModelProto, kept: frozenset[str]) -> None:
+    """Let only convolutions not `kept` read what was rounded to int8; ONNX Runtime hands it to all who read the value.
 
-    What the tail compares, and what is added on the way round a block, stays unrounded.
+    What the tail compares, what is added on the way round a block, and what a first level shares with a student's
+    convolutions stays unrounded.
     """
     makers = {value: node for node in model.graph.node for value in node.output}
     for node in model.graph.node:
-        if node.op_type in {*QUANTISED, "DequantizeLinear"}:
+        if node.op_type == "DequantizeLinear" or (node.op_type in QUANTISED and node.name not in kept):
             continue
         for place, value in enumerate(node.input):
             maker = makers.get(value)
