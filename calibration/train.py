@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,6 +40,17 @@ class Trained:
     losses: Mapping[str, NDArray[np.float32]]
 
 
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """One mode for training, since it decides over the last bits; what comes after may need the smallest numbers."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@_denormals_flushed()
 def train(
     images: Images,
     model: ModelSettings,
@@ -59,7 +71,6 @@ def train(
     """
     if len(images) < LEAST_IMAGES:
         raise TooFewParts(f"{len(images)} good parts to train on: at least {LEAST_IMAGES} are needed")
-    torch.set_flush_denormal(True)  # whatever ran before in this process: it decides over the last bits
     network = _untrained(model, canvas, regions, seed)
     described = {
         "model": model.model_dump(mode="json"),

@@ -150,3 +150,14 @@ def test_reverse_families_have_three_levels() -> None:
     """What their bottleneck joins is fixed by their papers."""
     with pytest.raises(ValidationError, match="compares three"):
         ModelSettings(family="rd_two_teachers", levels=4)
+
+
+def test_training_leaves_arithmetic_as_it_was() -> None:
+    """Numbers below the normal range count again after training: an evaluation in the same process needs them."""
+    images = np.random.default_rng(0).integers(0, 256, (4, *CANVAS_SHAPE, 3), np.uint8)
+    model = ModelSettings(score="paper", teachers=("efficientnet_lite0",), attention=False, decoder=False)
+    training = TrainingSettings(steps=1, decoder_steps=0, batch=4)
+    train(
+        images, model, training, canvas=CANVAS, regions=REGIONS, seed=0, work=None, progress=lambda what, done, of: None
+    )
+    assert np.float32(1e-40) * np.float32(1) > 0
