@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +83,6 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     if len(parts) < LEAST_PARTS:
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
     shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
-
     everything = np.arange(len(images))
 
     def learn(indices: NDArray[np.int64], name: str) -> Trained:
@@ -105,15 +104,26 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         unseen = _Unseen(held_out, _run(trained.network, images[held_out], progress))
     else:
         folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
-        outputs: list[NetworkOutputs] = []
-        for number, kept in enumerate(folds):
-            student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
-            outputs += _run(student.network, images[kept], progress)
-        unseen = _Unseen(np.concatenate(folds), outputs)
+        unseen = _cross_fitted(learn, images, folds, progress)
         trained = learn(everything, "student")
     return _fit_unseen(
         trained, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
     )
+
+
+def _cross_fitted(
+    learn: Callable[[NDArray[np.int64], str], Trained],
+    images: Images,
+    folds: Sequence[NDArray[np.int64]],
+    progress: Progress,
+) -> _Unseen:
+    """What students that were trained without a fold each say of it."""
+    everything = np.arange(len(images))
+    outputs: list[NetworkOutputs] = []
+    for number, kept in enumerate(folds):
+        student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
+        outputs += _run(student.network, images[kept], progress)
+    return _Unseen(np.concatenate(folds), outputs)
 
 
 def _fit_unseen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -200,14 +201,42 @@ def trainable(network: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in network.state_dict().items() if not name.startswith("teachers.")}
 
 
-def learning_rate(training: TrainingSettings, steps: int, step: int) -> float:
-    """The rate of a step by the settings' schedule."""
+def planned(  # noqa: PLR0917  (what is trained, on what, and how)
+    name: str,
+    trained: tuple[nn.Module, ...],
+    loss: Callable[[Tensor], Tensor],
+    training: TrainingSettings,
+    images: int,
+    seed: int,
+    *,
+    steps: int | None = None,
+    extra: dict[str, Tensor] | None = None,
+    validation: Validation | None = None,
+) -> Stage:
+    """A stage by the settings' optimiser, rate, schedule and batch; `steps`: instead of `training.steps`.
+
+    The optimiser is Adam, or SGD with momentum 0.9 and weight decay 1e-4.
+    """
+    taken = training.steps if steps is None else steps
+    parameters = [parameter for module in trained for parameter in module.parameters()]
+    optimiser: torch.optim.Optimizer = torch.optim.Adam(parameters, lr=training.learning_rate)
+    if training.optimiser == "sgd":
+        optimiser = torch.optim.SGD(parameters, lr=training.learning_rate, momentum=0.9, weight_decay=1e-4)
+    return Stage(
+        name=name,
+        trained=trained,
+        optimiser=optimiser,
+        loss=loss,
+        rate=partial(_learning_rate, training, taken),
+        steps=taken,
+        images=images,
+        batch=training.batch,
+        seed=seed,
+        extra=extra or {},
+        validation=validation,
+    )
+
+
+def _learning_rate(training: TrainingSettings, steps: int, step: int) -> float:
     falling = 0.5 * (1 + math.cos(math.pi * step / steps)) if training.schedule == "cosine" else 1.0
     return training.learning_rate * falling
-
-
-def new_optimiser(parameters: list[nn.Parameter], training: TrainingSettings) -> torch.optim.Optimizer:
-    """The optimiser of the settings: Adam, or SGD with momentum 0.9 and weight decay 1e-4."""
-    if training.optimiser == "adam":
-        return torch.optim.Adam(parameters, lr=training.learning_rate)
-    return torch.optim.SGD(parameters, lr=training.learning_rate, momentum=0.9, weight_decay=1e-4)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from calibration.stages import Stage, learning_rate, new_optimiser
+from calibration.stages import Stage, planned
 from calibration.targets import CHUNK, SMALLEST_VARIANCE, Targets
 from engines.networks.decoder import Decoder
 from engines.networks.dtkd import DtkdNetwork, distance_map, min_max
@@ -34,7 +32,6 @@ def student_stage(
         return _autoencoder_stage(network, planes, training, seed)
     first = [widths[0] for widths in network.channels]
     running = torch.zeros(1)  # the running quantile of A_DT
-    trained = network.students()
 
     def loss(chosen: Tensor) -> Tensor:
         wanted = cached(chosen)
@@ -48,19 +45,7 @@ def student_stage(
             total = total + _attention_loss(attention, distances, running, model)
         return total
 
-    optimiser = new_optimiser([p for module in trained for p in module.parameters()], training)
-    return Stage(
-        name="student",
-        trained=trained,
-        optimiser=optimiser,
-        loss=loss,
-        rate=partial(learning_rate, training, training.steps),
-        steps=training.steps,
-        images=len(planes),
-        batch=training.batch,
-        seed=seed,
-        extra={"running": running},
-    )
+    return planned("student", network.students(), loss, training, len(planes), seed, extra={"running": running})
 
 
 def _autoencoder_stage(network: DtkdNetwork, planes: Tensor, training: TrainingSettings, seed: int) -> Stage:
@@ -73,18 +58,7 @@ def _autoencoder_stage(network: DtkdNetwork, planes: Tensor, training: TrainingS
         images = planes[chosen]
         return (decoder(network.imitate(images, [])[-1]) - images / 255.0).abs().mean()  # type: ignore[no-any-return]
 
-    trained = (network.student, decoder)
-    return Stage(
-        name="student",
-        trained=trained,
-        optimiser=new_optimiser([p for module in trained for p in module.parameters()], training),
-        loss=loss,
-        rate=partial(learning_rate, training, training.steps),
-        steps=training.steps,
-        images=len(planes),
-        batch=training.batch,
-        seed=seed,
-    )
+    return planned("student", (network.student, decoder), loss, training, len(planes), seed)
 
 
 def _attention_loss(attention: Tensor, distances: Tensor, running: Tensor, model: ModelSettings) -> Tensor:
@@ -120,15 +94,4 @@ def decoder_stage(
             total = total + model.lambda_c * (seen - wanted[:, :width]).square().mean()
         return total  # type: ignore[no-any-return]
 
-    optimiser = new_optimiser(list(decoder.parameters()), training)
-    return Stage(
-        name="decoder",
-        trained=(decoder,),
-        optimiser=optimiser,
-        loss=loss,
-        rate=partial(learning_rate, training, training.decoder_steps),
-        steps=training.decoder_steps,
-        images=len(planes),
-        batch=training.batch,
-        seed=seed + 1,
-    )
+    return planned("decoder", (decoder,), loss, training, len(planes), seed + 1, steps=training.decoder_steps)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from calibration.stages import Stage, Validation, hold_back, learning_rate, new_optimiser
+from calibration.stages import Stage, Validation, hold_back, planned
 from calibration.targets import Targets
 from engines.networks.feature_mask import random_masks
 from engines.networks.rd_feature_mask import RdFeatureMask
@@ -39,24 +37,22 @@ def student_stage(network: RdFeatureMask, cached: Targets, training: TrainingSet
         wanted = cached(images)
         return _summed(wanted, network.imitate(cached.planes[images], wanted))
 
-    optimiser = new_optimiser([p for module in network.students() for p in module.parameters()], training)
-    for group in optimiser.param_groups:
-        group["weight_decay"] = 2.0 * settings.lambda_r
-    return Stage(
-        name="student",
-        trained=network.students(),
-        optimiser=optimiser,
-        loss=loss,
-        rate=partial(learning_rate, training, training.steps),
-        steps=training.steps,
-        images=len(training_images),
-        batch=training.batch,
-        seed=seed,
-        extra={"drawn": drawn},
-        validation=Validation(
-            images=held_back, loss=validation_loss, every=settings.validate_every, patience=settings.patience
-        ),
+    validation = Validation(
+        images=held_back, loss=validation_loss, every=settings.validate_every, patience=settings.patience
     )
+    stage = planned(
+        "student",
+        network.students(),
+        loss,
+        training,
+        len(training_images),
+        seed,
+        extra={"drawn": drawn},
+        validation=validation,
+    )
+    for group in stage.optimiser.param_groups:
+        group["weight_decay"] = 2.0 * settings.lambda_r
+    return stage
 
 
 def _summed(targets: list[Tensor], imitations: list[Tensor]) -> Tensor:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from calibration.stages import Stage, learning_rate, new_optimiser
+from calibration.stages import Stage, planned
 from calibration.targets import Targets
 from engines.networks.rd_two_teachers import RdTwoTeachers
 from engines.networks.tails import cosine_distances
@@ -19,7 +17,6 @@ BETAS = (0.5, 0.999)
 
 def student_stage(network: RdTwoTeachers, cached: Targets, training: TrainingSettings, seed: int) -> Stage:
     """Stage one: loss = sum over levels of mean(M_k), Eq. 2; the teachers' features are looked up."""
-    trained = network.students()
 
     def loss(chosen: Tensor) -> Tensor:
         wanted = cached(chosen)
@@ -28,18 +25,8 @@ def student_stage(network: RdTwoTeachers, cached: Targets, training: TrainingSet
         distances = cosine_distances(wanted, [level.float() for level in given])
         return torch.stack([level.mean() for level in distances]).sum()
 
-    optimiser = new_optimiser([p for module in trained for p in module.parameters()], training)
+    stage = planned("student", network.students(), loss, training, len(cached.planes), seed)
     if training.optimiser == "adam":
-        for group in optimiser.param_groups:
+        for group in stage.optimiser.param_groups:
             group["betas"] = BETAS
-    return Stage(
-        name="student",
-        trained=trained,
-        optimiser=optimiser,
-        loss=loss,
-        rate=partial(learning_rate, training, training.steps),
-        steps=training.steps,
-        images=len(cached.planes),
-        batch=training.batch,
-        seed=seed,
-    )
+    return stage

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from calibration.stages import Stage, Validation, hold_back, learning_rate, new_optimiser
+from calibration.stages import Stage, Validation, hold_back, planned
 from calibration.targets import Targets
 from engines.networks.stpm import StpmNetwork, level_loss
 from engines.settings import TrainingSettings
@@ -36,16 +34,13 @@ def student_stage(network: StpmNetwork, cached: Targets, training: TrainingSetti
             )
         return total
 
-    return Stage(
-        name="student",
-        trained=network.students(),
-        optimiser=new_optimiser(list(network.student.parameters()), training),
-        loss=lambda chosen: loss(training_images[chosen]),
-        rate=partial(learning_rate, training, training.steps),
-        steps=training.steps,
-        images=len(training_images),
-        batch=training.batch,
-        seed=seed,
+    return planned(
+        "student",
+        network.students(),
+        lambda chosen: loss(training_images[chosen]),
+        training,
+        len(training_images),
+        seed,
         validation=Validation(images=held_back, loss=loss, every=settings.validate_every),
     )
 

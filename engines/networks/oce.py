@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from engines.networks.blocks import conv_bn
+from engines.networks.blocks import conv_bn, shortcut
 
 BLOCKS = 3
 """As in the last stage of a ResNet-50."""
@@ -13,10 +13,7 @@ EXPANSION = 4
 
 
 class Bottleneck(nn.Module):
-    """The residual block of ResNet-50: 1x1, 3x3 and 1x1 convolution and a shortcut, ReLU after the sum.
-
-    As in `BasicBlock`, a shortcut that halves the side averages first, so that no position is skipped.
-    """
+    """The residual block of ResNet-50: 1x1, 3x3 and 1x1 convolution and a `shortcut`, ReLU after the sum."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -28,11 +25,7 @@ class Bottleneck(nn.Module):
             nn.ReLU(inplace=True),
             conv_bn(narrow, outputs, kernel=1),
         )
-        self.shortcut = nn.Sequential()
-        if stride > 1:
-            self.shortcut.append(nn.AvgPool2d(stride))
-        if inputs != outputs:
-            self.shortcut.append(conv_bn(inputs, outputs, kernel=1))
+        self.shortcut = shortcut(inputs, outputs, stride)
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -104,24 +105,15 @@ def serve(
     bundle: a bundle's folder, None for the active one. Raises StorageError in the end where records were lost,
     EngineLost where the engine failed too often.
     """
-
-    def load(folder: Path | None) -> Engine:
-        with on_engine_cores(station.process):
-            return sources.engine(folder)
-
-    def load_beside(folder: Path | None) -> Engine:
-        with behind_the_rest(station.process):
-            return load(folder)
-
     notifier.tell(STATUS="loading")
-    engine = load(bundle)
+    engine = _load(station, sources, bundle)
     cv2.setNumThreads(1)
     process = Process(station.process)
     process.before_stages()
     pipeline = Pipeline(
         station,
         engine=engine,
-        load=load_beside,
+        load=partial(_load_beside, station, sources),
         locate=locate_part(Locator(station.locate, station.canvas)),
         camera=sources.camera,
         max_parts=max_parts,
@@ -145,6 +137,17 @@ def serve(
     if lost:
         raise StorageError(f"{station.records.folder}: {lost} records could not be written; free space there")
     return 0 if clean else 1
+
+
+def _load(station: Station, sources: Sources, folder: Path | None) -> Engine:
+    with on_engine_cores(station.process):
+        return sources.engine(folder)
+
+
+def _load_beside(station: Station, sources: Sources, folder: Path | None) -> Engine:
+    """An engine for a daemon that judges meanwhile."""
+    with behind_the_rest(station.process):
+        return _load(station, sources, folder)
 
 
 def _answering(
