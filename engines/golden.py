@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 
 import cv2
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from engines.artifact import Bundle, GoldenImage
 from engines.errors import BundleError, ParityError
-from engines.runtimes import Runtime, infer
+from engines.runtimes import Outputs, Runtime, infer_together
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +27,10 @@ class GoldenReport:
 
 
 def verify(bundle: Bundle, runtime: Runtime) -> GoldenReport:
-    """Infer every golden image and compare its scores; blocks, one inference per image.
+    """Infer every golden image and compare its scores; blocks for one inference per image, or per batch of them.
 
-    Raises ParityError for a score out of tolerance or not a number, BundleError for an unreadable image, EngineFault.
+    Each place of a batch gets an image; where there are fewer images, some of them again. Raises ParityError for a
+    score out of tolerance or not a number, BundleError for an unreadable image, EngineFault.
     """
     limits = [
         bundle.thresholds.part.value,
@@ -35,8 +38,8 @@ def verify(bundle: Bundle, runtime: Runtime) -> GoldenReport:
     ]
     names = ["part score", *(f"score of region {region.name}" for region in bundle.regions)]
     worst, worst_file = 0.0, bundle.manifest.golden[0].file
-    for golden in bundle.manifest.golden:
-        deviations = _deviations(golden, _scores(bundle, golden, runtime), np.array(limits))
+    for golden, outputs in _answers(bundle, runtime):
+        deviations = _deviations(golden, _scores(bundle, outputs), np.array(limits))
         index = int(np.argmax(deviations))
         if not deviations[index] <= golden.tolerance:
             engine = runtime.info
@@ -71,9 +74,16 @@ def write_golden(path: Path, part_image: NDArray[np.uint8]) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def _scores(bundle: Bundle, golden: GoldenImage, runtime: Runtime) -> NDArray[np.float64]:
+def _answers(bundle: Bundle, runtime: Runtime) -> Iterator[tuple[GoldenImage, Outputs]]:
+    """Each golden image with the engine's answer; in full batches, so that nobody waits for company."""
+    images, batch = bundle.manifest.golden, runtime.info.batch
+    for first in range(0, len(images), batch):
+        group = list(islice(cycle(images[first:] + images[:first]), batch))
+        yield from zip(group, infer_together(runtime, [read_golden(bundle, golden) for golden in group]), strict=True)
+
+
+def _scores(bundle: Bundle, outputs: Outputs) -> NDArray[np.float64]:
     """(1 + R,) scores, part first. Raises ParityError where the engine has other regions than the bundle."""
-    outputs = infer(runtime, read_golden(bundle, golden))
     if outputs.region_scores.shape != (len(bundle.regions),):
         raise ParityError(
             f"{bundle.folder}: the engine scores {outputs.region_scores.size} regions, "

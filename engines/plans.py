@@ -26,7 +26,7 @@ from engines.artifact import Bundle
 from engines.artifact.writer import sync
 from engines.errors import EngineUnavailable
 from engines.gpu import Gpu, Package, TensorRt
-from engines.settings import CanvasSettings, PatchGmsdSettings, RegionSettings, Settings
+from engines.settings import MOST_PARTS, CanvasSettings, PatchGmsdSettings, RegionSettings, Settings
 
 PLAN_NAME: Final = "plan.engine"
 STAGE_NAME: Final = "stage.json"
@@ -68,6 +68,7 @@ class PlanKey(Settings):
     package: Package
     version: str = Field(min_length=1, max_length=100, description="of the package: a plan is bound to it")
     precision: PlanPrecision
+    batch: int = Field(1, ge=1, le=MOST_PARTS, description="part images in one inference")
 
     @property
     def digest(self) -> str:
@@ -77,7 +78,8 @@ class PlanKey(Settings):
 
     def __str__(self) -> str:
         """For people."""
-        return f"{self.precision} for {self.gpu} (SM {self.sm}), {self.package} {self.version}"
+        parts = f" of {self.batch} parts" if self.batch > 1 else ""
+        return f"{self.precision}{parts} for {self.gpu} (SM {self.sm}), {self.package} {self.version}"
 
 
 class Reproduced(Settings):
@@ -256,7 +258,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def plan_key(bundle: Bundle, gpu: Gpu, tensorrt: TensorRt, precision: PlanPrecision) -> PlanKey:
+def plan_key(bundle: Bundle, gpu: Gpu, tensorrt: TensorRt, precision: PlanPrecision, *, batch: int = 1) -> PlanKey:
     """The key of a bundle's plan on this machine. Raises EngineUnavailable for a bundle without a graph."""
     name = bundle.manifest.engine.files.get("graph")
     if name is None:
@@ -268,6 +270,7 @@ def plan_key(bundle: Bundle, gpu: Gpu, tensorrt: TensorRt, precision: PlanPrecis
         package=tensorrt.package,
         version=tensorrt.version,
         precision=precision,
+        batch=batch,
     )
 
 

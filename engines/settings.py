@@ -22,6 +22,8 @@ TeacherName = Literal[
 ]
 Family = Literal["dtkd", "stpm", "rd_two_teachers", "rd_feature_mask"]
 Weight = Annotated[float, Field(ge=0)]
+MOST_PARTS = 32
+"""In one inference of a TensorRT plan."""
 
 
 class Settings(BaseModel):
@@ -266,6 +268,16 @@ class EngineSettings(Settings):
     threads: int = Field(1, ge=0, le=256, description="inference threads; 0: one per core")
     plan_precision: Literal["auto", "f32", "f16", "int8"] = Field(
         "auto", description="of the TensorRT plan; auto: f16, or f32 where f16 does not reproduce the golden images"
+    )
+    batch: int = Field(
+        1,
+        ge=1,
+        le=MOST_PARTS,
+        description="part images that a TensorRT plan takes at once, for stations whose parts come in groups; the "
+        "engines for CPUs take one, whatever stands here",
+    )
+    batch_wait_ms: float = Field(
+        2.0, ge=0, le=1000, description="how long a part that is alone waits for company where batch is above 1"
     )
     plans: str = Field("plans", description="folder of the TensorRT plans that `inspectd build` made on this machine")
     plans_bytes: int = Field(

@@ -103,6 +103,15 @@ class Station(Settings):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _company_comes_before_the_deadline(self) -> Self:
+        if self.engine.batch > 1 and self.engine.batch_wait_ms >= self.line.deadline_ms:
+            raise ValueError(
+                f"engine.batch_wait_ms {self.engine.batch_wait_ms:g} is not below line.deadline_ms "
+                f"{self.line.deadline_ms:g}: a part that waits for company would be late; shorten the wait"
+            )
+        return self
+
     def key_folder(self) -> Path | None:
         """Where its keys lie, None where TCP is plain."""
         return self.security.keys / self.station if self.security.curve == "required" else None

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Protocol
 
 from engines.errors import EngineFault, EngineTimeout
 from engines.part_statistics import Appearance, appearance
-from engines.runtimes import Outputs
+from engines.runtimes import Outputs, Slot
 from inspectd.engine_guard import Engine, Engines
 from inspectd.health.meters import Count, Meters, Stage, Step
 from inspectd.messages import Fault, Frame, Image, Pose, Reason, Scores
+from inspectd.overload import Cost, choose
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
 
 IDLE_MS = 50
-MOST_STAYING = 4
-"""Parts that are kept behind the newest under overload, for when the load falls; more would keep newer ones out."""
-NS_PER_MS = 1_000_000
+COMPANY_POLL_S = 200e-6
+"""Between two looks for company within its last millisecond: a poll knows whole ones only."""
 
 
 class PartFault(Exception):
@@ -40,65 +40,19 @@ class LocatePart(Protocol):
         """Return where the part lay. Raises PartFault."""
 
 
-@dataclass(slots=True)
-class Cost:
-    """How long a part takes, in nanoseconds: at least, and likely (mean plus four mean deviations, as in RFC 6298).
-
-    The least follows shorter durations at once and longer ones slowly. `doubt` lowers it whenever parts are dropped
-    because of it and none is inspected, so that no stall can make the stage drop every part after it for good.
-    """
-
-    mean_ns: float = 0.0
-    deviation_ns: float = 0.0
-    least_ns: float = 0.0
-
-    @property
-    def likely_ns(self) -> int:
-        """What a part is expected to take at most."""
-        return round(self.mean_ns + 4 * self.deviation_ns)
-
-    def learn(self, duration_ns: int) -> None:
-        """Take a measured duration into account."""
-        if self.mean_ns == 0.0:
-            self.mean_ns, self.deviation_ns, self.least_ns = float(duration_ns), duration_ns / 4, duration_ns / 4
-            return
-        self.deviation_ns += (abs(duration_ns - self.mean_ns) - self.deviation_ns) / 4
-        self.mean_ns += (duration_ns - self.mean_ns) / 8
-        self.least_ns += (duration_ns - self.least_ns) / (64 if duration_ns > self.least_ns else 1)
-
-    def doubt(self) -> None:
-        """Lower the least by a tenth."""
-        self.least_ns *= 0.9
-
-
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """Which of the waiting frames is next, which stay, and which cannot be answered in time any more."""
+class _Begun:
+    """A part that the engine was given."""
 
-    next: Frame | None
-    stay: list[Frame]
-    drop: list[Frame]
-
-
-def choose(waiting: Sequence[Frame], now_ns: int, *, least_ns: int, likely_ns: int) -> Choice:
-    """Drop what cannot meet its deadline even at best; then the oldest, or the newest where not all can likely be met.
-
-    waiting: oldest first. least_ns, likely_ns: time of one part. A part alone is always tried: that costs nobody. What
-    cannot be met any more once the newest is done is dropped now: the line hears of it earlier, and with the reason.
-    """
-    possible = [frame for frame in waiting if now_ns + least_ns < frame.deadline_ns]
-    drop = [frame for frame in waiting if now_ns + least_ns >= frame.deadline_ns]
-    if not possible:
-        return Choice(None, [], drop)
-    if all(now_ns + (turn + 1) * likely_ns < frame.deadline_ns for turn, frame in enumerate(possible)):
-        return Choice(possible[0], possible[1:], drop)
-    *others, newest = possible
-    stay = [frame for frame in others if now_ns + 2 * least_ns < frame.deadline_ns][-MOST_STAYING:]
-    return Choice(newest, stay, drop + others[: len(others) - len(stay)])
+    frame: Frame
+    slot: Slot
+    pose: Pose
+    looks: Appearance
+    located_ns: int
 
 
 class Inspector:
-    """Frame -> scores, one part at a time: the step that the daemon and a replay share.
+    """Frames -> scores, one part at a time or a batch at a time: the step that the daemon and a replay share.
 
     The part image is written straight into the engine's input buffer.
     grace_s: how long beyond a part's deadline the engine is waited for.
@@ -109,19 +63,58 @@ class Inspector:
         self._locate = locate
         self._grace_s = grace_s
         self._meters = meters
+        self._failure: tuple[str, bool] | None = None
+        self.together = 1
+        """Parts that the last engine used takes in one inference."""
 
     def inspect(self, frame: Frame) -> Scores | Fault:
         """Locate and infer one part; blocks for the engine, at most `grace_s` beyond the part's deadline.
 
         The scores of a part whose deadline passes meanwhile are still returned: they are recorded as late.
         """
-        taken_ns = time.monotonic_ns()
-        self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
+        (answer,) = self.inspect_together(iter((frame,)))
+        return answer
+
+    def inspect_together(self, frames: Iterator[Frame]) -> list[Scores | Fault]:
+        """As `inspect`, for as many of `frames` as one inference takes; no further one is taken off the iterator.
+
+        `frames` gives one at least. Where it waits for company, the first part waits with it.
+        """
         engine = self._engines.current()
         if engine is None:
-            return _fault(frame, Reason.ENGINE_FAULT, "the engine was given up, another one is being loaded")
+            why = "the engine was given up, another one is being loaded"
+            return [_fault(next(frames), Reason.ENGINE_FAULT, why)]
+        self.together = engine.runtime.info.batch
+        slots = engine.runtime.slots[: self.together]
+        begun: list[_Begun] = []
+        answers: list[Scores | Fault] = []
+        for frame in frames:
+            part = self._begin(frame, slots[len(begun)])
+            if isinstance(part, Fault):
+                answers.append(part)
+            else:
+                begun.append(part)
+            if len(begun) in {0, self.together}:
+                break
+        answers += [self._end(part, engine) for part in begun]
+        self._tell(answers)
+        return answers
+
+    def _tell(self, answers: Sequence[Scores | Fault]) -> None:
+        """Tell of the inference once all of its parts have ended: an engine that is given up is closed meanwhile."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            detail, hung = failure
+            self._engines.failed(detail, hung=hung)
+        if any(isinstance(answer, Scores) for answer in answers):
+            self._engines.judged()
+
+    def _begin(self, frame: Frame, slot: Slot) -> _Begun | Fault:
+        """Locate the part into the slot, and start it."""
+        taken_ns = time.monotonic_ns()
+        self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
         try:
-            pose = self._locate(frame.image, engine.runtime.slots[0].input)
+            pose = self._locate(frame.image, slot.input)
         except PartFault as fault:
             return _fault(frame, fault.reason, fault.detail)
         except Exception as error:  # the stage loop: no part may take the stage down
@@ -130,46 +123,44 @@ class Inspector:
         finally:
             located_ns = time.monotonic_ns()
             self._meters.observe(Step.LOCATE, located_ns - taken_ns)
-        return self._infer(frame, engine, pose, located_ns)
-
-    def _infer(self, frame: Frame, engine: Engine, pose: Pose, located_ns: int) -> Scores | Fault:
-        """What the engine says of the part image in its buffer."""
-        slot = engine.runtime.slots[0]
         try:
             slot.start()
             looks = appearance(slot.input)  # while the engine works: it costs the verdict nothing
-            outputs = slot.wait(max(0, frame.deadline_ns - located_ns) / 1e9 + self._grace_s)
-        except EngineFault as error:
-            return self._failed(frame, Reason.ENGINE_FAULT, str(error), hung=isinstance(error, EngineTimeout))
         except Exception as error:  # the stage loop again
-            self._meters.count(Count.STAGE_ERRORS)
-            return self._failed(frame, Reason.ENGINE_FAULT, f"{type(error).__name__}: {error}")
+            return self._broken(frame, error)
+        return _Begun(frame, slot, pose, looks, located_ns)
+
+    def _end(self, part: _Begun, engine: Engine) -> Scores | Fault:
+        """What the engine says of it."""
+        now_ns, deadline_ns = time.monotonic_ns(), max(part.frame.deadline_ns, part.located_ns)
+        try:
+            outputs = part.slot.wait(max(0.0, (deadline_ns - now_ns) / 1e9 + self._grace_s))
+        except Exception as error:  # the stage loop once more
+            return self._broken(part.frame, error)
         scored_ns = time.monotonic_ns()
-        self._meters.observe(Step.ENGINE, scored_ns - located_ns)
-        return self._judgeable(frame, engine, pose, outputs, looks, located_ns=located_ns, scored_ns=scored_ns)
+        self._meters.observe(Step.ENGINE, scored_ns - part.located_ns)
+        return self._judgeable(part, engine, outputs, scored_ns)
+
+    def _broken(self, frame: Frame, error: Exception) -> Fault:
+        """The engine's failure, as this part's fault."""
+        detail = str(error)
+        if not isinstance(error, EngineFault):
+            self._meters.count(Count.STAGE_ERRORS)
+            detail = f"{type(error).__name__}: {error}"
+        return self._failed(frame, Reason.ENGINE_FAULT, detail, hung=isinstance(error, EngineTimeout))
 
     def _failed(self, frame: Frame, reason: Reason, detail: str, *, hung: bool = False) -> Fault:
-        self._engines.failed(detail, hung=hung)
+        self._failure = (detail, hung or (self._failure is not None and self._failure[1]))
         return _fault(frame, reason, detail)
 
-    def _judgeable(
-        self,
-        frame: Frame,
-        engine: Engine,
-        pose: Pose,
-        outputs: Outputs,
-        looks: Appearance,
-        *,
-        located_ns: int,
-        scored_ns: int,
-    ) -> Scores | Fault:
+    def _judgeable(self, part: _Begun, engine: Engine, outputs: Outputs, scored_ns: int) -> Scores | Fault:
         """The engine's answer as Scores, or the Fault that it is."""
+        frame, looks = part.frame, part.looks
         scores = (outputs.part_score, *(float(score) for score in outputs.region_scores))
         if len(scores) != len(engine.regions) + 1:
             return self._failed(frame, Reason.ENGINE_FAULT, f"the engine gave {len(scores) - 1} region scores")
         if not all(math.isfinite(score) for score in scores):
             return self._failed(frame, Reason.NOT_A_NUMBER, "the engine gave a score that is not a finite number")
-        self._engines.judged()
         return Scores(
             seq=frame.seq,
             part_id=frame.part_id,
@@ -178,9 +169,9 @@ class Inspector:
             thresholds=engine.thresholds,
             bundle_hash=engine.bundle_hash,
             captured_ns=frame.captured_ns,
-            located_ns=located_ns,
+            located_ns=part.located_ns,
             scored_ns=scored_ns,
-            pose=pose,
+            pose=part.pose,
             brightness=looks.brightness,
             sharpness=looks.sharpness,
             label=frame.label,
@@ -195,6 +186,7 @@ class Inspection:
 
     engines: where each part's engine comes from. bound: frames held here beside those in the queue.
     margin_ns: how long before its deadline the gate gives a part up. grace_s: as for `Inspector`.
+    company_s: how long a part that does not fill the engine's batch waits for others.
     """
 
     def __init__(
@@ -208,11 +200,13 @@ class Inspection:
         margin_ns: int,
         grace_s: float,
         meters: Meters,
+        company_s: float = 0.0,
     ) -> None:
         self._inspector = Inspector(engines=engines, locate=locate, grace_s=grace_s, meters=meters)
         self._frames, self._gate = frames, gate
         self._bound = bound
         self._margin_ns = margin_ns
+        self._company_s = company_s
         self._meters = meters
         self._waiting: list[Frame] = []
         self._cost = Cost()
@@ -236,6 +230,7 @@ class Inspection:
             now_ns,
             least_ns=round(self._cost.least_ns) + self._margin_ns,
             likely_ns=self._cost.likely_ns + self._margin_ns,
+            together=self._inspector.together,
         )
         self._waiting = choice.stay
         self._meters.set_waiting(len(choice.stay))
@@ -245,15 +240,33 @@ class Inspection:
             self._meters.count(Count.OVERLOAD)
             self._send(_fault(frame, Reason.OVERLOAD, "no time was left to inspect the part before its deadline"))
         if choice.next is not None:
-            self._send(self.inspect(choice.next))
+            self._inspect(choice.next, choice.company)
 
-    def inspect(self, frame: Frame) -> Scores | Fault:
-        """As `Inspector.inspect`; learns from it how long a part takes."""
+    def _inspect(self, first: Frame, company: list[Frame]) -> None:
+        """Inspect it, with company where the engine takes more, and learn from it how long that takes."""
         taken_ns = time.monotonic_ns()
-        answer = self._inspector.inspect(frame)
-        if isinstance(answer, Scores):
-            self._cost.learn(answer.scored_ns - taken_ns)
-        return answer
+        answers = self._inspector.inspect_together(self._together(first, company))
+        self._waiting = sorted([*company, *self._waiting], key=lambda frame: frame.seq)
+        scored = [answer.scored_ns for answer in answers if isinstance(answer, Scores)]
+        if scored:
+            self._cost.learn(max(scored) - taken_ns)
+        for answer in answers:
+            self._send(answer)
+
+    def _together(self, first: Frame, company: list[Frame]) -> Iterator[Frame]:
+        """The first, its company, and then what comes within `company_s`; taken off the lists as it is asked for."""
+        yield first
+        until_s = time.monotonic() + self._company_s
+        while True:
+            self._take_in()
+            if line := company or self._waiting:
+                yield line.pop(0)
+                continue
+            left_s = until_s - time.monotonic()
+            if left_s <= 0:
+                return
+            if not self._frames.poll(int(left_s * 1000)):
+                time.sleep(min(left_s, COMPANY_POLL_S))
 
     def _take_in(self) -> None:
         """Take the waiting frames off the queue, up to the bound: the newest are at its end."""

@@ -147,6 +147,7 @@ class StageBodies:
                 margin_ns=self._margin_ns,
                 grace_s=self._station.supervision.hang_s,
                 meters=self._meters,
+                company_s=self._station.engine.batch_wait_ms / 1e3,
             )
             ready()
             inspection.run(stop)

@@ -40,12 +40,17 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """What is running: for logs, records and `inspectd check`."""
+    """What is running: for logs, records and `inspectd check`.
+
+    batch: parts in one inference. Where it is N, the first N slots are one inference's places: it begins when all of
+    them were started, or when the first of them has waited long enough.
+    """
 
     runtime: str
     version: str
     precision: str
     device: str
+    batch: int = 1
 
 
 class Slot(Protocol):
@@ -79,10 +84,22 @@ class Runtime(Protocol):
 
 def infer(runtime: Runtime, part_image: NDArray[np.uint8], timeout_s: float = 60.0) -> Outputs:
     """Run one (H, W, 3) uint8 RGB part image through the first slot; blocks. Raises EngineFault."""
-    slot = runtime.slots[0]
-    np.copyto(slot.input, part_image)
-    slot.start()
-    return slot.wait(timeout_s)
+    (outputs,) = infer_together(runtime, [part_image], timeout_s)
+    return outputs
+
+
+def infer_together(
+    runtime: Runtime, part_images: Sequence[NDArray[np.uint8]], timeout_s: float = 60.0
+) -> list[Outputs]:
+    """Run up to `RuntimeInfo.batch` (H, W, 3) uint8 RGB part images through the first slots, as one inference; blocks.
+
+    Raises EngineFault.
+    """
+    slots = runtime.slots[: len(part_images)]
+    for slot, part_image in zip(slots, part_images, strict=True):
+        np.copyto(slot.input, part_image)
+        slot.start()
+    return [slot.wait(timeout_s) for slot in slots]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +126,7 @@ def load_chosen(bundle: Bundle, engine: EngineSettings) -> Chosen:
     choice = choose_runtime(bundle, engine)
     if choice.plan is not None:
         try:
-            return Chosen(run_plan(choice.plan), choice.why)
+            return Chosen(run_plan(choice.plan, engine.batch_wait_ms), choice.why)
         except EngineUnavailable as error:
             choice = without_plan(bundle, engine, error)
     return Chosen(_load_own(bundle, engine, choice.runtime), choice.why)
@@ -137,10 +154,14 @@ def _load_own(bundle: Bundle, engine: EngineSettings, runtime: str) -> Runtime:
     return OpenVinoRuntime(file, parse_precision(precision), engine.threads)
 
 
-def run_plan(plan: Plan) -> Runtime:
-    """Load a plan on this machine's GPU; blocks for some seconds. Raises EngineUnavailable."""
+def run_plan(plan: Plan, batch_wait_ms: float = 0.0) -> Runtime:
+    """Load a plan on this machine's GPU; blocks for some seconds. Raises EngineUnavailable.
+
+    batch_wait_ms: how long the first part of a batch waits for company.
+    """
     from engines.gpu import import_tensorrt
     from engines.runtimes.gpu.packages import gpu_packages
-    from engines.runtimes.tensorrt import TensorRtRuntime
+    from engines.runtimes.tensorrt import GpuOptions, TensorRtRuntime
 
-    return TensorRtRuntime(plan, gpu_packages(import_tensorrt().module))
+    options = GpuOptions(batch_wait_ms=batch_wait_ms)
+    return TensorRtRuntime(plan, gpu_packages(import_tensorrt().module), options)

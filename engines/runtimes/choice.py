@@ -56,10 +56,10 @@ def find_plan(bundle: Bundle, engine: EngineSettings) -> Plan:
     cache = PlanCache(Path(engine.plans), engine.plans_bytes)
     wanted = plan_precisions(engine)
     for precision in wanted[:-1]:
-        key = plan_key(bundle, gpu, tensorrt, precision)
+        key = plan_key(bundle, gpu, tensorrt, precision, batch=engine.batch)
         if cache.has(key):
             return cache.find(key)
-    return cache.find(plan_key(bundle, gpu, tensorrt, wanted[-1]))
+    return cache.find(plan_key(bundle, gpu, tensorrt, wanted[-1], batch=engine.batch))
 
 
 def plan_precisions(engine: EngineSettings) -> tuple[PlanPrecision, ...]:

@@ -66,6 +66,7 @@ class TensorRtRuntime:
         self._device = GpuDevice(driver, options.device)
         self._gpu_slots: tuple[GpuSlot, ...] = ()
         self._batcher: Batcher | None = None
+        self._batch = 1
         self.recorded = False
         try:
             with self._device.current():
@@ -85,6 +86,7 @@ class TensorRtRuntime:
             version=packages.tensorrt.__version__,
             precision=plan.key.precision,
             device=self._device.name,
+            batch=self._batch,
         )
 
     @property
@@ -121,6 +123,7 @@ class TensorRtRuntime:
             stage = PatchGmsdStage(driver, device, plan.stage, image(device.capability), batch=ports.batch)
         layout = _layout(ports.outputs, with_reconstruction=options.reconstruction)
         self._gpu_slots = tuple(self._new_slot(engine, ports, stage, layout) for _ in range(options.slots))
+        self._batch = ports.batch
         if ports.batch > 1:
             self._batcher = Batcher(self._gpu_slots, options.batch_wait_ms / 1000)
 

@@ -16,7 +16,7 @@ from rich.progress import TaskID
 from engines.artifact import Bundle
 from engines.errors import EngineUnavailable, ParityError
 from engines.gpu import Gpu, TensorRt, find_gpu, import_tensorrt
-from engines.plans import PlanCache, PlanPrecision, plan_key
+from engines.plans import PlanCache, PlanKey, PlanPrecision, plan_key
 from engines.runtimes import run_plan
 from engines.runtimes.choice import plan_precisions
 from inspectd.commands.calibrate import FOOTAGE, read_good_parts
@@ -35,8 +35,8 @@ examples:
   inspectd build --station smdc --while-running        beside the daemon, whose verdicts may come late meanwhile
   inspectd build --station smdc --again                also where a plan is there
 
-A plan belongs to one bundle, one kind of GPU and one TensorRT version: build again after calibrating, after a new GPU
-and after a new TensorRT. The golden images must come out as the bundle says, or the plan is discarded.
+A plan belongs to one bundle, one kind of GPU, one TensorRT version and one engine.batch: build again after calibrating
+and after any of these has changed. The golden images must come out as the bundle says, or the plan is discarded.
 
 exit codes: 0 built, or there already; 4 bundle; 5 no good parts for int8; 9 no GPU, driver or package, the builder
 refused, or the golden images were not reproduced; 18 the station's daemon runs. See docs/gpu.md.
@@ -109,10 +109,11 @@ class _Building:
     def __init__(self, station: Station, bundle: Bundle, gpu: Gpu, tensorrt: TensorRt, data: Path | None) -> None:
         self._station, self._bundle, self._gpu, self._tensorrt, self._data = station, bundle, gpu, tensorrt, data
         self._cache = PlanCache(Path(station.engine.plans), station.engine.plans_bytes)
+        self._batch = station.engine.batch
 
     def is_there(self, precision: PlanPrecision) -> bool:
         """Whether a plan that may run is there, and say so; a damaged one is named, and is none."""
-        key = plan_key(self._bundle, self._gpu, self._tensorrt, precision)
+        key = self._key(precision)
         if not self._cache.has(key):
             return False
         try:
@@ -131,13 +132,16 @@ class _Building:
             raise UsageError(f"build needs {error.name}: pip install 'inspectd[gpu]'") from error
         with _progress() as progress:
             good_parts = self._good_parts(progress) if precision == "int8" else _NO_PARTS
-            request = PlanRequest(self._bundle, precision, self._gpu, self._tensorrt, self._cache)
+            request = PlanRequest(self._bundle, precision, self._gpu, self._tensorrt, self._cache, self._batch)
             folder, reproduced = build_for_bundle(request, run_plan, good_parts=good_parts, progress=progress)
-        key = plan_key(self._bundle, self._gpu, self._tensorrt, precision)
+        key = self._key(precision)
         print(
             f"bundle {self._bundle.short_hash}: built {key} into {folder}; {reproduced.images} golden images, off by "
             f"{reproduced.worst_deviation:.2g} of the limit at most; the daemon takes it at its next start"
         )
+
+    def _key(self, precision: PlanPrecision) -> PlanKey:
+        return plan_key(self._bundle, self._gpu, self._tensorrt, precision, batch=self._batch)
 
     def _good_parts(self, progress: Progress) -> NDArray[np.uint8]:
         return read_good_parts(self._station, self._data or FOOTAGE / self._station.station, progress).images

@@ -58,7 +58,7 @@ class Family:
 
     name: str
     folder: Path
-    _typed: dict[PlanPrecision, TypedGraph] = field(default_factory=dict)
+    _typed: dict[tuple[PlanPrecision, int], TypedGraph] = field(default_factory=dict)
 
     @property
     def model(self) -> ModelSettings:
@@ -87,20 +87,22 @@ class Family:
         export_graph(self.engine, CANVAS, len(REGIONS), path)
         return path
 
-    def typed(self, precision: PlanPrecision) -> TypedGraph:
+    def typed(self, precision: PlanPrecision, batch: int = 1) -> TypedGraph:
         """Its graph for a GPU; made once."""
-        if precision not in self._typed:
-            self._typed[precision] = typed_graph(self.graph, precision, part_images(GOOD_PARTS))
-        return self._typed[precision]
+        if (precision, batch) not in self._typed:
+            made = typed_graph(self.graph, precision, part_images(GOOD_PARTS), batch=batch)
+            self._typed[precision, batch] = made
+        return self._typed[precision, batch]
 
-    def ports(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+    def ports(self, batch: int = 1) -> dict[str, tuple[str, tuple[int, ...]]]:
         """What its plan takes and gives: TensorRT's name of the type, and the shape."""
         height, width = CANVAS.height_px, CANVAS.width_px
-        ports = {"part": ("UINT8", (1, height, width, 3)), "anomaly_map": ("FLOAT", (1, height // 4, width // 4))}
+        ports = {"part": ("UINT8", (batch, height, width, 3))}
+        ports["anomaly_map"] = ("FLOAT", (batch, height // 4, width // 4))
         if self.model.decoder:
-            scores = {"feature_scores": (1, len(REGIONS)), "reconstruction": (1, height, width)}
+            scores = {"feature_scores": (batch, len(REGIONS)), "reconstruction": (batch, height, width)}
         else:
-            scores = {"part_score": (1,), "region_scores": (1, len(REGIONS))}
+            scores = {"part_score": (batch,), "region_scores": (batch, len(REGIONS))}
         return ports | {name: ("FLOAT", shape) for name, shape in scores.items()}
 
     def answers(self, part: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:

@@ -29,7 +29,7 @@ OF_ITS_OWN: Final = "can't constant fold Mul node"
 Answers = dict[str, NDArray[np.float32]]
 
 
-def by_onnxruntime(model: bytes, part: NDArray[np.uint8]) -> Answers:
+def by_onnxruntime(model: bytes, *parts: NDArray[np.uint8]) -> Answers:
     """What ONNX Runtime gives on the CPU; where it has no float16 kernel it computes in float32 and rounds."""
     import onnxruntime
 
@@ -37,7 +37,7 @@ def by_onnxruntime(model: bytes, part: NDArray[np.uint8]) -> Answers:
     options.intra_op_num_threads, options.log_severity_level = 1, 3
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(None, {"part": part[None]}), strict=True))
+    return dict(zip(names, session.run(None, {"part": np.stack(parts)}), strict=True))
 
 
 def by_openvino(model: bytes, part: NDArray[np.uint8]) -> Answers:
@@ -86,6 +86,18 @@ def test_onnxruntime_answers_as_torch_does(family: Family, precision: PlanPrecis
         scale = max(1.0, float(np.abs(expected[name]).max())) if family.model.score == "calibrated" else None
         worst = float(np.abs(found[name] - expected[name]).max()) / (scale or float(np.abs(expected[name]).max()))
         assert worst < 2 * limit, name
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+def test_a_batch_gets_the_answers_of_its_parts(family: Family, precision: PlanPrecision) -> None:
+    """Three different parts in one inference get what each of them gets alone from the graph for one."""
+    parts = part_images(3, seed=7)
+    together = by_onnxruntime(family.typed(precision, batch=3).model, *parts)
+    alone = [by_onnxruntime(family.typed(precision).model, part) for part in parts]
+    for name, values in together.items():
+        assert len(values) == 3
+        assert distance(values, np.concatenate([answers[name] for answers in alone])) < TOLERANCE[precision], name
+    assert distance(together["anomaly_map"][0], together["anomaly_map"][1]) > TOLERANCE["f32"]
 
 
 def test_openvino_answers_as_torch_does(family: Family) -> None:

@@ -48,6 +48,16 @@ def test_rtx_ahead_of_time_build(family: Family, precision: PlanPrecision, rtx: 
     assert all(0 <= done <= total for done, total in steps)
 
 
+@pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
+def test_rtx_ahead_of_time_build_for_two_parts(
+    precision: PlanPrecision, made: dict[str, Family], rtx: ModuleType
+) -> None:
+    """A graph for a batch compiles too; every port has its parts in the first dimension."""
+    family = made["dtkd"]
+    built = build_plan(rtx, family.typed(precision, batch=2).model, capabilities=(86,))
+    assert built.ports == {name: Port(kind, shape) for name, (kind, shape) in family.ports(batch=2).items()}
+
+
 @pytest.mark.parametrize("sm", CAPABILITIES)
 def test_rtx_ahead_of_time_build_for_one_generation(sm: int, made: dict[str, Family], rtx: ModuleType) -> None:
     """A plan for one generation alone is smaller than one for all, so it does hold that generation's kernels only."""

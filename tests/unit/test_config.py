@@ -118,6 +118,14 @@ def test_the_settings_page_is_what_the_code_says() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_company_that_would_come_after_the_deadline_is_refused(tmp_path: Path) -> None:
+    """A part may not wait for others as long as it has time; where nobody waits, the wait says nothing."""
+    waits = {"batch_wait_ms": 50.0}
+    with pytest.raises(SettingsError, match=r"engine\.batch_wait_ms 50 is not below line\.deadline_ms 50"):
+        load_station(_write(tmp_path, {"engine": {"batch": 2, **waits}}))
+    assert load_station(_write(tmp_path, {"engine": waits})).engine.batch == 1
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,17 @@ def test_small_deviation_is_reported(tmp_path: Path) -> None:
     runtime = MeanRuntime()
     runtime.bias = 0.001
     assert 0.0005 < verify(make_bundle(tmp_path), runtime).worst_deviation < 0.01
+
+
+def test_each_place_of_a_batch_is_checked(tmp_path: Path) -> None:
+    """With more places than images, images go round: a place that scores otherwise is found."""
+    runtime, bundle = MeanRuntime(), make_bundle(tmp_path)
+    places = [MeanRuntime() for _ in range(3)]
+    runtime.info, runtime.slots = replace(runtime.info, batch=3), (*places, MeanRuntime())  # type: ignore[assignment]
+    assert verify(bundle, runtime).images == 2
+    places[2].bias = 0.05
+    with pytest.raises(ParityError, match=r"golden/40\.png: the part score is off by"):
+        verify(bundle, runtime)
 
 
 def test_not_a_number_is_refused(tmp_path: Path) -> None:

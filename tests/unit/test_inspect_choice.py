@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from line_values import MS, frame
 
-from inspectd.inspect import Cost, choose
+from inspectd.overload import Cost, choose
 
 
 def test_the_oldest_goes_first_where_all_can_be_met() -> None:
@@ -36,6 +36,21 @@ def test_few_parts_stay_behind_the_newest() -> None:
     waiting = [frame(seq, deadline_ms=40 + seq) for seq in range(9)]
     choice = choose(waiting, now_ns=0, least_ns=8 * MS, likely_ns=10 * MS)
     assert (choice.next, choice.stay, choice.drop) == (waiting[8], waiting[4:8], waiting[:4])
+
+
+def test_company_is_the_next_in_line() -> None:
+    """An engine for three parts at once takes the three oldest; the rest waits for its turn."""
+    waiting = [frame(seq, deadline_ms=30) for seq in range(1, 6)]
+    choice = choose(waiting, now_ns=0, least_ns=8 * MS, likely_ns=10 * MS, together=3)
+    assert (choice.next, choice.company, choice.stay, choice.drop) == (waiting[0], waiting[1:3], waiting[3:], [])
+
+
+def test_under_overload_the_newest_are_company() -> None:
+    """The parts just before the newest go with it and are not dropped; older ones stay or go as before."""
+    waiting = [frame(seq, deadline_ms=14 + seq) for seq in range(1, 6)]
+    choice = choose(waiting, now_ns=0, least_ns=8 * MS, likely_ns=10 * MS, together=2)
+    assert (choice.next, choice.company) == (waiting[4], [waiting[3]])
+    assert (choice.stay, choice.drop) == ([waiting[2]], waiting[:2])
 
 
 def test_what_cannot_be_met_is_dropped() -> None:

@@ -21,13 +21,16 @@ from engines.runtimes import Runtime
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """Which plan to build: of which bundle, in which precision, by what, for which GPU, and where it goes."""
+    """Which plan to build: of which bundle, in which precision, by what, for which GPU, where it goes, for how many
+    parts at once.
+    """
 
     bundle: Bundle
     precision: PlanPrecision
     gpu: Gpu
     tensorrt: TensorRt
     cache: PlanCache
+    batch: int = 1
 
 
 def build_for_bundle(
@@ -44,9 +47,10 @@ def build_for_bundle(
     not reproduce the golden images (the plan is discarded), BundleError, EngineFault, OSError.
     """
     bundle, cache = request.bundle, request.cache
-    key = plan_key(bundle, request.gpu, request.tensorrt, request.precision)
+    key = plan_key(bundle, request.gpu, request.tensorrt, request.precision, batch=request.batch)
     progress("type the graph", 0, 1)
-    typed = typed_graph(bundle.path(bundle.manifest.engine.files["graph"]), request.precision, good_parts)
+    graph = bundle.path(bundle.manifest.engine.files["graph"])
+    typed = typed_graph(graph, request.precision, good_parts, batch=request.batch)
     progress("type the graph", 1, 1)
     built: BuiltPlan = build_plan(request.tensorrt.module, typed.model, timing=cache.timing(key), progress=progress)
     if built.timing:

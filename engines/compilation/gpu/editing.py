@@ -46,6 +46,10 @@ class Graph:
                 reached.update(node.output)
         return reached
 
+    def depends(self, name: str, on: str) -> bool:
+        """Whether the value `name` is computed from the value `on`, or is it."""
+        return name == on or name in self.after(self.readers[on])
+
     def types(self) -> dict[str, int]:
         """ONNX element type of every value, constants included. Raises onnx's InferenceError."""
         inferred = onnx.shape_inference.infer_shapes(self.model, strict_mode=True).graph

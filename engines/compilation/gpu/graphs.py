@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from engines.compilation.gpu.batch import check_batch, for_batch
 from engines.compilation.gpu.cut import CUT_OUTPUTS, Cut, cut_patch_gmsd
 from engines.compilation.gpu.editing import drop_unread
 from engines.compilation.gpu.quantise import quantise
@@ -30,12 +31,15 @@ class TypedGraph:
     cut: Cut | None
 
 
-def typed_graph(graph: Path, precision: PlanPrecision, good_parts: NDArray[np.uint8] = NO_PARTS) -> TypedGraph:
+def typed_graph(
+    graph: Path, precision: PlanPrecision, good_parts: NDArray[np.uint8] = NO_PARTS, *, batch: int = 1
+) -> TypedGraph:
     """The graph at `graph` (as `export_graph` writes it) for a GPU, in that precision, its tail in float32.
 
     f16: weights and activations are float16. int8: Q/DQ around convolutions, ranges from good_parts ((P, H, W, 3) uint8
-    RGB), which the other precisions ignore. Input: part (1, H, W, 3) uint8; outputs, all float32: CUT_OUTPUTS where a
-    kernel computes Patch_GMSD, else PLAIN_OUTPUTS. Blocks for seconds. Raises EngineUnavailable, ValueError.
+    RGB), which the other precisions ignore. batch: N parts at once; above 1, ONNX Runtime must give each of them what
+    it gives it alone. Input: part (N, H, W, 3) uint8; outputs, all float32, their first dimension N: CUT_OUTPUTS where
+    a kernel computes Patch_GMSD, else PLAIN_OUTPUTS. Blocks for seconds. Raises EngineUnavailable, ValueError.
     """
     model = onnx.load(graph)
     cut = cut_patch_gmsd(model, _regions(model))
@@ -45,8 +49,14 @@ def typed_graph(graph: Path, precision: PlanPrecision, good_parts: NDArray[np.ui
     if precision != "f32":
         to_half(model)
     drop_unread(model)
+    single = model.SerializeToString()
+    if batch > 1:
+        for_batch(model, batch)
     _check(model, CUT_OUTPUTS if cut else PLAIN_OUTPUTS)
-    return TypedGraph(model.SerializeToString(), cut)
+    typed = TypedGraph(model.SerializeToString(), cut)
+    if batch > 1:
+        check_batch(single, typed.model, batch, precision)
+    return typed
 
 
 def _regions(model: onnx.ModelProto) -> int:

@@ -32,9 +32,14 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plans(tiny_station: TinyStation, kernels: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A plan cache with the tiny station's fake plan, accepted as `inspectd build` accepts: by its golden images."""
+    """A plan cache with the tiny station's fake plan."""
+    return keep_plan(tiny_station, kernels, tmp_path_factory.mktemp("plans"))
+
+
+def keep_plan(tiny_station: TinyStation, kernels: Path, root: Path, batch: int = 1) -> Path:
+    """Put the station's fake plan into a cache, accepted as `inspectd build` accepts: by its golden images."""
     bundle = tiny_station.bundle
-    typed = typed_graph(bundle.path(bundle.manifest.engine.files["graph"]), "f32")
+    typed = typed_graph(bundle.path(bundle.manifest.engine.files["graph"]), "f32", batch=batch)
     assert typed.cut is not None
     settings, lambdas = bundle.manifest.settings, tuple(each.value for each in bundle.manifest.lambdas)
     stage = PatchStage(
@@ -47,8 +52,8 @@ def plans(tiny_station: TinyStation, kernels: Path, tmp_path_factory: pytest.Tem
     )
     fake = fake_packages()
     gpu = Gpu(fake.cuda.driver.Device(0).name(), 86)
-    key = plan_key(bundle, gpu, TensorRt(fake.tensorrt, "tensorrt", FakeTensorRt.__version__), "f32")
-    root = tmp_path_factory.mktemp("plans")
+    tensorrt = TensorRt(fake.tensorrt, "tensorrt", FakeTensorRt.__version__)
+    key = plan_key(bundle, gpu, tensorrt, "f32", batch=batch)
     with PlanCache(root, 2**30).draft(key, typed.model, stage) as draft:
         runtime = TensorRtRuntime(draft.plan, fake.packages, image=lambda capability: bytes(kernels))
         report = golden.verify(bundle, runtime)
@@ -61,8 +66,9 @@ def plans(tiny_station: TinyStation, kernels: Path, tmp_path_factory: pytest.Tem
 def gpu_line(line: Line, plans: Path, kernels: Path) -> Line:
     """Makes lines whose station asks for TensorRT."""
 
-    def make(lost_at: int = 0, **changes: object) -> FaultyLine:
-        made = line(run=False, engine={"runtime": "tensorrt", "plan_precision": "f32", "plans": str(plans)}, **changes)
+    def make(lost_at: int = 0, engine: dict[str, object] | None = None, **changes: object) -> FaultyLine:
+        asked = {"runtime": "tensorrt", "plan_precision": "f32", "plans": str(plans), **(engine or {})}
+        made = line(run=False, engine=asked, **changes)
         made.program = (str(ROOT / "tests" / "fake_gpu_daemon.py"), str(kernels), str(lost_at))
         made.start()
         return made
@@ -78,6 +84,19 @@ def test_every_part_is_judged_by_the_plan(gpu_line: Line) -> None:
     ready = running.logged("ready")
     assert ready["engine"] == "tensorrt f32"
     assert "engine abandoned" not in " ".join(running.events())
+
+
+@pytest.mark.gpu_path
+def test_a_station_whose_engine_takes_two_parts(
+    gpu_line: Line, tiny_station: TinyStation, kernels: Path, tmp_path: Path
+) -> None:
+    """A plan of two parts, made of the bundle's own graph: each part is judged, be it alone or in company."""
+    root = keep_plan(tiny_station, kernels, tmp_path / "plans", batch=2)
+    running = gpu_line(engine={"plans": str(root), "batch": 2, "batch_wait_ms": 5.0})
+    assert running.reasons(5) == ["within_limits"] * 5
+    assert accounting.balance(running, 5) == 0
+    assert running.logged("ready")["engine"] == "tensorrt f32"
+    assert "of 2 parts" in str(running.logged("ready"))
 
 
 def test_a_lost_device_costs_parts_and_the_engine_is_replaced(gpu_line: Line, tiny_station: TinyStation) -> None:

@@ -45,10 +45,10 @@ class FakeMachine:
         self.timings: list[bytes] = []
         self.runtimes: list[MeanRuntime] = []
 
-    def typed(self, graph: Path, precision: str, good_parts: np.ndarray) -> TypedGraph:
+    def typed(self, graph: Path, precision: str, good_parts: np.ndarray, *, batch: int) -> TypedGraph:
         """In place of typing."""
         assert graph.name == "graph.onnx"
-        return TypedGraph(precision.encode(), None)
+        return TypedGraph(f"{precision} x{batch}".encode() if batch > 1 else precision.encode(), None)
 
     def build(self, module: ModuleType, model: bytes, *, timing: bytes, progress: object) -> BuiltPlan:
         """In place of the builder."""
@@ -97,6 +97,18 @@ def test_builds_once(machine: FakeMachine, station: str, capsys: pytest.CaptureF
     assert machine.built == ["f16", "f16"]
     assert machine.timings == [b"", b"measured"]
     assert all(runtime.closed for runtime in machine.runtimes)
+
+
+def test_builds_for_the_stations_batch(machine: FakeMachine, station: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A plan of one part is none for a station that takes two at once: it is built, and both are kept."""
+    assert main(["build", "--station", station]) == 0
+    path = Path(station)
+    path.write_text(path.read_text().replace("engine: {", "engine: {batch: 2, "))
+    assert main(["build", "--station", station]) == 0
+    assert "built f16 of 2 parts for NVIDIA L4 (SM 89)" in capsys.readouterr().out
+    assert main(["build", "--station", station]) == 0
+    assert "the plan f16 of 2 parts for NVIDIA L4 (SM 89), tensorrt 11.4.0.106 is there" in capsys.readouterr().out
+    assert machine.built == ["f16", "f16 x2"]
 
 
 def test_auto_goes_back_to_f32(machine: FakeMachine, station: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -62,10 +62,11 @@ def test_a_draft_that_is_not_accepted_leaves_nothing(tmp_path: Path) -> None:
         {"version": "11.5.0"},
         {"package": "tensorrt_rtx"},
         {"precision": "f32"},
+        {"batch": 2},
     ],
 )
 def test_another_key_is_another_plan(tmp_path: Path, change: dict[str, object]) -> None:
-    """Graph, GPU, package, version and precision each ask for a plan of their own; the refusal says what to do."""
+    """Graph, GPU, package, version, precision and batch each ask for a plan of their own; a refusal says what to do."""
     cache = PlanCache(tmp_path, ROOMY)
     keep(cache)
     other = KEY.model_copy(update=change)

@@ -142,9 +142,9 @@ def test_a_package_that_cannot_load_is_named(install: Install, monkeypatch: pyte
     assert import_tensorrt().package == "tensorrt_rtx"
 
 
-def keep_plan(bundle: Bundle, engine: EngineSettings, precision: PlanPrecision) -> None:
+def keep_plan(bundle: Bundle, engine: EngineSettings, precision: PlanPrecision, batch: int = 1) -> None:
     """An accepted plan of the bundle for the fake GPU and the fake package."""
-    key = plan_key(bundle, find_gpu(), import_tensorrt(), precision)
+    key = plan_key(bundle, find_gpu(), import_tensorrt(), precision, batch=batch)
     with PlanCache(Path(engine.plans), engine.plans_bytes).draft(key, precision.encode(), None) as draft:
         draft.accept(Reproduced(images=1, worst_deviation=0.0))
 
@@ -166,6 +166,22 @@ def test_auto_takes_the_fastest_plan_that_is_there(tmp_path: Path, install: Inst
     assert named.plan.serialised == b"int8"
 
 
+def test_a_plan_of_another_batch_is_not_taken(tmp_path: Path, install: Install) -> None:
+    """A station's batch is part of what its plan is looked for by; `auto` says which is missing, and goes on."""
+    install(FakeDriver(GPU), tensorrt="11.4.0.106")
+    bundle = make_bundle(tmp_path)
+    engine = EngineSettings(plans=str(tmp_path / "plans"), batch=4)
+    keep_plan(bundle, engine, "f16")
+    choice = choose_runtime(bundle, engine)
+    assert (choice.runtime, choice.plan) == ("openvino", None)
+    assert "holds no plan f32 of 4 parts for NVIDIA L4" in choice.why
+    keep_plan(bundle, engine, "f16", batch=4)
+    found = choose_runtime(bundle, engine)
+    assert found.plan is not None
+    assert found.plan.key.batch == 4
+    assert "plan f16 of 4 parts for NVIDIA L4" in found.why
+
+
 def test_auto_never_asks_for_a_gpu_where_the_settings_name_another(tmp_path: Path, install: Install) -> None:
     """engine.runtime openvino and torch look for no device at all."""
     install(FakeDriver([], fault="asked"))
@@ -183,7 +199,7 @@ def test_a_plan_that_cannot_be_loaded(tmp_path: Path, install: Install, monkeypa
     keep_plan(bundle, engine, "f16")
     own = MeanRuntime()
 
-    def refuse(plan: Plan) -> MeanRuntime:
+    def refuse(plan: Plan, batch_wait_ms: float) -> MeanRuntime:
         raise EngineUnavailable("the engine does not fit this GPU: out of memory")
 
     monkeypatch.setattr(runtimes, "run_plan", refuse)
