@@ -30,7 +30,8 @@ class FakeCuda:
 
     memory_bytes: of the card. fail_call: this call (counted from 0) raises. looks: how often an event says not yet.
     hangs: no work ever ends. lost: every call that needs a context fails, until there is a new one. lost_at: the
-    inference (from 1) at which that happens. can_record: the driver knows CUDA graphs.
+    inference (from 1) at which that happens. can_record: the driver knows CUDA graphs. refused: machine code that the
+    driver does not take, when it is loaded, or (lazily) when a kernel of it is asked for.
     """
 
     def __init__(self, *, memory_bytes: int = 1 << 30) -> None:
@@ -42,6 +43,8 @@ class FakeCuda:
         self.lost_at: int | None = None
         self.inferences = 0
         self.can_record = True
+        self.refused: set[bytes] = set()
+        self.loads_lazily = False
         self.done: list[str] = []
         self.device: dict[int, Bytes] = {}
         self.pages: dict[int, Bytes] = {}

@@ -162,12 +162,20 @@ class Module:
 
     def __init__(self, cuda: Any, buffer: bytes) -> None:
         cuda.call("module_from_buffer")
-        self._cuda, self._kernels = cuda, HostKernels(Path(buffer.decode()))
+        self._cuda, self._buffer, self._kernels = cuda, buffer, None
+        if not cuda.loads_lazily:
+            self._load("cuModuleLoadDataEx")
 
     def get_function(self, name: str) -> Function:
         """The kernel of that name."""
         self._cuda.call("Module.get_function")
-        return Function(self._cuda, self._kernels, name)
+        return Function(self._cuda, self._kernels or self._load("cuModuleGetFunction"), name)
+
+    def _load(self, name: str) -> HostKernels:
+        if self._buffer in self._cuda.refused:
+            raise CudaError(f"{name} failed: no kernel image is available for execution on the device")
+        self._kernels = HostKernels(Path(self._buffer.decode()))
+        return self._kernels
 
 
 class Device:

@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tools"))
 import faulty_daemon
 from fake_cuda import FakeCuda
 from fake_tensorrt import FakeTensorRt
+from host_kernel import host_images
 
 import engines.runtimes.tensorrt
-from engines.kernels import KernelImage
 from inspectd.exits import run_program
 
 
@@ -31,7 +31,7 @@ def install(kernels: str, lost_at: int) -> None:
     sys.modules["pycuda.driver"] = cuda.driver
     sys.modules["tensorrt"] = FakeTensorRt(cuda)  # type: ignore[assignment]
     sys.modules["cuda.bindings.driver"] = cuda.graphs
-    engines.runtimes.tensorrt.kernel_image = lambda capability: KernelImage(kernels.encode(), "fake")
+    engines.runtimes.tensorrt.kernel_images = host_images(kernels.encode())  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

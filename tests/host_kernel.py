@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.kernels import Launch, PatchGmsdPlan
-from engines.kernels.image import SOURCE
+from engines.kernels import KernelImage, Launch, PatchGmsdPlan
+from engines.kernels.image import SOURCE, Capability
 
 ORDERS = ("forward", "reverse", "shuffled")
 Order = Literal["forward", "reverse", "shuffled"]
@@ -44,6 +44,11 @@ def host_library(folder: Path, text: Path = SOURCE) -> Path:
     return compile_for_host(
         [SOURCE.with_name("host_kernels.cpp")], folder / f"{text.stem}.so", "-O2", "-shared", "-fPIC", text=text
     )
+
+
+def host_images(library: bytes) -> Callable[[Capability], Iterator[KernelImage]]:
+    """The path of a host library, where a runtime asks for the kernels' machine code."""
+    return lambda capability: iter([KernelImage(library, "the host's build")])
 
 
 def host_buffers(

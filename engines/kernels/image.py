@@ -6,6 +6,7 @@ Blocks for under a second; called once, before the first part. Imports nothing o
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -28,10 +29,11 @@ class KernelImage:
     origin: str
 
 
-def kernel_image(capability: Capability) -> KernelImage:
-    """The kernels for a GPU of this compute capability: precompiled, or else compiled here.
+def kernel_images(capability: Capability) -> Iterator[KernelImage]:
+    """The kernels for a GPU of this compute capability, in the order to try them: precompiled, then compiled here.
 
-    Raises EngineUnavailable where there is neither, or the GPU is older than the kernels support.
+    The second is compiled when it is asked for: a driver too old for the first may take it. Raises EngineUnavailable
+    where it cannot be compiled, or the GPU is older than the kernels support.
     """
     oldest = ARCHITECTURES[0]
     if 10 * capability[0] + capability[1] < oldest:
@@ -39,7 +41,10 @@ def kernel_image(capability: Capability) -> KernelImage:
             f"this GPU has compute capability {capability[0]}.{capability[1]}, the kernels need "
             f"{oldest // 10}.{oldest % 10} or newer; set engine.runtime: openvino"
         )
-    return precompiled_image() or compiled_image(capability)
+    shipped = precompiled_image()
+    if shipped is not None:
+        yield shipped
+    yield compiled_image(capability)
 
 
 def precompiled_image() -> KernelImage | None:
@@ -80,8 +85,8 @@ def _nvrtc() -> ModuleType:
         nvrtc.nvrtcVersion()
     except (ImportError, RuntimeError) as error:
         raise EngineUnavailable(
-            "the CUDA kernels were not shipped precompiled and NVRTC is missing to compile them "
-            f"({one_line(str(error))}): pip install 'inspectd[gpu]', or run `make kernels` and install again"
+            f"NVRTC is missing to compile the CUDA kernels here ({one_line(str(error))}): pip install 'inspectd[gpu]', "
+            "or run `make kernels` and install again"
         ) from error
     bindings: ModuleType = nvrtc
     return bindings

@@ -43,7 +43,8 @@ class RuntimeInfo:
     """What is running: for logs, records and `inspectd check`.
 
     batch: parts in one inference. Where it is N, the first N slots are one inference's places: it begins when all of
-    them were started, or when the first of them has waited long enough.
+    them were started, or when the first of them has waited long enough. note: what else was chosen as it
+    was loaded, and why.
     """
 
     runtime: str
@@ -51,6 +52,7 @@ class RuntimeInfo:
     precision: str
     device: str
     batch: int = 1
+    note: str = ""
 
 
 class Slot(Protocol):
@@ -126,7 +128,8 @@ def load_chosen(bundle: Bundle, engine: EngineSettings) -> Chosen:
     choice = choose_runtime(bundle, engine)
     if choice.plan is not None:
         try:
-            return Chosen(run_plan(choice.plan, engine.batch_wait_ms), choice.why)
+            runtime = run_plan(choice.plan, engine.batch_wait_ms)
+            return Chosen(runtime, "; ".join(filter(None, (choice.why, runtime.info.note))))
         except EngineUnavailable as error:
             choice = without_plan(bundle, engine, error)
     return Chosen(_load_own(bundle, engine, choice.runtime), choice.why)

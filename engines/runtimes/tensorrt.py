@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from engines.errors import EngineFault, EngineUnavailable
-from engines.kernels import kernel_image
+from engines.kernels import KernelImage, kernel_images
 from engines.kernels.image import Capability
 from engines.plans import Plan
 from engines.runtimes import RuntimeInfo, Slot
@@ -52,11 +52,11 @@ class TensorRtRuntime:
         packages: GpuPackages,
         options: GpuOptions = GpuOptions(),
         *,
-        image: Callable[[Capability], bytes] | None = None,
+        images: Callable[[Capability], Iterator[KernelImage]] | None = None,
     ) -> None:
         """Load the plan, allocate everything, run each slot once and record it; blocks for some seconds.
 
-        image: the kernels' binary for a compute capability; the project's own by default. Raises
+        images: the kernels for a compute capability, in the order to try them; the project's own by default. Raises
         EngineUnavailable, and leaves nothing allocated, where the plan, the GPU or its memory does not allow it.
         """
         if options.slots < 1 or options.batch_wait_ms < 0:
@@ -66,11 +66,11 @@ class TensorRtRuntime:
         self._device = GpuDevice(driver, options.device)
         self._gpu_slots: tuple[GpuSlot, ...] = ()
         self._batcher: Batcher | None = None
-        self._batch = 1
+        self._batch, self._note = 1, ""
         self.recorded = False
         try:
             with self._device.current():
-                self._load(plan, image or _own_image)
+                self._load(plan, images or kernel_images)
             self._warm_up()
         except driver.Error as error:
             self.close()
@@ -87,6 +87,7 @@ class TensorRtRuntime:
             precision=plan.key.precision,
             device=self._device.name,
             batch=self._batch,
+            note=self._note,
         )
 
     @property
@@ -113,14 +114,15 @@ class TensorRtRuntime:
         self._gpu_slots = ()
         self._device.close()
 
-    def _load(self, plan: Plan, image: Callable[[Capability], bytes]) -> None:
+    def _load(self, plan: Plan, images: Callable[[Capability], Iterator[KernelImage]]) -> None:
         """Everything on the device; the context is current."""
         driver, device, options = self._packages.driver, self._device, self._options
         engine = PlannedEngine(self._packages.tensorrt, device, plan.serialised)
         ports = engine.ports(is_cut=plan.stage is not None)
         stage = None
         if plan.stage is not None:
-            stage = PatchGmsdStage(driver, device, plan.stage, image(device.capability), batch=ports.batch)
+            stage = PatchGmsdStage(driver, device, plan.stage, images(device.capability), batch=ports.batch)
+            self._note = stage.origin
         layout = _layout(ports.outputs, with_reconstruction=options.reconstruction)
         self._gpu_slots = tuple(self._new_slot(engine, ports, stage, layout) for _ in range(options.slots))
         self._batch = ports.batch
@@ -171,7 +173,3 @@ def _layout(outputs: Mapping[str, tuple[int, ...]], *, with_reconstruction: bool
     if with_reconstruction and "reconstruction" in shapes:
         copied["reconstruction"] = shapes.pop("reconstruction")
     return lay_out(copied, shapes)
-
-
-def _own_image(capability: Capability) -> bytes:
-    return kernel_image(capability).code

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from engines.kernels import Launch, PatchGmsdPlan
+from engines.errors import EngineUnavailable
+from engines.kernels import ABI, KernelImage, Launch, PatchGmsdPlan
 from engines.plans import PatchStage
 from engines.runtimes.gpu.buffers import allocate
-from engines.runtimes.gpu.device import GpuDevice
+from engines.runtimes.gpu.device import GpuDevice, said
 from engines.runtimes.gpu.surface import CudaDriver, Function, Module, Stream
 
 
@@ -30,10 +31,12 @@ class ReadyLaunch:
 class PatchGmsdStage:
     """The kernels and tables of one station on the device; each slot binds launches of its own to its own memory."""
 
-    def __init__(self, driver: CudaDriver, device: GpuDevice, stage: PatchStage, image: bytes, *, batch: int) -> None:
-        """Load `image` (cubin, PTX or fat binary) and copy the tables; the context must be current.
+    def __init__(
+        self, driver: CudaDriver, device: GpuDevice, stage: PatchStage, images: Iterator[KernelImage], *, batch: int
+    ) -> None:
+        """Load the first of `images` that the driver takes, and copy the tables; the context must be current.
 
-        Raises driver.Error, ValueError for a stage that has no patches.
+        Raises EngineUnavailable where it takes none, driver.Error, ValueError for a stage that has no patches.
         """
         self._driver, self._device, self._batch = driver, device, batch
         self._plan = PatchGmsdPlan(
@@ -48,11 +51,8 @@ class PatchGmsdStage:
         self._module: Module | None = None
         self._functions: dict[str, Function] = {}
         device.free_later(self._unload)
-        self._module = driver.module_from_buffer(image)
-        for launch in self._plan.launches(batch):
-            name = launch.kernel.name
-            self._functions[name] = self._module.get_function(name)
-            self._functions[name].prepare("P" * len(launch.kernel.arguments))
+        self.origin = self._load(images)
+        """Which machine code runs, and why no other; one line."""
         self._tables = allocate(driver, device, self._plan.tables.nbytes)
         self._constants = allocate(driver, device, self._plan.constants.nbytes)
         driver.memcpy_htod(self._tables, self._plan.tables)
@@ -74,6 +74,26 @@ class PatchGmsdStage:
             )
             for launch in self._plan.launches(self._batch)
         )
+
+    def _load(self, images: Iterator[KernelImage]) -> str:
+        """Module and functions: with lazy loading the driver may find only at the latter that it has no code."""
+        refusals: list[str] = []
+        try:
+            for image in images:
+                try:
+                    self._module = self._driver.module_from_buffer(image.code)
+                    for kernel in ABI:
+                        function = self._functions[kernel.name] = self._module.get_function(kernel.name)
+                        function.prepare("P" * len(kernel.arguments))
+                except self._driver.Error as error:
+                    self._unload()
+                    refusals.append(f"the driver refuses {image.origin} ({said(error)})")
+                else:
+                    return f"kernels {image.origin}" + "".join(f", because {refusal}" for refusal in refusals)
+        except EngineUnavailable as error:
+            refusals.append(str(error))
+            raise EngineUnavailable("; ".join(refusals)) from error
+        raise EngineUnavailable("; ".join([*refusals, "update the NVIDIA driver, see nvidia-smi"]))
 
     def _unload(self) -> None:
         self._functions.clear()

@@ -9,7 +9,7 @@ import accounting
 import pytest
 from fake_tensorrt import FakeTensorRt, fake_packages
 from faulty_line import FaultyLine
-from host_kernel import host_library
+from host_kernel import host_images, host_library
 from tiny_station import ROOT, TinyStation
 
 from engines import golden
@@ -55,7 +55,7 @@ def keep_plan(tiny_station: TinyStation, kernels: Path, root: Path, batch: int =
     tensorrt = TensorRt(fake.tensorrt, "tensorrt", FakeTensorRt.__version__)
     key = plan_key(bundle, gpu, tensorrt, "f32", batch=batch)
     with PlanCache(root, 2**30).draft(key, typed.model, stage) as draft:
-        runtime = TensorRtRuntime(draft.plan, fake.packages, image=lambda capability: bytes(kernels))
+        runtime = TensorRtRuntime(draft.plan, fake.packages, images=host_images(bytes(kernels)))
         report = golden.verify(bundle, runtime)
         runtime.close()
         draft.accept(Reproduced(images=report.images, worst_deviation=report.worst_deviation))

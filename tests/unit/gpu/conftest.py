@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from fake_tensorrt import fake_packages
 from gpu_assertions import assert_nothing_left
-from host_kernel import host_library
+from host_kernel import host_images, host_library
 from tiny_plan import tiny_plan
 
 from engines.plans import Plan
@@ -36,7 +36,7 @@ def make(fake: SimpleNamespace, kernels: bytes) -> Iterator[Make]:
     made: list[TensorRtRuntime] = []
 
     def new(plan: Plan | None = None, options: GpuOptions = DEFAULTS) -> TensorRtRuntime:
-        made.append(TensorRtRuntime(plan or tiny_plan(), fake.packages, options, image=lambda capability: kernels))
+        made.append(TensorRtRuntime(plan or tiny_plan(), fake.packages, options, images=host_images(kernels)))
         return made[-1]
 
     yield new

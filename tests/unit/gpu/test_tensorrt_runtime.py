@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fake_tensorrt import fake_packages
 from gpu_assertions import assert_answers, assert_nothing_left
+from host_kernel import host_images
 from tiny_plan import CANVAS, expected, part_images, tiny_plan
 
 from engines.errors import EngineFault, EngineTimeout, EngineUnavailable
@@ -232,7 +233,7 @@ def test_made_used_and_closed_in_three_threads(fake: SimpleNamespace, kernels: b
     image = part_images(1)[0]
 
     def make() -> None:
-        kept.append(TensorRtRuntime(tiny_plan(), fake.packages, image=lambda capability: kernels))
+        kept.append(TensorRtRuntime(tiny_plan(), fake.packages, images=host_images(kernels)))
 
     def use() -> None:
         outputs = infer(kept[0], image)
@@ -259,7 +260,7 @@ def test_each_call_may_fail_while_a_part_is_inferred(fake: SimpleNamespace, kern
         while True:
             fake = fake_packages()
             runtime = TensorRtRuntime(
-                tiny_plan(), fake.packages, GpuOptions(graphs=graphs), image=lambda capability: kernels
+                tiny_plan(), fake.packages, GpuOptions(graphs=graphs), images=host_images(kernels)
             )
             fake.cuda.fail_call = len(fake.cuda.calls) + failed
             fault = fault_of(runtime)
@@ -340,7 +341,7 @@ def test_each_call_may_fail_while_loading(fake: SimpleNamespace, kernels: bytes)
 def refusal_of(fake: SimpleNamespace, kernels: bytes) -> str | None:
     """Why no engine can be made; None where one can, which then answers rightly, and is closed."""
     try:
-        runtime = TensorRtRuntime(tiny_plan(), fake.packages, image=lambda capability: kernels)
+        runtime = TensorRtRuntime(tiny_plan(), fake.packages, images=host_images(kernels))
     except EngineUnavailable as error:
         return str(error)
     fake.cuda.fail_call = None
@@ -352,7 +353,7 @@ def refusal_of(fake: SimpleNamespace, kernels: bytes) -> str | None:
 
 def calls_of_loading(fake: SimpleNamespace, kernels: bytes) -> int:
     """How many calls of the driver's an undisturbed load takes."""
-    runtime = TensorRtRuntime(tiny_plan(), fake.packages, image=lambda capability: kernels)
+    runtime = TensorRtRuntime(tiny_plan(), fake.packages, images=host_images(kernels))
     count = len(fake.cuda.calls)
     runtime.close()
     return count
@@ -360,7 +361,7 @@ def calls_of_loading(fake: SimpleNamespace, kernels: bytes) -> int:
 
 def test_out_of_memory_at_each_allocation(fake: SimpleNamespace, kernels: bytes) -> None:
     """A card with too little memory, whichever allocation meets its end: one line, nothing left behind."""
-    runtime = TensorRtRuntime(tiny_plan(), fake.packages, image=lambda capability: kernels)
+    runtime = TensorRtRuntime(tiny_plan(), fake.packages, images=host_images(kernels))
     sizes = [memory.size for memory in fake.cuda.device.values()]
     runtime.close()
     assert len(sizes) >= 8
@@ -368,7 +369,7 @@ def test_out_of_memory_at_each_allocation(fake: SimpleNamespace, kernels: bytes)
         fake = fake_packages()
         fake.cuda.memory_bytes = sum(sizes[: allowed + 1]) - 1
         with pytest.raises(EngineUnavailable, match="out of memory") as caught:
-            TensorRtRuntime(tiny_plan(), fake.packages, image=lambda capability: kernels)
+            TensorRtRuntime(tiny_plan(), fake.packages, images=host_images(kernels))
         del caught
         assert_nothing_left(fake)
 

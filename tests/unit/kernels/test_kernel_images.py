@@ -12,7 +12,7 @@ import pytest
 from kernel_faults import Fault
 
 from engines.errors import EngineUnavailable
-from engines.kernels import ABI, image, kernel_image
+from engines.kernels import ABI, image, kernel_images
 from engines.kernels.image import ARCHITECTURES, SOURCE, compiled_image, fat_binary_path, precompiled_image
 
 ROOT = Path(__file__).parents[3]
@@ -72,7 +72,7 @@ def test_nvcc_compiles_for_each_architecture_within_the_limits(tmp_path: Path, m
     monkeypatch.setattr(image, "fat_binary_path", lambda: tmp_path / fat_binary_path().name)
     shipped = precompiled_image()
     assert shipped is not None
-    assert kernel_image((8, 6)) == shipped
+    assert next(kernel_images((8, 6))) == shipped
 
 
 @pytest.mark.gpu_path
@@ -120,13 +120,13 @@ def test_without_a_fat_binary_and_without_nvrtc_one_line_says_what_to_install(mo
     monkeypatch.setattr(image, "precompiled_image", lambda: None)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
     with pytest.raises(EngineUnavailable, match=r"pip install 'inspectd\[gpu\]', or run `make kernels`"):
-        kernel_image((8, 6))
+        next(kernel_images((8, 6)))
 
 
 def test_a_gpu_older_than_the_kernels_is_refused() -> None:
     """Compute capability 7.0 gets one line with what to do."""
     with pytest.raises(EngineUnavailable, match=r"7\.0, the kernels need 7\.5"):
-        kernel_image((7, 0))
+        next(kernel_images((7, 0)))
 
 
 def test_a_changed_source_never_takes_an_older_fat_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
