@@ -28,6 +28,19 @@ class ReadyLaunch:
         )
 
 
+def kernel_plan(stage: PatchStage, parts: int) -> PatchGmsdPlan:
+    """The kernels' tables and launches of a station, for that many parts at once. Raises ValueError without patches."""
+    return PatchGmsdPlan(
+        stage.canvas,
+        stage.regions,
+        stage.patch_gmsd,
+        lambdas=stage.lambdas,
+        patch_factors=stage.patch_factor,
+        combine=stage.combine,
+        most_parts=parts,
+    )
+
+
 class PatchGmsdStage:
     """The kernels and tables of one station on the device; each slot binds launches of its own to its own memory."""
 
@@ -39,15 +52,7 @@ class PatchGmsdStage:
         Raises EngineUnavailable where it takes none, driver.Error, ValueError for a stage that has no patches.
         """
         self._driver, self._device, self._batch = driver, device, batch
-        self._plan = PatchGmsdPlan(
-            stage.canvas,
-            stage.regions,
-            stage.patch_gmsd,
-            lambdas=stage.lambdas,
-            patch_factors=stage.patch_factor,
-            combine=stage.combine,
-            most_parts=batch,
-        )
+        self._plan = kernel_plan(stage, batch)
         self._module: Module | None = None
         self._functions: dict[str, Function] = {}
         device.free_later(self._unload)

@@ -8,9 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper, numpy_helper
+from tiny_plan import STAGE
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "tools"))
-from benchmarking.gpu_counts import count_graph
+from benchmarking.gpu import Ceilings, GpuFigures, gpu_table
+from benchmarking.gpu_counts import GraphCounts, count_graph
+
+from engines.kernels.cost import stage_cost
+from engines.runtimes.gpu.stage import kernel_plan
 
 
 @pytest.mark.parametrize(("kind", "width"), [(np.float32, 4), (np.float16, 2)])
@@ -44,3 +49,24 @@ def test_convolution_deconvolution_and_product(kind: type, width: int) -> None:
     ports = (4 * 64 + 8 * 64) + (8 * 64 + 2 * 256) + (2 * 256 + 2 * 16 * 5)
     assert counts.activation_bytes == width * ports
     assert counts.bytes_moved == counts.weight_bytes + counts.activation_bytes
+
+
+def test_shares_take_in_the_kernels_own_count() -> None:
+    """Operations and bytes of a part are the networks' and what the Patch_GMSD kernels count of themselves."""
+    cost = stage_cost(kernel_plan(STAGE, 1))
+    counts = GraphCounts(operations=3 * cost.operations, weight_bytes=1000, activation_bytes=2000)
+    figures = GpuFigures(
+        plan="f32 for a test",
+        recorded=False,
+        device_ms=1.0,
+        host_median_ms=1.0,
+        host_p99_ms=1.0,
+        parts_per_s=1000.0,
+        copied_bytes=0,
+        counts=counts,
+        stage=cost,
+        ceilings=Ceilings(copy_gb_s=1.0, matmul_tflop_s=16 * cost.operations * 1000 / 1e12),
+    )
+    assert figures.operations == 4 * cost.operations
+    assert figures.bytes_moved == 3000 + cost.memory_bytes
+    assert "| 25.0% of " in gpu_table([figures])
