@@ -54,16 +54,17 @@ def part_images(count: int, seed: int = 0) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Family:
-    """One family's network, random but in working order, and its graph below `folder`."""
+    """One family's network, random but in working order, and its graph below `folder`; changes: other settings."""
 
     name: str
     folder: Path
+    changes: dict[str, Any] = field(default_factory=dict)
     _typed: dict[tuple[PlanPrecision, int], TypedGraph] = field(default_factory=dict)
 
     @property
     def model(self) -> ModelSettings:
         """Its settings."""
-        return ModelSettings.model_validate(FAMILIES[self.name])
+        return ModelSettings.model_validate({**FAMILIES[self.name], **self.changes})
 
     @cached_property
     def engine(self) -> FusedEngine:

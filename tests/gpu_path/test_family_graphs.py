@@ -15,6 +15,7 @@ from families import LAMBDAS, REGIONS, Family, part_images
 from numpy.typing import NDArray
 
 from engines.compilation.gpu.cut import patch_factors
+from engines.errors import EngineUnavailable
 from engines.patch_gmsd import patch_gmsd
 from engines.plans import PlanPrecision
 from engines.preprocess import LUMA
@@ -142,3 +143,11 @@ def test_int8_is_where_the_convolutions_are(family: Family) -> None:
         tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if "zero_point" in tensor.name
     }
     assert all(not values.any() and values.dtype == np.int8 for values in zeros.values())
+
+
+def test_patch_gmsd_alone_has_no_plan(tmp_path: Path) -> None:
+    """The ablation `features: false`, exported as calibration does: one line that says what to set, and no graph."""
+    ablation = Family("dtkd, paper", tmp_path, changes={"features": False})
+    with pytest.raises(EngineUnavailable, match=r"model\.features: false .*set engine\.runtime: openvino") as refused:
+        ablation.typed("f16")
+    assert "\n" not in str(refused.value)
