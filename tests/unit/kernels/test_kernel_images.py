@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,16 @@ def test_a_changed_source_never_takes_an_older_fat_binary(tmp_path: Path, monkey
     assert shipped.code == b"code"
     source.write_bytes(SOURCE.read_bytes() + b"\n")
     assert precompiled_image() is None
+
+
+def test_the_wheel_takes_the_fat_binary_along() -> None:
+    """Where `make kernels` puts it is where the wheel looks for what git ignores; the kernels' text goes with it."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = settings["tool"]["hatch"]["build"]["targets"]["wheel"]
+    place = fat_binary_path().relative_to(ROOT)
+    assert any(place.match(pattern) for pattern in wheel["artifacts"])
+    assert place.parts[0] in wheel["packages"]
+    assert SOURCE.parent == fat_binary_path().parent
 
 
 def test_importing_the_kernels_probes_nothing() -> None:
