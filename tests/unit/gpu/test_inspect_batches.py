@@ -184,6 +184,28 @@ def test_a_part_that_cannot_be_located_leaves_its_place(
     assert fake.cuda.inferences == 1
 
 
+def test_company_of_a_part_that_cannot_be_located_comes_next(
+    desk: Desk, engines: Callable[..., Watched], fake: SimpleNamespace
+) -> None:
+    """What was chosen to go with it waits no longer for it, and goes by itself."""
+    black = np.zeros_like(part_images(1)[0])
+    for seq in range(1, 10):
+        send(desk.frames, part(seq, black if seq == 5 else None))
+    answers = desk.inspect(engines(wait_ms=1e6), copied, company_s=LONG_S)
+    assert [answer.seq for answer in answers if isinstance(answer, Scores | Fault)] == list(range(1, 10))
+    assert fake.cuda.inferences == 2
+
+
+def test_a_first_part_that_cannot_be_located_waits_for_nobody(engines: Callable[..., Watched]) -> None:
+    """Its verdict is known at once: nobody is taken off the queue behind it."""
+    inspector = Inspector(engines=engines(), locate=copied, grace_s=LONG_S, meters=Meters())
+    waiting = iter([part(1, np.zeros_like(part_images(1)[0])), part(2)])
+    (answer,) = inspector.inspect_together(waiting)
+    assert isinstance(answer, Fault)
+    assert answer.reason is Reason.NO_PART
+    assert next(waiting).seq == 2
+
+
 def test_a_failed_batch_is_told_once(engines: Callable[..., Watched], fake: SimpleNamespace) -> None:
     """Each of its parts is INVALID; the guard hears of one failure, not of four, and only when all have ended."""
     watched = engines()
