@@ -26,12 +26,12 @@ pytestmark = pytest.mark.gpu
 Load = Callable[..., TensorRtRuntime]
 
 
-@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize(("precision", "batch"), [("f32", 1), ("f16", 1), ("f16", 2)])
 def test_verdicts_are_those_of_the_cpu(
-    machine: Machine, tiny_station: TinyStation, tmp_path: Path, precision: str
+    machine: Machine, tiny_station: TinyStation, tmp_path: Path, precision: str, batch: int
 ) -> None:
     """`inspectd build` accepts the plan by its golden images; each golden part's verdict is the CPU engine's."""
-    plans = {"plans": str(tmp_path / "plans"), "plan_precision": precision}
+    plans = {"plans": str(tmp_path / "plans"), "plan_precision": precision, "batch": batch}
     settings = tiny_station.settings(tmp_path, engine={**plans, "runtime": "tensorrt"})
     built = inspectd("build", "--station", str(settings), folder=tmp_path)
     assert built.returncode == 0, built.stderr
