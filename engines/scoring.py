@@ -30,7 +30,7 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-MEMORY_WEIGHT = 1.0
+MEMORY_WEIGHT = 0.5
 """Weight of the memory's distance in the anomaly map, likewise."""
 MEMORY_SCORE_WEIGHT = 3.0
 """Weight of a well-filled memory's highest distance in a region score beside the anomaly map's highest cell, both in
