@@ -22,7 +22,7 @@ from engines.networks.calibrated import (
     region_maxima,
 )
 from engines.networks.outputs import NetworkOutputs
-from engines.scoring import CalibratedConstants
+from engines.scoring import MEMORY_SCORE_WEIGHT, CalibratedConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 Doubles = NDArray[np.float64]
@@ -34,6 +34,9 @@ SMALLEST_GREY_DEVIATION = 0.3
 """Added to the deviation of a pixel's details, in grey levels: rounding to 8 bits."""
 DEVIATION_SIGMA_PX = 1.0
 """Gaussian over the variance of a pixel's details: neighbours vary alike, and parts are few."""
+MEMORY_PRIOR_PARTS = 64.0
+"""As many parts or fewer leave a memory so thin that a good part may be far from all: its highest distance then counts
+on the map only."""
 PRIOR_PARTS = 10.0
 """How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
 
@@ -44,8 +47,13 @@ def fit_constants(
     canvas: CanvasSettings,
     regions: Sequence[RegionSettings],
     model: ModelSettings,
+    *,
+    known: int,
 ) -> CalibratedConstants:
-    """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R)."""
+    """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R).
+
+    known: the parts that a memory has seen; the more, the more its highest distance says.
+    """
     canonical = _in_canonical_pose(outputs)
     surround = 1.0 if canonical else 0.0
     tint = Tint(surround)
@@ -62,8 +70,8 @@ def fit_constants(
     pairs = [_whitening(residual, inside, SHRINKAGE) for residual in residuals]
     pairs.append(_whitening(tints - tint_mean, inside, SHRINKAGE))
     detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
-    learnt = outputs[0].defects is not None
-    zeros = np.zeros((len(pairs) + canonical + learnt, height, width), np.float32)
+    others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
+    zeros = np.zeros((len(pairs) + canonical + others, height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
     constants = CalibratedConstants(
         whitening=tuple(matrix for matrix, _ in pairs),
@@ -76,11 +84,13 @@ def fit_constants(
         gain=zeros + 1,
         region_location=none,
         region_scale=none + 1,
+        memory_location=none,
+        memory_gain=none,
         patch_location=none,
         patch_scale=none + 1,
     )
     constants = _fit_gain(constants, outputs, inside)
-    return _fit_regions(constants, outputs, outside, weighted_gmsd, model)
+    return _fit_regions(constants, outputs, outside, weighted_gmsd, model, known=known)
 
 
 def _in_canonical_pose(outputs: Sequence[NetworkOutputs]) -> bool:
@@ -149,14 +159,26 @@ def _fit_regions(
     outside: Tensor,
     weighted_gmsd: Doubles,
     model: ModelSettings,
+    *,
+    known: int,
 ) -> CalibratedConstants:
-    """Location and scale of each region's highest cell and, with a decoder, of its weighted Patch_GMSD."""
+    """Location and scale of each region's highest cell, of the memory's and, with a decoder, of its Patch_GMSD."""
     anomaly_map = AnomalyMap(constants)
     with torch.inference_mode():
-        highest = torch.cat([region_maxima(anomaly_map(part), outside) for part in outputs]).double().numpy()
+        maps = [anomaly_map(part) for part in outputs]
+        highest = torch.cat([region_maxima(total, outside) for total, _ in maps]).double().numpy()
+        furthest = [region_maxima(unknown, outside) for _, unknown in maps if unknown is not None]
     constants = replace(
         constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest))
     )
+    if furthest:
+        remembered = torch.cat(furthest).double().numpy()
+        weight = MEMORY_SCORE_WEIGHT * max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
+        constants = replace(
+            constants,
+            memory_location=_single(remembered.mean(axis=0)),
+            memory_gain=_single(weight / _spread(remembered)),
+        )
     if not model.decoder:
         return constants
     return replace(

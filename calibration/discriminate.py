@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import Stage
-from calibration.surface import in_canonical_pose, introduce
+from calibration.surface import has_no_direction, in_canonical_pose, introduce
 from engines.networks.discriminator import LOGIT_STRIDE, Discriminator
 from engines.settings import RegionSettings, TrainingSettings
 
@@ -41,7 +41,7 @@ def discriminator_stage(
 ) -> Stage:
     """Tell the discriminator what good parts (P, 3, H, W) of 0..255 look like, and plan its training.
 
-    Where parts lie in no canonical pose they are also turned and mirrored.
+    Where parts lie in no canonical pose and their surface has no direction they are also turned and mirrored.
     """
     view = discriminator.view
     with torch.no_grad():
@@ -52,13 +52,14 @@ def discriminator_stage(
     images = np.ascontiguousarray(seen.permute(0, 2, 3, 1).numpy())  # P, C, h, w -> P, h, w, C
     painter = DefectPainter(inside.numpy(), (1.0 / discriminator.noise_gain[0]).numpy())
     height, width = view.shape
+    turn = not canonical and height == width and has_no_direction(seen)
     parameters = list(discriminator.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=HIGHEST_RATE, weight_decay=WEIGHT_DECAY)
     steps = training.discriminator_steps
 
     def loss(chosen: Tensor) -> Tensor:
         rng = np.random.default_rng([seed, *chosen.tolist()])
-        painted, masks = _paint(images[chosen.numpy()], painter, rng, turn=not canonical and height == width)
+        painted, masks = _paint(images[chosen.numpy()], painter, rng, turn=turn)
         with torch.autocast("cpu", torch.bfloat16):  # faster on processors that have it; weights stay in float32
             logits = discriminator.logits(torch.from_numpy(painted).permute(0, 3, 1, 2))
         return _loss(logits.float(), torch.from_numpy(masks))

@@ -28,7 +28,9 @@ Doubles = NDArray[np.float64]
 ENOUGH_TO_SPLIT = 100
 """Good parts from which a plain split is used; with fewer, students are cross-fitted so that each part counts twice."""
 FOLDS = 3
-"""Students of a cross-fit, and groups within which the constants of held-out scores are left out."""
+"""Students of a cross-fit; where parts are enough to split, also groups that constants leave out to score them."""
+FOLDS_OF_FEW = 32
+"""Such groups of a cross-fit: constants without a third of a few parts are so much worse that limits come out wide."""
 LEAST_PARTS = 12
 
 
@@ -53,10 +55,12 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class _Unseen:
-    """Outputs of networks that had not seen the parts; one entry per part."""
+    """Outputs of networks that had not seen the parts, one entry per part; groups that constants leave out."""
 
     indices: NDArray[np.int64]
     outputs: list[NetworkOutputs]
+    folds: int
+    known: int  # parts that the network that runs has learnt from
 
 
 def fit(  # noqa: PLR0917  (what is learnt from, then how)
@@ -101,10 +105,15 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     if len(parts) >= ENOUGH_TO_SPLIT:
         held_out = np.flatnonzero(np.isin(groups, shuffled[: round(held_out_share * len(parts))]))
         trained = learn(np.setdiff1d(everything, held_out), "student")
-        unseen = _Unseen(held_out, _run(trained.network, images[held_out], progress))
+        unseen = _Unseen(
+            held_out,
+            _run(trained.network, images[held_out], progress),
+            FOLDS,
+            len(parts) - len(np.unique(groups[held_out])),
+        )
     else:
         folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
-        unseen = _cross_fitted(learn, images, folds, progress)
+        unseen = _cross_fitted(learn, images, folds, len(parts), progress)
         trained = learn(everything, "student")
     return _fit_unseen(
         trained, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
@@ -115,6 +124,7 @@ def _cross_fitted(
     learn: Callable[[NDArray[np.int64], str], Trained],
     images: Images,
     folds: Sequence[NDArray[np.int64]],
+    known: int,
     progress: Progress,
 ) -> _Unseen:
     """What students that were trained without a fold each say of it."""
@@ -123,7 +133,7 @@ def _cross_fitted(
     for number, kept in enumerate(folds):
         student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
         outputs += _run(student.network, images[kept], progress)
-    return _Unseen(np.concatenate(folds), outputs)
+    return _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW, known)
 
 
 def _fit_unseen(
@@ -148,13 +158,15 @@ def _fit_unseen(
         if model.score == "paper":
             return ScoringConstants(weights)
         chosen = [unseen.outputs[row] for row in rows]
-        return ScoringConstants(weights, fit_constants(chosen, gmsd[rows] * np.array(weights), canvas, regions, model))
+        return ScoringConstants(
+            weights, fit_constants(chosen, gmsd[rows] * np.array(weights), canvas, regions, model, known=unseen.known)
+        )
 
     owners = groups[unseen.indices]
     shuffled = np.random.default_rng([seed, len(owners)]).permutation(np.unique(owners))
     part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), len(regions)))
-    for fold in range(FOLDS):
-        inside = np.isin(owners, shuffled[fold::FOLDS])
+    for fold in range(min(unseen.folds, len(shuffled))):
+        inside = np.isin(owners, shuffled[fold :: unseen.folds])
         tail = FusedEngine(trained.network, model, canvas, regions, constants(np.flatnonzero(~inside))).tail
         with torch.inference_mode():
             for row in np.flatnonzero(inside):

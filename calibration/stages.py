@@ -197,8 +197,9 @@ def batch_indices(count: int, batch: int, seed: int, step: int) -> Tensor:
 
 
 def trainable(network: nn.Module) -> dict[str, Tensor]:
-    """The network's state without its teachers, which never change."""
-    return {name: value for name, value in network.state_dict().items() if not name.startswith("teachers.")}
+    """The network's state without its teachers, which never change, and its memory, which no step changes."""
+    fixed = ("teachers.", "memory.")
+    return {name: value for name, value in network.state_dict().items() if not name.startswith(fixed)}
 
 
 def planned(  # noqa: PLR0917  (what is trained, on what, and how)

@@ -17,6 +17,9 @@ SURFACE_QUANTILE = 0.25
 CANONICAL_SHARE = 0.5
 """Parts are in canonical pose where a place's own mean leaves less than this share of the variance."""
 
+ISOTROPIC_SHARE = 0.6
+"""Surfaces have no direction where the smaller of the two mean squared slopes is at least this share of the larger."""
+
 
 def in_canonical_pose(maps: Tensor) -> bool:
     """Whether each place of good parts' maps (P, C, h, w) has a mean of its own: parts in one pose, no texture.
@@ -27,6 +30,16 @@ def in_canonical_pose(maps: Tensor) -> bool:
     own = (maps[half:] - maps[:half].mean(dim=0)).square().mean()
     common = (maps[half:] - maps[:half].mean(dim=(0, 2, 3))[:, None, None]).square().mean()
     return bool(own < CANONICAL_SHARE * common)
+
+
+def has_no_direction(seen: Tensor) -> bool:
+    """Whether good parts (P, 3, h, w) of 0..255 change as much from row to row as from column to column: no grain.
+
+    Turned by a quarter, parts with a grain look like none that the line makes.
+    """
+    grey = seen.mean(dim=1)
+    across, down = grey.diff(dim=2).square().mean(), grey.diff(dim=1).square().mean()
+    return bool(torch.minimum(across, down) >= ISOTROPIC_SHARE * torch.maximum(across, down))
 
 
 def introduce(discriminator: Discriminator, seen: Tensor, inside: Tensor, *, canonical: bool) -> None:

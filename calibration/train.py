@@ -1,4 +1,4 @@
-"""Good part images -> trained network: the family's student, dtkd's decoder, then the discriminator."""
+"""Good part images -> trained network: the family's student, dtkd's decoder, the discriminator, then the memory."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from calibration.discriminate import discriminator_stage
 from calibration.errors import TooFewParts
 from calibration.families import student_stage
 from calibration.families.dtkd import decoder_stage
+from calibration.remember import fill_memory
 from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
 from calibration.targets import Targets, channel_statistics
 from engines.networks.dtkd import DtkdNetwork
@@ -98,6 +99,7 @@ def train(
         for make in list(makers.values())[begun:]:
             run_stage(make(), network, losses, checkpoint, progress)
         checkpoint.save(DONE, 0, {**trainable(network), **losses})
+    fill_memory(network, planes, seed, progress)
     return Trained(network.eval(), {name.removeprefix(LOSSES): values.numpy() for name, values in losses.items()})
 
 
@@ -107,9 +109,9 @@ def _untrained(
     """The network with its first weights, which depend on the seed only. Raises WeightsError."""
     folder = Path(model.weights_folder) if model.weights_folder else None
     teachers = [
-        random_teacher(name, model.levels, len(model.teachers) * seed + place)
+        random_teacher(name, model.teacher_levels, len(model.teachers) * seed + place)
         if model.random_teachers
-        else load_teacher(name, model.levels, folder)
+        else load_teacher(name, model.teacher_levels, folder)
         for place, name in enumerate(model.teachers)
     ]
     with torch.random.fork_rng(devices=[]):

@@ -30,6 +30,11 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
+MEMORY_WEIGHT = 0.5
+"""Weight of the memory's distance in the anomaly map, likewise."""
+MEMORY_SCORE_WEIGHT = 3.0
+"""Weight of a well-filled memory's highest distance in a region score beside the anomaly map's highest cell, both in
+deviations over good parts."""
 PATCH_WEIGHT = 0.25
 """Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
@@ -38,16 +43,16 @@ PATCH_WEIGHT = 0.25
 class CalibratedConstants:
     """What `score: calibrated` was fitted to: statistics of good parts that the networks had not seen. All float32.
 
-    Components are the K feature levels, the tint, for parts in canonical pose the detail, and the discriminator where
-    there is one: C of them; (H1, W1) are
-    the cells of the anomaly map.
+    Components are the K feature levels, the tint, for parts in canonical pose the detail, then memory and discriminator
+    where there are such: C of them; (H1, W1) are the cells of the anomaly map.
 
     whitening, offsets: per component (C, C) and (C,): residual r -> z = whitening @ r + offset, white over good parts.
     tint_mean: (3, H1, W1), what the tint is compared with. surround: (1,), 1 where a wider mean is taken off, else 0.
     detail_mean, detail_gain: (S, H, W) for the S detail scales, S = 0 where parts are in no canonical pose.
     location, gain: (C, H1, W1): component map d -> (d - location) * gain.
-    region_location, region_scale: (R,) of a region's highest cell. patch_location, patch_scale: (R,) of
-    lambda_r * Patch_GMSD_r, zeros and ones without a decoder.
+    region_location, region_scale: (R,) of a region's highest cell. memory_location, memory_gain: (R,) of the memory's,
+    its weight among the gain, zeros without one. patch_location, patch_scale: (R,) of lambda_r * Patch_GMSD_r,
+    zeros and ones without a decoder.
     """
 
     whitening: tuple[Floats, ...]
@@ -60,6 +65,8 @@ class CalibratedConstants:
     gain: Floats
     region_location: Floats
     region_scale: Floats
+    memory_location: Floats
+    memory_gain: Floats
     patch_location: Floats
     patch_scale: Floats
 
@@ -89,6 +96,8 @@ class CalibratedConstants:
             gain=named["gain"],
             region_location=named["region_location"],
             region_scale=named["region_scale"],
+            memory_location=named["memory_location"],
+            memory_gain=named["memory_gain"],
             patch_location=named["patch_location"],
             patch_scale=named["patch_scale"],
         )

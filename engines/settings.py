@@ -206,6 +206,11 @@ class ModelSettings(Settings):
     discriminator: bool = Field(
         True, description="score calibrated only: a small network taught with drawn-on defects (docs/scores.md)"
     )
+    memory_level: Literal[0, 3, 4] = Field(
+        0,
+        description="score calibrated only: the teachers' level (3: stride 16, 4: stride 32) whose features of good "
+        "parts are remembered, patch by patch (docs/scores.md); 0: none",
+    )
     score: Literal["paper", "calibrated"] = Field(
         "calibrated", description="Eq. 11 and 17 as printed, or the variant of docs/scores.md"
     )
@@ -219,6 +224,16 @@ class ModelSettings(Settings):
     stpm: StpmSettings = StpmSettings()
     rd_two_teachers: RdTwoTeachersSettings = RdTwoTeachersSettings()
     rd_feature_mask: RdFeatureMaskSettings = RdFeatureMaskSettings()
+
+    @property
+    def remembered_level(self) -> int:
+        """The level that the memory is of, 0 without one."""
+        return self.memory_level if self.score == "calibrated" else 0
+
+    @property
+    def teacher_levels(self) -> int:
+        """How many levels of the teachers are needed: those compared, and the one remembered."""
+        return max(self.levels, self.remembered_level)
 
     @model_validator(mode="before")
     @classmethod

@@ -77,10 +77,10 @@ class Teacher(nn.Module):
         """Stay in evaluation mode: the batch norms of a teacher are part of its weights."""
         return super().train(False)
 
-    def forward(self, planes: Tensor) -> list[Tensor]:
-        """Map normalised planes (N, 3, H, W) to features (N, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..levels."""
+    def forward(self, planes: Tensor, levels: int | None = None) -> list[Tensor]:
+        """Map normalised planes (N, 3, H, W) to features (N, C_k, H / 2^(k+1), W / 2^(k+1)), k = 1..levels or all."""
         features = []
-        for stage in self.stages:
+        for stage in list(self.stages)[:levels]:
             planes = stage(planes)
             features.append(planes)
         return features

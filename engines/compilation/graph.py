@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from engines.compilation.rewrite import TRANSLATIONS, faster_equivalent
-from engines.compilation.scopes import in_tail
+from engines.compilation.scopes import TAIL, within
 from engines.runtimes.openvino import INPUT_NAME, OUTPUT_NAMES
 from engines.settings import CanvasSettings
 
@@ -63,7 +63,7 @@ def check_graph(model: onnx.ModelProto, canvas: CanvasSettings, regions: int) ->
     types = {onnx.TensorProto.DataType.Name(port.elem_type) for name, port in ports.items() if name != INPUT_NAME}
     if types != {"FLOAT"} or ports[INPUT_NAME].elem_type != onnx.TensorProto.UINT8:
         raise ValueError("the fused graph must take uint8 and answer in float32")
-    if not any(in_tail(node.name) for node in model.graph.node):
+    if not any(within(node.name, TAIL) for node in model.graph.node):
         raise ValueError("the fused network keeps its scores in a submodule `tail`; the graph has no such nodes")
 
 

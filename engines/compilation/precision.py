@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from engines.compilation.scopes import in_tail
+from engines.compilation.scopes import is_exact
 from engines.errors import EngineUnavailable
 from engines.runtimes.openvino import Precision, import_openvino
 
@@ -117,7 +117,7 @@ def _exact(model: Model, pattern: str) -> list[str]:
         if operation.get_type_name() in _NOT_COMPUTED:
             continue
         sources = {value.get_node().get_friendly_name() for value in operation.input_values()}
-        if in_tail(name) or sources & inside:
+        if is_exact(name) or sources & inside:
             inside.add(name)
             names.append(name)
         elif pattern and re.match(pattern, name):

@@ -6,6 +6,8 @@ from typing import Final
 
 TAIL: Final = "tail"
 """The submodule that scores; computed in float32 by every engine."""
+MEMORY: Final = "network.memory"
+"""Likewise in float32: a distance is a small difference of large numbers."""
 
 
 def within(name: str, scope: str) -> bool:
@@ -13,6 +15,6 @@ def within(name: str, scope: str) -> bool:
     return name.startswith((f"{scope}/", f"{scope}."))
 
 
-def in_tail(name: str) -> bool:
-    """Tell whether a node's name says that it comes from the submodule `tail`."""
-    return within(name, TAIL)
+def is_exact(name: str) -> bool:
+    """Tell whether a node's name says that it comes from a submodule that every engine computes in float32."""
+    return within(name, TAIL) or within(name, MEMORY)

@@ -18,6 +18,7 @@ from engines.scoring import (
     DETAIL_WEIGHT,
     DISCRIMINATOR_WEIGHT,
     LEVEL_STRIDE,
+    MEMORY_WEIGHT,
     PATCH_WEIGHT,
     SMOOTHING_CELLS,
     SURROUND_SIGMA_PX,
@@ -96,7 +97,7 @@ class DetailDistance(nn.Module):
 
 
 class ComponentMaps(nn.Module):
-    """Distance maps of each feature level, of the tint and of the detail, and logits; all at the size of level one."""
+    """Distance maps of levels, tint, detail and memory, and logits; all at the size of level one."""
 
     def __init__(self, constants: CalibratedConstants) -> None:
         super().__init__()
@@ -115,22 +116,27 @@ class ComponentMaps(nn.Module):
         size = residuals[-1].shape[2:]  # the tint's: level one may be left out
         maps = []
         for whitening, residual in zip(self.whitenings, residuals, strict=True):
-            level = whitening(residual)
-            if level.shape[2:] != size:
-                level = functional.interpolate(level, size=size, mode="bilinear", align_corners=False)
-            maps.append(level)
+            maps.append(_resized(whitening(residual), size))
         if self.detail is not None:
             maps.append(self.detail(outputs.planes))
+        if outputs.unknown is not None:
+            maps.append(_resized(outputs.unknown, size))
         if outputs.defects is not None:
             maps.append(outputs.defects)
         return torch.cat(maps, dim=1)
 
 
+def _resized(maps: Tensor, size: torch.Size) -> Tensor:
+    if maps.shape[2:] == size:
+        return maps
+    return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
+
+
 class AnomalyMap(nn.Module):
     """Component maps, each in units of its own worst cell on a good part, as one map.
 
-    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail and DISCRIMINATOR_WEIGHT times the
-    discriminator's logit are added as they are, because smoothing would hide what is small.
+    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail, MEMORY_WEIGHT times the memory's distance
+    and DISCRIMINATOR_WEIGHT times the discriminator's logit are added as they are: smoothing would hide what is small.
     """
 
     def __init__(self, constants: CalibratedConstants) -> None:
@@ -143,15 +149,19 @@ class AnomalyMap(nn.Module):
         self.gain: Tensor
         self.offset: Tensor
 
-    def forward(self, outputs: NetworkOutputs) -> Tensor:
-        """(N, H_1, W_1); about 0 on good parts."""
+    def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor | None]:
+        """The map, (N, H_1, W_1), about 0 on good parts, and the memory's share of it before its weight."""
         maps = self.components(outputs) * self.gain - self.offset
+        unknown = None
         total = self.blur(maps[:, : self.smoothed].sum(dim=1, keepdim=True))[:, 0]
         if self.components.detail is not None:
             total = total + DETAIL_WEIGHT * maps[:, self.smoothed]
+        if outputs.unknown is not None:
+            unknown = maps[:, -1 if outputs.defects is None else -2]
+            total = total + MEMORY_WEIGHT * unknown
         if outputs.defects is not None:
             total = total + DISCRIMINATOR_WEIGHT * maps[:, -1]
-        return total  # type: ignore[no-any-return]
+        return total, unknown
 
 
 def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
@@ -168,8 +178,8 @@ def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -
 class CalibratedTail(nn.Module):
     """`score: calibrated`: a region's score is its highest cell, in deviations over good parts.
 
-    The part score is the highest region score. With a decoder, PATCH_WEIGHT times lambda_r *
-    Patch_GMSD_r is added to each region's, in deviations likewise.
+    The part score is the highest region score. With a memory, its highest cell times `memory_gain` is added to each
+    region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
     """
 
     def __init__(
@@ -185,25 +195,29 @@ class CalibratedTail(nn.Module):
         self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
         scale = 1.0 / constants.region_scale
         patch_factor = PATCH_WEIGHT / constants.patch_scale
-        shift = constants.region_location * scale
+        shift = constants.region_location * scale + constants.memory_location * constants.memory_gain
         if model.decoder:
             shift = shift + constants.patch_location * patch_factor
         for name, value in (
             ("outside", outside_regions(canvas, regions)),
             ("scale", torch.from_numpy(scale)),
             ("shift", torch.from_numpy(shift)),
+            ("memory_gain", torch.from_numpy(constants.memory_gain)),
             ("patch_factor", torch.from_numpy(patch_factor) * torch.tensor(lambdas)),
         ):
             self.register_buffer(name, value.float(), persistent=False)
         self.outside: Tensor
         self.scale: Tensor
         self.shift: Tensor
+        self.memory_gain: Tensor
         self.patch_factor: Tensor
 
     def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
-        maps = self.anomaly_map(outputs)
+        maps, unknown = self.anomaly_map(outputs)
         regions = region_maxima(maps, self.outside) * self.scale - self.shift
+        if unknown is not None:
+            regions = regions + self.memory_gain * region_maxima(unknown, self.outside)
         if self.patch_gmsd is not None and outputs.reconstruction is not None:
             regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)
         return regions.amax(dim=1), regions, maps

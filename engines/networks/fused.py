@@ -72,7 +72,7 @@ def save_fused(engine: FusedEngine, path: Path) -> None:
     state = {name: tensor.contiguous() for name, tensor in engine.network.state_dict(prefix=NETWORK).items()}
     if engine.constants.calibrated is not None:
         arrays = engine.constants.calibrated.arrays()
-        state |= {f"{CONSTANTS}{name}": torch.from_numpy(array) for name, array in arrays.items()}
+        state |= {f"{CONSTANTS}{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
     save_file(state, path, metadata={"format": FORMAT, "engine": json.dumps(description, sort_keys=True)})
 
 
@@ -90,7 +90,7 @@ def load_fused(path: Path) -> FusedEngine:
     model = ModelSettings.model_validate(described["model"])
     canvas = CanvasSettings.model_validate(described["canvas"])
     regions = [RegionSettings.model_validate(region) for region in described["regions"]]
-    network = new_network(model, canvas, regions, [bare_teacher(name, model.levels) for name in model.teachers])
+    network = new_network(model, canvas, regions, [bare_teacher(name, model.teacher_levels) for name in model.teachers])
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}

@@ -18,6 +18,7 @@ class NetworkOutputs(NamedTuple):
     planes: Tensor  # (N, 3, H, W), 0..255
     reconstruction: Tensor | None  # grey (N, H, W) in [0, 1]
     defects: Tensor | None  # the discriminator's logits, (N, 1, H_1, W_1)
+    unknown: Tensor | None = None  # distance to the nearest remembered patch, (N, 1, h, w)
 
     @property
     def grey(self) -> Tensor:

@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calibration.constants import fit_constants
+from calibration.remember import fill_memory
 from engines.compilation.gpu.graphs import TypedGraph, typed_graph
 from engines.compilation.graph import export_graph
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
 from engines.plans import PlanPrecision
+from engines.preprocess import to_planes
 from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import Teacher, WeightsInfo, untrained_stages
@@ -35,7 +37,7 @@ FAMILIES: Final[dict[str, dict[str, Any]]] = {
     "dtkd, paper": {"score": "paper"},
     "dtkd without decoder": {"score": "paper", "decoder": False},
     "dtkd on resnet18": {"score": "paper", "distance": "cosine", "teachers": ("resnet18",)},
-    "stpm": {"family": "stpm", "score": "calibrated"},
+    "stpm": {"family": "stpm", "score": "calibrated", "memory_level": 4},
     "stpm, paper": {"family": "stpm", "score": "paper", "teachers": ("vgg16",)},
     "rd_two_teachers": {"family": "rd_two_teachers", "score": "paper", "rd_two_teachers": {"width": 16}},
     "rd_feature_mask": {"family": "rd_feature_mask", "score": "calibrated", "rd_feature_mask": {"width": 16}},
@@ -72,11 +74,15 @@ class Family:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             teachers = [
-                Teacher(name, untrained_stages(name, 3), WeightsInfo("none", "", "")) for name in self.model.teachers
+                Teacher(name, untrained_stages(name, self.model.teacher_levels), WeightsInfo("none", "", ""))
+                for name in self.model.teachers
             ]
             network = new_network(self.model, CANVAS, REGIONS, teachers)
         parts = torch.from_numpy(part_images(GOOD_PARTS))
+        planes = to_planes(parts)
+        fill_memory(network, planes, 0, lambda *_: None)  # it answers nothing while it is empty
         _settle(network, parts)
+        fill_memory(network, planes, 0, lambda *_: None)
         constants = self._constants(network, parts) if self.model.score == "calibrated" else None
         lambdas = LAMBDAS if self.model.decoder else (1.0, 1.0)
         return FusedEngine(network, self.model, CANVAS, REGIONS, ScoringConstants(lambdas, constants))
@@ -117,7 +123,7 @@ class Family:
         with torch.inference_mode():
             outputs: list[NetworkOutputs] = [network(part[None]) for part in parts]
         patch = np.random.default_rng(1).uniform(0.05, 0.1, (len(parts), len(REGIONS)))
-        return fit_constants(outputs, patch, CANVAS, REGIONS, self.model)
+        return fit_constants(outputs, patch, CANVAS, REGIONS, self.model, known=200)
 
 
 def _settle(network: nn.Module, parts: torch.Tensor) -> None:

@@ -41,7 +41,7 @@ def _part(rng: np.random.Generator, *, posed: bool, spot: tuple[int, int] | None
 def _fit(*, posed: bool) -> tuple[CalibratedConstants, CalibratedTail, np.random.Generator]:
     rng = np.random.default_rng(5)
     good = [_part(rng, posed=posed) for _ in range(PARTS)]
-    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL)
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
     return constants, CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants), rng
 
 

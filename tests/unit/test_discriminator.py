@@ -10,7 +10,7 @@ from calibration.checkpoint import Checkpoint
 from calibration.discriminate import discriminator_stage
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import LOSSES, run_stage
-from calibration.surface import in_canonical_pose, surface_noise
+from calibration.surface import has_no_direction, in_canonical_pose, surface_noise
 from engines.networks.discriminator import NOTHING, Discriminator, View, new_discriminator
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
@@ -94,6 +94,15 @@ def test_parts_in_one_pose_are_told_from_texture() -> None:
     """A part whose places have colours of their own is in canonical pose, noise is not."""
     assert in_canonical_pose(planes(8))
     assert not in_canonical_pose(torch.from_numpy(np.random.default_rng(0).normal(0, 1, (8, 3, 16, 16))))
+
+
+def test_a_grain_is_a_direction() -> None:
+    """Cast surfaces may be turned by a quarter and still be good parts, ground or woven ones may not."""
+    noise = torch.from_numpy(np.random.default_rng(0).normal(0, 1, (8, 3, 32, 32)))
+    ground = torch.nn.functional.avg_pool2d(noise, (7, 1), stride=1)
+    assert has_no_direction(noise)
+    assert not has_no_direction(ground)
+    assert not has_no_direction(ground.transpose(2, 3))
 
 
 def test_surface_noise_overlooks_edges() -> None:

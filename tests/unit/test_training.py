@@ -168,7 +168,7 @@ def test_distances_are_the_papers() -> None:
     [
         ModelSettings(),
         ModelSettings(score="paper"),
-        ModelSettings(decoder=False, attention=False),
+        ModelSettings(decoder=False, attention=False, memory_level=4),
         ModelSettings(teachers=("efficientnet_lite0",), score="paper", distance="cosine", decoder=False),
     ],
     ids=["calibrated", "paper", "no-decoder", "one-teacher"],

@@ -17,7 +17,7 @@ from onnx import version_converter
 
 from engines.compilation.gpu.editing import drop_unread
 from engines.compilation.precision import CALIBRATION_PARTS, FIRST_LEVEL
-from engines.compilation.scopes import in_tail
+from engines.compilation.scopes import is_exact
 from engines.errors import EngineUnavailable
 from engines.runtimes.openvino import INPUT_NAME
 
@@ -42,7 +42,7 @@ def quantise(model: onnx.ModelProto, good_parts: NDArray[np.uint8]) -> onnx.Mode
         raise EngineUnavailable(
             f"int8 needs ONNX Runtime, which cannot be imported ({error}): pip install 'inspectd[gpu]'"
         ) from error
-    kept = [node.name for node in model.graph.node if in_tail(node.name) or re.match(FIRST_LEVEL, node.name)]
+    kept = [node.name for node in model.graph.node if is_exact(node.name) or re.match(FIRST_LEVEL, node.name)]
     chosen = np.linspace(0, len(good_parts) - 1, min(CALIBRATION_PARTS, len(good_parts))).round().astype(int)
     with tempfile.TemporaryDirectory(prefix="inspectd-int8-") as folder, _quietly():
         quantised = Path(folder, "int8.onnx")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from engines.compilation.gpu.editing import Graph, replace_nodes
-from engines.compilation.scopes import in_tail
+from engines.compilation.scopes import is_exact
 from engines.runtimes.openvino import INPUT_NAME
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -45,7 +45,7 @@ def exact_nodes(graph: Graph) -> set[str]:
 
     The tail and all after it; what no heavy node stands before; what only serves what stays float32; sensitive ones.
     """
-    tail = graph.after(node for node in graph.nodes if in_tail(node.name))
+    tail = graph.after(node for node in graph.nodes if is_exact(node.name))
     heavy = graph.after(node for node in graph.nodes if node.op_type in HEAVY and not tail.intersection(node.output))
     exact = {
         node.name
