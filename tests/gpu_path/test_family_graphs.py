@@ -125,7 +125,7 @@ def test_polygraphy_finds_nothing_to_complain_of(family: Family, precision: Plan
 
 
 def test_int8_is_where_the_convolutions_are(family: Family) -> None:
-    """Each convolution outside first level, tail and memory reads int8 on both sides, nothing else; zero points are 0."""
+    """Convolutions outside first level, tail and memory read int8 on both sides, nothing else; zero points are 0."""
     graph = onnx.ModelProto.FromString(family.typed("int8").model).graph
     makers = {value: node for node in graph.node for value in node.output}
     served = set()
