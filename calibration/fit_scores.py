@@ -116,7 +116,15 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         unseen = _cross_fitted(learn, images, folds, len(parts), progress)
         trained = learn(everything, "student")
     return _fit_unseen(
-        trained, unseen, groups, model=model, canvas=canvas, regions=regions, confidence=confidence, seed=seed
+        trained,
+        unseen,
+        groups,
+        model=model,
+        canvas=canvas,
+        regions=regions,
+        confidence=confidence,
+        seed=seed,
+        progress=progress,
     )
 
 
@@ -146,6 +154,7 @@ def _fit_unseen(
     regions: Sequence[RegionSettings],
     confidence: float,
     seed: int,
+    progress: Progress,
 ) -> Fitted:
     """Region weights and constants from all unseen parts; each part's scores by constants fitted without it."""
     gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
@@ -165,13 +174,15 @@ def _fit_unseen(
     owners = groups[unseen.indices]
     shuffled = np.random.default_rng([seed, len(owners)]).permutation(np.unique(owners))
     part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), len(regions)))
-    for fold in range(min(unseen.folds, len(shuffled))):
+    folds = min(unseen.folds, len(shuffled))
+    for fold in range(folds):
         inside = np.isin(owners, shuffled[fold :: unseen.folds])
         tail = FusedEngine(trained.network, model, canvas, regions, constants(np.flatnonzero(~inside))).tail
         with torch.inference_mode():
             for row in np.flatnonzero(inside):
                 part, by_region, _ = tail(unseen.outputs[row])
                 part_scores[row], region_scores[row] = float(part[0]), by_region[0].numpy()
+        progress("scores of parts left out", fold + 1, folds)
     order = np.argsort(unseen.indices)
     return Fitted(
         network=trained.network,
