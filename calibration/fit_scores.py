@@ -182,7 +182,7 @@ def _fit_unseen(
             for row in np.flatnonzero(inside):
                 part, by_region, _ = tail(unseen.outputs[row])
                 part_scores[row], region_scores[row] = float(part[0]), by_region[0].numpy()
-        progress("scores of parts left out", fold + 1, folds)
+        progress("left-out scores", fold + 1, folds)
     order = np.argsort(unseen.indices)
     return Fitted(
         network=trained.network,
