@@ -136,7 +136,7 @@ def labelled_histogram(scores: NDArray[np.floating], defective: NDArray[np.bool_
     _at_line(axes, f"limit {limit:.4g}", limit, INK, limit > low + 0.6 * (high - low))
     axes.set_xlabel("part score" + (f" (last bin: up to {most:.4g})" if most > high else ""), color=INK)
     axes.set_ylabel("% of the parts of a kind", color=INK)
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper center")
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, loc="upper right")
     _tidy(axes)
     return _png(figure)
 
