@@ -63,6 +63,10 @@ class _Unseen:
     known: int  # parts that the network that runs has learnt from
 
 
+Learn = Callable[[NDArray[np.int64], str], Trained]
+"""Trains on the images with these indices, in a folder of that name."""
+
+
 def fit(  # noqa: PLR0917  (what is learnt from, then how)
     images: Images,
     groups: NDArray[np.int64],
@@ -86,8 +90,6 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     parts = np.unique(groups)
     if len(parts) < LEAST_PARTS:
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
-    shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
-    everything = np.arange(len(images))
 
     def learn(indices: NDArray[np.int64], name: str) -> Trained:
         return train(
@@ -102,19 +104,11 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
             parts=groups[indices],
         )
 
+    shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
     if len(parts) >= ENOUGH_TO_SPLIT:
-        held_out = np.flatnonzero(np.isin(groups, shuffled[: round(held_out_share * len(parts))]))
-        trained = learn(np.setdiff1d(everything, held_out), "student")
-        unseen = _Unseen(
-            held_out,
-            _run(trained.network, images[held_out], progress),
-            FOLDS,
-            len(parts) - len(np.unique(groups[held_out])),
-        )
+        trained, unseen = _split(learn, images, groups, shuffled[: round(held_out_share * len(parts))], progress)
     else:
-        folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
-        unseen = _cross_fitted(learn, images, folds, len(parts), progress)
-        trained = learn(everything, "student")
+        trained, unseen = _cross_fitted(learn, images, groups, shuffled, progress)
     return _fit_unseen(
         trained,
         unseen,
@@ -128,20 +122,27 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     )
 
 
+def _split(
+    learn: Learn, images: Images, groups: NDArray[np.int64], kept: NDArray[np.int64], progress: Progress
+) -> tuple[Trained, _Unseen]:
+    """A network that has not seen the parts `kept`, and what it says of them."""
+    held_out = np.flatnonzero(np.isin(groups, kept))
+    trained = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
+    known = len(np.unique(groups)) - len(kept)
+    return trained, _Unseen(held_out, _run(trained.network, images[held_out], progress), FOLDS, known)
+
+
 def _cross_fitted(
-    learn: Callable[[NDArray[np.int64], str], Trained],
-    images: Images,
-    folds: Sequence[NDArray[np.int64]],
-    known: int,
-    progress: Progress,
-) -> _Unseen:
-    """What students that were trained without a fold each say of it."""
+    learn: Learn, images: Images, groups: NDArray[np.int64], shuffled: NDArray[np.int64], progress: Progress
+) -> tuple[Trained, _Unseen]:
+    """A network that has seen all parts, and what networks that were trained without a fold each say of it."""
     everything = np.arange(len(images))
+    folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
     outputs: list[NetworkOutputs] = []
     for number, kept in enumerate(folds):
         student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
         outputs += _run(student.network, images[kept], progress)
-    return _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW, known)
+    return learn(everything, "student"), _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW, len(shuffled))
 
 
 def _fit_unseen(

@@ -16,7 +16,6 @@ SURFACE_QUANTILE = 0.25
 """Of the deviations in that square: below it lies surface, above it edges, which vary more than surface does."""
 CANONICAL_SHARE = 0.5
 """Parts are in canonical pose where a place's own mean leaves less than this share of the variance."""
-
 ISOTROPIC_SHARE = 0.6
 """Surfaces have no direction where the smaller of the two mean squared slopes is at least this share of the larger."""
 
