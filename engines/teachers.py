@@ -98,6 +98,7 @@ def load_teacher(name: TeacherName, levels: int, weights_folder: Path | None = N
         raise WeightsError(
             f"{info.name} does not fit {name} up to level {levels}: "
             f"{(wrong or needed_missing)[0]} is {'unexpected' if wrong else 'absent'}"
+            + ("" if wrong else "; model.levels and model.memory_level may not reach beyond what the file holds")
         )
     counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith("num_batches_tracked")}
     network.load_state_dict({**counters, **state}, strict=False, assign=True)
