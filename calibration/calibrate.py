@@ -18,7 +18,7 @@ from calibration.fit_scores import Fitted, fit
 from calibration.reference import reference
 from calibration.report import ReportData, SampleMaps, write_report
 from calibration.synthetic import with_defects
-from calibration.threshold import choose_thresholds
+from calibration.threshold import choose_thresholds, held_out_parts
 from engines.artifact import (
     Bundle,
     BundleWriter,
@@ -62,7 +62,10 @@ class GoodParts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked for. `asked_rate`: the false-reject rate that the line tolerates; `confidence`: of intervals."""
+    """What is asked for. `asked_rate`: the false-reject rate that the line tolerates; `confidence`: of intervals.
+
+    `held_out_share` of the good parts, at least, is kept from training where they are enough to be split.
+    """
 
     station: str
     snapshot: SettingsSnapshot
@@ -108,7 +111,9 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         snapshot.canvas,
         snapshot.regions,
         request.training,
-        held_out_share=request.held_out_share,
+        held_out=held_out_parts(
+            len(set(parts.part_ids)), request.held_out_share, request.asked_rate, len(snapshot.regions)
+        ),
         confidence=request.confidence,
         seed=request.seed,
         work=work,

@@ -20,9 +20,11 @@ from engines.networks.calibrated import (
     Tint,
     outside_regions,
     region_maxima,
+    region_means,
+    shares_of_cells,
 )
 from engines.networks.outputs import NetworkOutputs
-from engines.scoring import MEMORY_SCORE_WEIGHT, CalibratedConstants
+from engines.scoring import FULL_MEMORY_WEIGHT, MEMORY_SCORE_WEIGHT, MEMORY_WEIGHT, CalibratedConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 Doubles = NDArray[np.float64]
@@ -35,8 +37,8 @@ SMALLEST_GREY_DEVIATION = 0.3
 DEVIATION_SIGMA_PX = 1.0
 """Gaussian over the variance of a pixel's details: neighbours vary alike, and parts are few."""
 MEMORY_PRIOR_PARTS = 64.0
-"""As many parts or fewer leave a memory so thin that a good part may be far from all: its highest distance then counts
-on the map only."""
+"""As many parts or fewer leave a memory so thin that a good part may be far from all: it then counts on the map only,
+and little."""
 PRIOR_PARTS = 10.0
 """How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
 
@@ -52,7 +54,7 @@ def fit_constants(
 ) -> CalibratedConstants:
     """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R).
 
-    known: the parts that a memory has seen; the more, the more its highest distance says.
+    known: the parts that a memory has seen; the more, the more its distances say.
     """
     canonical = _in_canonical_pose(outputs)
     surround = 1.0 if canonical else 0.0
@@ -73,6 +75,8 @@ def fit_constants(
     others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
     zeros = np.zeros((len(pairs) + canonical + others, height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
+    filled = max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
+    memory_weight = 0.0 if outputs[0].unknown is None else MEMORY_WEIGHT + filled * (FULL_MEMORY_WEIGHT - MEMORY_WEIGHT)
     constants = CalibratedConstants(
         whitening=tuple(matrix for matrix, _ in pairs),
         offsets=tuple(offset for _, offset in pairs),
@@ -82,15 +86,16 @@ def fit_constants(
         detail_gain=detail_gain,
         location=zeros,
         gain=zeros + 1,
+        memory_weight=np.array([memory_weight], np.float32),
         region_location=none,
         region_scale=none + 1,
-        memory_location=none,
-        memory_gain=none,
+        memory_location=np.stack([none, none]),
+        memory_gain=np.stack([none, none]),
         patch_location=none,
         patch_scale=none + 1,
     )
     constants = _fit_gain(constants, outputs, inside)
-    return _fit_regions(constants, outputs, outside, weighted_gmsd, model, known=known)
+    return _fit_regions(constants, outputs, outside, weighted_gmsd, model, filled=filled)
 
 
 def _in_canonical_pose(outputs: Sequence[NetworkOutputs]) -> bool:
@@ -160,24 +165,28 @@ def _fit_regions(
     weighted_gmsd: Doubles,
     model: ModelSettings,
     *,
-    known: int,
+    filled: float,
 ) -> CalibratedConstants:
-    """Location and scale of each region's highest cell, of the memory's and, with a decoder, of its Patch_GMSD."""
+    """Location and scale of each region's highest cell, of the memory's and its mean, with a decoder of its Patch_GMSD.
+
+    filled: how much of MEMORY_SCORE_WEIGHT the memory is worth.
+    """
     anomaly_map = AnomalyMap(constants)
     with torch.inference_mode():
         maps = [anomaly_map(part) for part in outputs]
         highest = torch.cat([region_maxima(total, outside) for total, _ in maps]).double().numpy()
-        furthest = [region_maxima(unknown, outside) for _, unknown in maps if unknown is not None]
+        unknowns = [unknown for _, unknown in maps if unknown is not None]
     constants = replace(
         constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest))
     )
-    if furthest:
-        remembered = torch.cat(furthest).double().numpy()
-        weight = MEMORY_SCORE_WEIGHT * max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
+    if unknowns:
+        together = torch.cat(unknowns)
+        means = region_means(together, shares_of_cells(outside))
+        remembered = torch.stack([region_maxima(together, outside), means]).double().numpy()
         constants = replace(
             constants,
-            memory_location=_single(remembered.mean(axis=0)),
-            memory_gain=_single(weight / _spread(remembered)),
+            memory_location=_single(remembered.mean(axis=1)),
+            memory_gain=_single(filled * MEMORY_SCORE_WEIGHT / np.stack([_spread(kind) for kind in remembered])),
         )
     if not model.decoder:
         return constants

@@ -14,6 +14,7 @@ from torch import Tensor
 from calibration.constants import fit_constants
 from calibration.errors import TooFewParts
 from calibration.regions import calibrate_lambdas
+from calibration.remember import Remembered, fill_memory
 from calibration.stages import Progress
 from calibration.train import Images, Trained, train
 from engines.artifact import Lambda
@@ -60,11 +61,10 @@ class _Unseen:
     indices: NDArray[np.int64]
     outputs: list[NetworkOutputs]
     folds: int
-    known: int  # parts that the network that runs has learnt from
 
 
-Learn = Callable[[NDArray[np.int64], str], Trained]
-"""Trains on the images with these indices, in a folder of that name."""
+Learn = Callable[[NDArray[np.int64], str], tuple[Trained, Remembered]]
+"""Trains on the images with these indices, in a folder of that name, and remembers all images."""
 
 
 def fit(  # noqa: PLR0917  (what is learnt from, then how)
@@ -75,7 +75,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     regions: Sequence[RegionSettings],
     training: TrainingSettings,
     *,
-    held_out_share: float,
+    held_out: int,
     confidence: float,
     seed: int,
     work: Path | None,
@@ -84,15 +84,16 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     """Train on good part images (P, H, W, 3) uint8 RGB and fit the score to parts that training did not see.
 
     groups: (P,) the part that each image shows; images of one part stay on one side of every split. From
-    ENOUGH_TO_SPLIT parts on, `held_out_share` of them is kept from training; with fewer, FOLDS students are trained
-    without a fold each, and the final one on all. Blocks for minutes; raises TooFewParts, WeightsError.
+    ENOUGH_TO_SPLIT parts on, `held_out` of them are kept from training; with fewer, FOLDS students are trained
+    without a fold each, and the final one on all. A memory knows all parts, but the one that is scored: what runs has
+    one part more to compare with. Blocks for minutes; raises TooFewParts, WeightsError.
     """
     parts = np.unique(groups)
     if len(parts) < LEAST_PARTS:
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
 
-    def learn(indices: NDArray[np.int64], name: str) -> Trained:
-        return train(
+    def learn(indices: NDArray[np.int64], name: str) -> tuple[Trained, Remembered]:
+        trained = train(
             images[indices],
             model,
             training,
@@ -103,10 +104,11 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
             progress=progress,
             parts=groups[indices],
         )
+        return trained, fill_memory(trained.network, images, groups, seed, progress)
 
     shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
     if len(parts) >= ENOUGH_TO_SPLIT:
-        trained, unseen = _split(learn, images, groups, shuffled[: round(held_out_share * len(parts))], progress)
+        trained, unseen = _split(learn, images, groups, shuffled[:held_out], progress)
     else:
         trained, unseen = _cross_fitted(learn, images, groups, shuffled, progress)
     return _fit_unseen(
@@ -127,9 +129,9 @@ def _split(
 ) -> tuple[Trained, _Unseen]:
     """A network that has not seen the parts `kept`, and what it says of them."""
     held_out = np.flatnonzero(np.isin(groups, kept))
-    trained = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
-    known = len(np.unique(groups)) - len(kept)
-    return trained, _Unseen(held_out, _run(trained.network, images[held_out], progress), FOLDS, known)
+    trained, remembered = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
+    outputs = _run(trained.network, remembered, images[held_out], groups[held_out], progress)
+    return trained, _Unseen(held_out, outputs, FOLDS)
 
 
 def _cross_fitted(
@@ -140,9 +142,9 @@ def _cross_fitted(
     folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
     outputs: list[NetworkOutputs] = []
     for number, kept in enumerate(folds):
-        student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
-        outputs += _run(student.network, images[kept], progress)
-    return learn(everything, "student"), _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW, len(shuffled))
+        student, remembered = learn(np.setdiff1d(everything, kept), f"fold-{number}")
+        outputs += _run(student.network, remembered, images[kept], groups[kept], progress)
+    return learn(everything, "student")[0], _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW)
 
 
 def _fit_unseen(
@@ -163,13 +165,14 @@ def _fit_unseen(
     if model.decoder:
         lambdas = calibrate_lambdas(gmsd, [region.name for region in regions], confidence=confidence, seed=seed)
     weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
+    known = len(np.unique(groups))
 
     def constants(rows: NDArray[np.int64]) -> ScoringConstants:
         if model.score == "paper":
             return ScoringConstants(weights)
         chosen = [unseen.outputs[row] for row in rows]
         return ScoringConstants(
-            weights, fit_constants(chosen, gmsd[rows] * np.array(weights), canvas, regions, model, known=unseen.known)
+            weights, fit_constants(chosen, gmsd[rows] * np.array(weights), canvas, regions, model, known=known)
         )
 
     owners = groups[unseen.indices]
@@ -197,12 +200,15 @@ def _fit_unseen(
     )
 
 
-def _run(network: TeacherStudent, images: Images, progress: Progress) -> list[NetworkOutputs]:
-    """Outputs of each image by itself."""
+def _run(
+    network: TeacherStudent, remembered: Remembered, images: Images, parts: NDArray[np.int64], progress: Progress
+) -> list[NetworkOutputs]:
+    """Outputs of each image by itself, whose part the memory has forgotten."""
     outputs = []
     with torch.inference_mode():
-        for done, image in enumerate(images):
-            outputs.append(network(torch.from_numpy(image[None])))
+        for done, (image, part) in enumerate(zip(images, parts, strict=True)):
+            with remembered.without(int(part)):
+                outputs.append(network(torch.from_numpy(image[None])))
             progress("held-out parts", done + 1, len(images))
     return outputs
 

@@ -53,6 +53,22 @@ class _Asked:
     parts: int
 
 
+def held_out_parts(parts: int, share: float, asked_rate: float, regions: int) -> int:
+    """How many of so many good parts are to be kept from training, so that limits can be chosen on them.
+
+    The share, or as many as it takes to count the limits on part and region scores instead of fitting a tail, where no
+    more than half of the parts are kept for that.
+    """
+    enough = _needed_parts(asked_rate, 1 if regions == 1 else 1 + regions)
+    asked = round(share * parts)
+    return enough if asked < enough <= parts // 2 else asked
+
+
+def _needed_parts(asked_rate: float, scores: int) -> int:
+    """Held-out parts from which limits on so many different scores are counted; with fewer they are fitted."""
+    return max(MIN_PARTS, math.ceil(max(MIN_BLOCKS, scores) / asked_rate - 1e-9) - 1)
+
+
 def choose_thresholds(
     part_scores: NDArray[np.floating],
     region_scores: NDArray[np.floating],
@@ -74,7 +90,7 @@ def choose_thresholds(
     min_blocks = max(MIN_BLOCKS, columns.shape[1])
     # The tolerance keeps 0.01 * 300 from counting as 2 blocks.
     blocks = math.floor(asked_rate * (len(scores) + 1) + 1e-9)
-    needed = max(MIN_PARTS, math.ceil(min_blocks / asked_rate - 1e-9) - 1)
+    needed = _needed_parts(asked_rate, columns.shape[1])
     notes = []
     if (columns.min(axis=0) == columns.max(axis=0)).any():
         notes.append("all good parts have the same score: check the camera and the engine")

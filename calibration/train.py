@@ -1,4 +1,4 @@
-"""Good part images -> trained network: the family's student, dtkd's decoder, the discriminator, then the memory."""
+"""Good part images -> trained network: the family's student, dtkd's decoder, then the discriminator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from calibration.discriminate import discriminator_stage
 from calibration.errors import TooFewParts
 from calibration.families import student_stage
 from calibration.families.dtkd import decoder_stage
-from calibration.remember import fill_memory
 from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
 from calibration.targets import Targets, channel_statistics
 from engines.networks.dtkd import DtkdNetwork
@@ -66,6 +65,8 @@ def train(
 ) -> Trained:
     """Train the network of the settings' family on good part images (P, H, W, 3) uint8 RGB; blocks for minutes.
 
+    A memory stays empty: no training fills it (calibration.remember).
+
     parts: (P,) the part that each image shows; None: one each. The result depends on the arguments only. With `work`, a
     run that was killed resumes from that folder and ends with the very same weights. `progress(stage, done, total)` is
     called after each step. Raises TooFewParts, WeightsError.
@@ -99,7 +100,6 @@ def train(
         for make in list(makers.values())[begun:]:
             run_stage(make(), network, losses, checkpoint, progress)
         checkpoint.save(DONE, 0, {**trainable(network), **losses})
-    fill_memory(network, planes, seed, progress)
     return Trained(network.eval(), {name.removeprefix(LOSSES): values.numpy() for name, values in losses.items()})
 
 

@@ -30,11 +30,11 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-MEMORY_WEIGHT = 0.5
-"""Weight of the memory's distance in the anomaly map, likewise."""
+MEMORY_WEIGHT, FULL_MEMORY_WEIGHT = 0.5, 2.0
+"""Weight of a thin and of a well-filled memory's distance in the anomaly map, likewise."""
 MEMORY_SCORE_WEIGHT = 3.0
-"""Weight of a well-filled memory's highest distance in a region score beside the anomaly map's highest cell, both in
-deviations over good parts."""
+"""Weight of a well-filled memory's highest and of its mean distance in a region score beside the anomaly map's highest
+cell, all in deviations over good parts."""
 PATCH_WEIGHT = 0.25
 """Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
@@ -50,9 +50,10 @@ class CalibratedConstants:
     tint_mean: (3, H1, W1), what the tint is compared with. surround: (1,), 1 where a wider mean is taken off, else 0.
     detail_mean, detail_gain: (S, H, W) for the S detail scales, S = 0 where parts are in no canonical pose.
     location, gain: (C, H1, W1): component map d -> (d - location) * gain.
-    region_location, region_scale: (R,) of a region's highest cell. memory_location, memory_gain: (R,) of the memory's,
-    its weight among the gain, zeros without one. patch_location, patch_scale: (R,) of lambda_r * Patch_GMSD_r,
-    zeros and ones without a decoder.
+    memory_weight: (1,), of the memory in the map, 0 without one.
+    region_location, region_scale: (R,) of a region's highest cell. memory_location, memory_gain: (2, R) of the memory's
+    highest cell and of its mean, their weight among the gain, zeros without one. patch_location, patch_scale: (R,) of
+    lambda_r * Patch_GMSD_r, zeros and ones without a decoder.
     """
 
     whitening: tuple[Floats, ...]
@@ -63,6 +64,7 @@ class CalibratedConstants:
     detail_gain: Floats
     location: Floats
     gain: Floats
+    memory_weight: Floats
     region_location: Floats
     region_scale: Floats
     memory_location: Floats
@@ -94,6 +96,7 @@ class CalibratedConstants:
             detail_gain=named["detail_gain"],
             location=named["location"],
             gain=named["gain"],
+            memory_weight=named["memory_weight"],
             region_location=named["region_location"],
             region_scale=named["region_scale"],
             memory_location=named["memory_location"],

@@ -248,5 +248,10 @@ class CalibrationSettings(Settings):
 
     false_reject_rate: float = Field(0.01, gt=0, lt=0.5, description="share of good parts the line may lose")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals that the report states")
-    held_out_share: float = Field(0.3, gt=0.05, lt=0.9, description="good parts kept from training, for thresholds")
+    held_out_share: float = Field(
+        0.3,
+        gt=0.05,
+        lt=0.9,
+        description="good parts kept from training, for thresholds; more, up to half, where limits can then be counted",
+    )
     seed: int = Field(0, ge=0, description="of splits, weights and batches")

@@ -18,7 +18,6 @@ from engines.scoring import (
     DETAIL_WEIGHT,
     DISCRIMINATOR_WEIGHT,
     LEVEL_STRIDE,
-    MEMORY_WEIGHT,
     PATCH_WEIGHT,
     SMOOTHING_CELLS,
     SURROUND_SIGMA_PX,
@@ -135,8 +134,9 @@ def _resized(maps: Tensor, size: torch.Size) -> Tensor:
 class AnomalyMap(nn.Module):
     """Component maps, each in units of its own worst cell on a good part, as one map.
 
-    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail, MEMORY_WEIGHT times the memory's distance
-    and DISCRIMINATOR_WEIGHT times the discriminator's logit are added as they are: smoothing would hide what is small.
+    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail, `memory_weight` times the memory's
+    distance and DISCRIMINATOR_WEIGHT times the discriminator's logit are added as they are: smoothing would hide what
+    is small.
     """
 
     def __init__(self, constants: CalibratedConstants) -> None:
@@ -146,6 +146,7 @@ class AnomalyMap(nn.Module):
         self.smoothed = len(constants.whitening)
         self.register_buffer("gain", torch.from_numpy(constants.gain), persistent=False)
         self.register_buffer("offset", torch.from_numpy(constants.location * constants.gain), persistent=False)
+        self.memory_weight = float(constants.memory_weight[0])
         self.gain: Tensor
         self.offset: Tensor
 
@@ -158,7 +159,7 @@ class AnomalyMap(nn.Module):
             total = total + DETAIL_WEIGHT * maps[:, self.smoothed]
         if outputs.unknown is not None:
             unknown = maps[:, -1 if outputs.defects is None else -2]
-            total = total + MEMORY_WEIGHT * unknown
+            total = total + self.memory_weight * unknown
         if outputs.defects is not None:
             total = total + DISCRIMINATOR_WEIGHT * maps[:, -1]
         return total, unknown
@@ -167,6 +168,17 @@ class AnomalyMap(nn.Module):
 def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
     """Highest cell of (N, H_1, W_1) in each region, (N, R); `outside`: (R, H_1 * W_1), 0 inside, else OUTSIDE."""
     return (maps.flatten(1).unsqueeze(1) + outside).amax(dim=2)
+
+
+def region_means(maps: Tensor, shares: Tensor) -> Tensor:
+    """Mean of (N, H_1, W_1) over the cells of each region, (N, R); `shares`: (R, H_1 * W_1), a row's sum is 1."""
+    return functional.linear(maps.flatten(1), shares)
+
+
+def shares_of_cells(outside: Tensor) -> Tensor:
+    """What `region_means` weights cells with; `outside` as in `region_maxima`."""
+    inside = (outside == 0).float()
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -> Tensor:
@@ -178,8 +190,8 @@ def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -
 class CalibratedTail(nn.Module):
     """`score: calibrated`: a region's score is its highest cell, in deviations over good parts.
 
-    The part score is the highest region score. With a memory, its highest cell times `memory_gain` is added to each
-    region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
+    The part score is the highest region score. With a memory, its highest cell and its mean, times `memory_gain`, are
+    added to each region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
     """
 
     def __init__(
@@ -195,11 +207,13 @@ class CalibratedTail(nn.Module):
         self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
         scale = 1.0 / constants.region_scale
         patch_factor = PATCH_WEIGHT / constants.patch_scale
-        shift = constants.region_location * scale + constants.memory_location * constants.memory_gain
+        shift = constants.region_location * scale + (constants.memory_location * constants.memory_gain).sum(axis=0)
         if model.decoder:
             shift = shift + constants.patch_location * patch_factor
+        outside = outside_regions(canvas, regions)
         for name, value in (
-            ("outside", outside_regions(canvas, regions)),
+            ("outside", outside),
+            ("shares", shares_of_cells(outside)),
             ("scale", torch.from_numpy(scale)),
             ("shift", torch.from_numpy(shift)),
             ("memory_gain", torch.from_numpy(constants.memory_gain)),
@@ -207,6 +221,7 @@ class CalibratedTail(nn.Module):
         ):
             self.register_buffer(name, value.float(), persistent=False)
         self.outside: Tensor
+        self.shares: Tensor
         self.scale: Tensor
         self.shift: Tensor
         self.memory_gain: Tensor
@@ -217,7 +232,8 @@ class CalibratedTail(nn.Module):
         maps, unknown = self.anomaly_map(outputs)
         regions = region_maxima(maps, self.outside) * self.scale - self.shift
         if unknown is not None:
-            regions = regions + self.memory_gain * region_maxima(unknown, self.outside)
+            highest, mean = region_maxima(unknown, self.outside), region_means(unknown, self.shares)
+            regions = regions + self.memory_gain[0] * highest + self.memory_gain[1] * mean
         if self.patch_gmsd is not None and outputs.reconstruction is not None:
             regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)
         return regions.amax(dim=1), regions, maps

@@ -20,7 +20,6 @@ from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
 from engines.plans import PlanPrecision
-from engines.preprocess import to_planes
 from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import Teacher, WeightsInfo, untrained_stages
@@ -78,11 +77,11 @@ class Family:
                 for name in self.model.teachers
             ]
             network = new_network(self.model, CANVAS, REGIONS, teachers)
-        parts = torch.from_numpy(part_images(GOOD_PARTS))
-        planes = to_planes(parts)
-        fill_memory(network, planes, 0, lambda *_: None)  # it answers nothing while it is empty
+        images = part_images(GOOD_PARTS)
+        parts, owners = torch.from_numpy(images), np.arange(len(images))
+        fill_memory(network, images, owners, 0, lambda *_: None)  # it answers nothing while it is empty
         _settle(network, parts)
-        fill_memory(network, planes, 0, lambda *_: None)
+        fill_memory(network, images, owners, 0, lambda *_: None)
         constants = self._constants(network, parts) if self.model.score == "calibrated" else None
         lambdas = LAMBDAS if self.model.decoder else (1.0, 1.0)
         return FusedEngine(network, self.model, CANVAS, REGIONS, ScoringConstants(lambdas, constants))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from calibration.errors import CalibrationError, TooFewParts
 from calibration.regions import calibrate_lambdas
-from calibration.threshold import choose_thresholds
+from calibration.threshold import choose_thresholds, held_out_parts
 from engines.artifact import ThresholdSet
 
 DISTRIBUTIONS = {
@@ -141,6 +141,25 @@ def test_says_how_many_parts_are_needed() -> None:
     assert choose(scores).method == "conformal"
     assert choose(scores).notes == ()
     assert choose(scores[:298]).method == "tail"
+
+
+@pytest.mark.parametrize(
+    ("parts", "regions", "expected"),
+    [(761, 1, 299), (597, 1, 179), (598, 1, 299), (1000, 3, 399), (700, 3, 210), (2000, 1, 600)],
+)
+def test_as_many_parts_are_held_out_as_counting_takes(parts: int, regions: int, expected: int) -> None:
+    """More than the share where limits can then be counted and half of the parts remain to learn from; and they are
+    counted with so many, with one fewer they are not."""
+    held_out = held_out_parts(parts, 0.3, 0.01, regions)
+    assert held_out == expected
+    if held_out > 0.3 * parts:
+        scores = np.random.default_rng(5).normal(size=(held_out, regions))
+        names = [f"region-{number}" for number in range(regions)]
+        methods = [
+            choose_thresholds(some.max(axis=1), some, names, asked_rate=0.01, confidence=0.95).method
+            for some in (scores, scores[1:])
+        ]
+        assert methods == ["conformal", "tail"]
 
 
 def test_bad_scores_are_refused() -> None:

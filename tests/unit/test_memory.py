@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch.nn import functional
 
 from calibration import remember
 from calibration.constants import fit_constants
@@ -12,6 +14,7 @@ from engines.networks.calibrated import CalibratedTail
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.memory import COMPONENTS, Memory
 from engines.networks.outputs import NetworkOutputs
+from engines.preprocess import to_planes
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import random_teacher
 
@@ -62,30 +65,61 @@ def network() -> DtkdNetwork:
     return DtkdNetwork(MODEL, [random_teacher(name, MODEL.teacher_levels, 1) for name in MODEL.teachers]).eval()
 
 
-def planes(count: int) -> torch.Tensor:
-    """(count, 3, 64, 64) of 0..255."""
-    return 255 * torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+def images(count: int) -> NDArray[np.uint8]:
+    """(count, 64, 64, 3) of 0..255."""
+    return np.random.default_rng(7).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
+
+
+def fill(one: DtkdNetwork, count: int, seed: int = 0, images_per_part: int = 1) -> remember.Remembered:
+    """Remember so many images, without a progress bar."""
+    return remember.fill_memory(one, images(count), np.arange(count) // images_per_part, seed, lambda *_: None)
 
 
 def test_it_is_filled_from_the_deepest_level_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every patch of every good part up to the capacity; beyond it a choice that the seed decides alone."""
     told: list[tuple[str, int, int]] = []
     one = network()
-    remember.fill_memory(one, planes(20), 0, lambda *state: told.append(state))
+    remember.fill_memory(one, images(20), np.arange(20), 0, lambda *state: told.append(state))
     assert one.memory is not None
     assert one.memory.patches.shape == (20 * 2 * 2, COMPONENTS)
     assert told[-1] == ("memory", 20, 20)
     assert [len(levels) for levels in one.channels] == [2, 2, 2]
     monkeypatch.setattr(remember, "CAPACITY", 30)
     again, other = network(), network()
-    remember.fill_memory(one, planes(20), 0, lambda *_: None)
-    remember.fill_memory(again, planes(20), 0, lambda *_: None)
-    remember.fill_memory(other, planes(20), 1, lambda *_: None)
+    fill(one, 20)
+    fill(again, 20)
+    fill(other, 20, seed=1)
     assert again.memory is not None
     assert other.memory is not None
     assert len(one.memory.patches) == 30
     assert torch.equal(one.memory.patches, again.memory.patches)
     assert not torch.equal(one.memory.patches, other.memory.patches)
+
+
+@pytest.mark.parametrize("capacity", [1000, 50])
+def test_a_part_that_is_left_out_is_as_far_as_if_it_had_never_been_shown(
+    capacity: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both images of the part are forgotten, no other, and all come back; so also where not every patch was kept."""
+    monkeypatch.setattr(remember, "CAPACITY", capacity)
+    one = network()
+    remembered = fill(one, 20, images_per_part=2)
+    memory = one.memory
+    assert memory is not None
+    with torch.inference_mode():
+        features = one.remembered(to_planes(torch.from_numpy(images(20))))
+        own = functional.conv2d(features, memory.projection[:, :, None, None], memory.shift)
+        patches = own.permute(0, 2, 3, 1).flatten(1, 2)  # 20 images, 4 places, components
+        before = memory(features)
+        with remembered.without(3):
+            known = memory.patches
+            left_out = memory(features)
+    after = torch.cdist(patches, known).amin(dim=2)
+    torch.testing.assert_close(left_out.flatten(1), after, rtol=1e-2, atol=1e-2)
+    assert (before[:6] == left_out[:6]).all()
+    assert (before[6:8] < 0.02).sum() == len(memory.patches) - len(known)
+    assert float(left_out[6:8].min()) > 1
+    assert len(memory.patches) == min(80, capacity)
 
 
 def outputs(rng: np.random.Generator, far: tuple[int, int] | None = None) -> NetworkOutputs:
@@ -102,7 +136,7 @@ def outputs(rng: np.random.Generator, far: tuple[int, int] | None = None) -> Net
 @pytest.mark.parametrize(("known", "counts_twice"), [(640, True), (64, False)])
 def test_a_far_patch_raises_its_region_and_its_place_on_the_map(known: int, counts_twice: bool) -> None:
     """Nothing but the memory has changed: the right place of the map rises; from many known parts on the region's score
-    rises by more than that, because its highest distance counts once more."""
+    rises by more than that, because its highest and its mean distance count once more."""
     rng = np.random.default_rng(3)
     good = [outputs(rng) for _ in range(30)]
     constants = fit_constants(good, np.zeros((30, 2)), CANVAS, REGIONS, MODEL, known=known)
@@ -115,3 +149,19 @@ def test_a_far_patch_raises_its_region_and_its_place_on_the_map(known: int, coun
     assert row >= 8 > column
     by_map = (float(anomaly_map[0, 8:].max()) - constants.region_location[1]) / constants.region_scale[1]
     assert (float(part_score) - by_map > 1) == counts_twice
+
+
+def test_what_is_a_little_unusual_everywhere_counts_in_a_region_of_its_own() -> None:
+    """No cell of a region is far from what is known, but all are further than usual: with many known parts this
+    region's score is high, and no other's."""
+    rng = np.random.default_rng(4)
+    good = [outputs(rng) for _ in range(30)]
+    constants = fit_constants(good, np.zeros((30, 2)), CANVAS, REGIONS, MODEL, known=640)
+    tail = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+    part = outputs(rng)
+    assert part.unknown is not None
+    before = tail(part)[1]
+    part.unknown[0, 0, 1, :] = 4.0  # as high as the highest of good parts
+    after = tail(part)[1]
+    assert float(after[0, 1] - before[0, 1]) > 3
+    assert float((after[0, 0] - before[0, 0]).abs()) < float(after[0, 1] - before[0, 1]) / 2

@@ -65,7 +65,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 def fitted(model: ModelSettings, count: int = 12) -> Fitted:
     """A network and score fitted in a few steps."""
-    options = {"held_out_share": 0.3, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    options = {"held_out": 30, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
     return fit(parts(count), np.arange(count), model, CANVAS, REGIONS, TINY, **options)
 
 
@@ -211,7 +211,7 @@ def test_a_defect_raises_the_score_of_its_region() -> None:
 def test_frames_of_one_part_stay_together() -> None:
     """With enough parts for a plain split, no part has images on both sides of it."""
     groups = np.repeat(np.arange(100), 2)
-    options = {"held_out_share": 0.3, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    options = {"held_out": 30, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
     model = ModelSettings(decoder=False, attention=False)
     tiny = TrainingSettings(steps=1, decoder_steps=0, discriminator_steps=1, batch=2)
     result = fit(parts(200), groups, model, CANVAS, REGIONS, tiny, **options)
