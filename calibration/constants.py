@@ -58,14 +58,10 @@ def fit_constants(
     """
     canonical = _in_canonical_pose(outputs)
     surround = 1.0 if canonical else 0.0
-    tint = Tint(surround)
-    with torch.inference_mode():
-        tints = torch.cat([tint(part.planes) for part in outputs])
-        tint_mean = tints.mean(dim=0) if canonical else tints.mean(dim=(0, 2, 3))[:, None, None].expand(tints.shape[1:])
-        residuals = [
-            torch.cat([part.targets[k] - part.imitations[k] for part in outputs])
-            for k in range(len(outputs[0].targets))
-        ]
+    tints, tint_mean = _tints(outputs, surround)
+    residuals = [
+        torch.cat([part.targets[k] - part.imitations[k] for part in outputs]) for k in range(len(outputs[0].targets))
+    ]
     outside = outside_regions(canvas, regions)
     height, width = tints.shape[2:]
     inside = (outside == 0).any(dim=0).reshape(height, width)
@@ -102,6 +98,17 @@ def _in_canonical_pose(outputs: Sequence[NetworkOutputs]) -> bool:
     tint = Tint(0.0)
     with torch.inference_mode():
         return in_canonical_pose(torch.cat([tint(part.planes) for part in outputs]))
+
+
+def _tints(outputs: Sequence[NetworkOutputs], surround: float) -> tuple[Tensor, Tensor]:
+    """Tints (P, 3, H1, W1) and what they are compared with, (3, H1, W1): each cell's own mean where parts lie in one
+    pose, that of all cells elsewhere.
+    """
+    tint = Tint(surround)
+    with torch.inference_mode():
+        tints = torch.cat([tint(part.planes) for part in outputs])
+        mean = tints.mean(dim=0) if surround else tints.mean(dim=(0, 2, 3))[:, None, None].expand(tints.shape[1:])
+    return tints, mean
 
 
 def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

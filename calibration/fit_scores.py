@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -92,18 +93,12 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     if len(parts) < LEAST_PARTS:
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
 
+    taught = partial(
+        train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, progress=progress
+    )
+
     def learn(indices: NDArray[np.int64], name: str) -> tuple[Trained, Remembered]:
-        trained = train(
-            images[indices],
-            model,
-            training,
-            canvas=canvas,
-            regions=regions,
-            seed=seed,
-            work=None if work is None else work / name,
-            progress=progress,
-            parts=groups[indices],
-        )
+        trained = taught(images[indices], work=None if work is None else work / name, parts=groups[indices])
         return trained, fill_memory(trained.network, images, groups, seed, progress)
 
     shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
@@ -160,20 +155,19 @@ def _fit_unseen(
     progress: Progress,
 ) -> Fitted:
     """Region weights and constants from all unseen parts; each part's scores by constants fitted without it."""
+    known = len(np.unique(groups))
     gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
     lambdas: tuple[Lambda, ...] = ()
     if model.decoder:
         lambdas = calibrate_lambdas(gmsd, [region.name for region in regions], confidence=confidence, seed=seed)
     weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
-    known = len(np.unique(groups))
 
     def constants(rows: NDArray[np.int64]) -> ScoringConstants:
         if model.score == "paper":
             return ScoringConstants(weights)
         chosen = [unseen.outputs[row] for row in rows]
-        return ScoringConstants(
-            weights, fit_constants(chosen, gmsd[rows] * np.array(weights), canvas, regions, model, known=known)
-        )
+        weighted = gmsd[rows] * np.array(weights)
+        return ScoringConstants(weights, fit_constants(chosen, weighted, canvas, regions, model, known=known))
 
     owners = groups[unseen.indices]
     shuffled = np.random.default_rng([seed, len(owners)]).permutation(np.unique(owners))
