@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.device import Asked, device_name, training_device
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import Fitted, fit
 from calibration.reference import reference
@@ -64,6 +65,7 @@ class GoodParts:
 class Request:
     """What is asked for. `asked_rate`: the false-reject rate that the line tolerates; `confidence`: of intervals.
 
+    `device`: where it trains.
     `held_out_share` of the good parts, at least, is kept from training where they are enough to be split.
     """
 
@@ -74,6 +76,7 @@ class Request:
     confidence: float
     held_out_share: float
     seed: int
+    device: Asked = "auto"
 
     @property
     def training(self) -> TrainingSettings:
@@ -98,11 +101,12 @@ class _Made:
 def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progress: Progress) -> Bundle:
     """Learn from good parts and write a bundle under root/<station>/; blocks for minutes, resumes from `work`.
 
-    Raises TooFewParts, DataError for part images that are all alike, WeightsError, EngineUnavailable, ParityError,
-    BundleError. Activation is the caller's step.
+    Raises TooFewParts, DataError for part images that are all alike, NoGpu, WeightsError, EngineUnavailable,
+    ParityError, BundleError. Activation is the caller's step.
     """
     started = time.monotonic()
     _check(parts)
+    device = training_device(request.device)
     snapshot = request.snapshot
     fitted = fit(
         parts.images,
@@ -118,6 +122,7 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         seed=request.seed,
         work=work,
         progress=progress,
+        device=device,
     )
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
@@ -128,7 +133,7 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         try:
             made = _Made(parts, request, fitted, compiled, runtime, held_out, writer.folder)
             content = _content(made)
-            _report(made, content, time.monotonic() - started)
+            _report(made, content, device_name(device), time.monotonic() - started)
         finally:
             runtime.close()
         return writer.write(content)
@@ -251,7 +256,7 @@ def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
     return tuple(golden)
 
 
-def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
+def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: float) -> None:
     scores = made.fitted.part_scores
     samples = []
     for index in _spread(scores, REPORT_SAMPLES):
@@ -274,6 +279,7 @@ def _report(made: _Made, content: ManifestContent, took_s: float) -> None:
             name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in made.fitted.losses.items()
         },
         warnings=(*warnings_of(made.request.snapshot.model), *made.compiled.left_out),
+        trained_on=trained_on,
         took_s=took_s,
     )
     write_report(made.folder / "report.html", data)

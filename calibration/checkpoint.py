@@ -61,7 +61,7 @@ class Checkpoint:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".part")
-        copies = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+        copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
         save_file(copies, fresh, metadata={"fingerprint": self._fingerprint, "stage": stage, "step": str(step)})
         with fresh.open("rb") as file:
             os.fsync(file.fileno())

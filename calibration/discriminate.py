@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from calibration.device import device_of, half_precision
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import Stage
 from calibration.surface import has_no_direction, in_canonical_pose, introduce
@@ -42,15 +43,17 @@ def discriminator_stage(
     """Tell the discriminator what good parts (P, 3, H, W) of 0..255 look like, and plan its training.
 
     Where parts lie in no canonical pose and their surface has no direction they are also turned and mirrored.
+    Defects are drawn by the processor, wherever the discriminator is.
     """
     view = discriminator.view
     with torch.no_grad():
         seen = torch.cat([view.cut(chunk) for chunk in torch.split(planes, 16)])
         inside = _inside(discriminator, regions)
         canonical = in_canonical_pose(functional.avg_pool2d(seen, 8))
-        introduce(discriminator, seen, inside, canonical=canonical)
+        device = device_of(discriminator)
+        introduce(discriminator, seen.to(device), inside.to(device), canonical=canonical)
     images = np.ascontiguousarray(seen.permute(0, 2, 3, 1).numpy())  # P, C, h, w -> P, h, w, C
-    painter = DefectPainter(inside.numpy(), (1.0 / discriminator.noise_gain[0]).numpy())
+    painter = DefectPainter(inside.numpy(), (1.0 / discriminator.noise_gain[0]).numpy(force=True))
     height, width = view.shape
     turn = not canonical and height == width and has_no_direction(seen)
     parameters = list(discriminator.parameters())
@@ -59,10 +62,11 @@ def discriminator_stage(
 
     def loss(chosen: Tensor) -> Tensor:
         rng = np.random.default_rng([seed, *chosen.tolist()])
+        device = device_of(discriminator)
         painted, masks = _paint(images[chosen.numpy()], painter, rng, turn=turn)
-        with torch.autocast("cpu", torch.bfloat16):  # faster on processors that have it; weights stay in float32
-            logits = discriminator.logits(torch.from_numpy(painted).permute(0, 3, 1, 2))
-        return _loss(logits.float(), torch.from_numpy(masks))
+        with half_precision(device):
+            logits = discriminator.logits(torch.from_numpy(painted).permute(0, 3, 1, 2).to(device))
+        return _loss(logits.float(), torch.from_numpy(masks).to(device))
 
     return Stage(
         name="discriminator",

@@ -15,3 +15,7 @@ class DataError(CalibrationError):
 
 class TooFewParts(CalibrationError):
     """There are fewer good parts than the step needs; the text says how many are needed."""
+
+
+class NoGpu(CalibrationError):
+    """Training on a GPU was asked for, and there is none that torch can use."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.constants import fit_constants
+from calibration.device import CPU
 from calibration.errors import TooFewParts
 from calibration.regions import calibrate_lambdas
 from calibration.remember import Remembered, fill_memory
@@ -81,24 +82,25 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     seed: int,
     work: Path | None,
     progress: Progress,
+    device: torch.device = CPU,
 ) -> Fitted:
     """Train on good part images (P, H, W, 3) uint8 RGB and fit the score to parts that training did not see.
 
     groups: (P,) the part that each image shows; images of one part stay on one side of every split. From
     ENOUGH_TO_SPLIT parts on, `held_out` of them are kept from training; with fewer, FOLDS students are trained
     without a fold each, and the final one on all. A memory knows all parts, but the one that is scored: what runs has
-    one part more to compare with. Blocks for minutes; raises TooFewParts, WeightsError.
+    one part more to compare with. device: where training runs; scores are fitted on the processor, to what it gives.
+    Blocks for minutes; raises TooFewParts, WeightsError.
     """
     parts = np.unique(groups)
     if len(parts) < LEAST_PARTS:
         raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
 
-    taught = partial(
-        train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, progress=progress
-    )
+    taught = partial(train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, device=device)
 
     def learn(indices: NDArray[np.int64], name: str) -> tuple[Trained, Remembered]:
-        trained = taught(images[indices], work=None if work is None else work / name, parts=groups[indices])
+        folder = None if work is None else work / name
+        trained = taught(images[indices], work=folder, progress=progress, parts=groups[indices])
         return trained, fill_memory(trained.network, images, groups, seed, progress)
 
     shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)

@@ -39,6 +39,7 @@ class ReportData:
     samples: tuple[SampleMaps, ...] = ()
     curves: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    trained_on: str = ""
     took_s: float | None = None
 
 
@@ -73,6 +74,7 @@ def write_report(path: Path, data: ReportData) -> None:
         warnings=(*limits.notes, *data.warnings),
         settings=yaml.safe_dump(data.content.settings.model_dump(mode="json"), sort_keys=False),
         written=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        trained_on=data.trained_on,
         took_s=data.took_s,
     )
     path.write_text(text, encoding="utf-8")

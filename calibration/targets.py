@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
+from calibration.device import CPU, device_of
 from engines.networks.teacher_student import TeacherStudent
 
 CHUNK = 16
@@ -16,27 +19,40 @@ CACHE_BYTES = 1 << 30
 
 
 class Targets:
-    """Teacher features of chosen images: looked up where all fit into CACHE_BYTES, else computed.
+    """Chosen images and their teacher features: looked up where all fit into CACHE_BYTES, else computed.
 
-    planes: (P, 3, H, W) of 0..255. parts: (P,) the part that each image shows; None: one each.
+    planes: (P, 3, H, W) of 0..255; they stay where they are, what is given lies where the network does. parts: (P,) the
+    part that each image shows; None: one each.
     """
 
     def __init__(self, network: TeacherStudent, planes: Tensor, parts: Tensor | None = None) -> None:
-        self._network, self.planes = network, planes
+        self._network, self._planes, self.device = network, planes, device_of(network)
         self.parts = torch.arange(len(planes)) if parts is None else parts
         with torch.no_grad():
-            one = sum(level.numel() * level.element_size() for level in network.targets(planes[:1]))
+            one = sum(level.numel() * level.element_size() for level in network.targets(planes[:1].to(self.device)))
             self._levels: list[Tensor] | None = None
             if one * len(planes) <= CACHE_BYTES:
-                chunks = [network.targets(chunk) for chunk in torch.split(planes, CHUNK)]
+                chunks = [network.targets(chunk) for chunk in self.chunks()]
                 self._levels = [torch.cat(level) for level in zip(*chunks, strict=True)]
+
+    def __len__(self) -> int:
+        """Images."""
+        return len(self._planes)
+
+    def images(self, chosen: Tensor) -> Tensor:
+        """Planes (B, 3, H, W) of the images with these indices (B,)."""
+        return self._planes[chosen].to(self.device)
+
+    def chunks(self) -> Iterator[Tensor]:
+        """The planes of all images, CHUNK at a time."""
+        return (chunk.to(self.device) for chunk in torch.split(self._planes, CHUNK))
 
     def __call__(self, chosen: Tensor) -> list[Tensor]:
         """Levels (B, C_k, H_k, W_k) of the images with these indices (B,)."""
         if self._levels is not None:
             return [level[chosen] for level in self._levels]
         with torch.no_grad():
-            return self._network.targets(self.planes[chosen])
+            return self._network.targets(self.images(chosen))
 
 
 def channel_statistics(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -45,14 +61,14 @@ def channel_statistics(network: TeacherStudent, planes: Tensor) -> tuple[list[Te
     squares: list[Tensor] = []
     positions: list[int] = []
     for chunk in torch.split(planes, CHUNK):
-        for k, level in enumerate(network.targets(chunk)):
+        for k, level in enumerate(network.targets(chunk.to(device_of(network)))):
             values = level.double().transpose(0, 1).flatten(1)  # N, C, H, W -> C, N * H * W
             if len(sums) == k:
                 sums.append(torch.zeros(len(values), dtype=torch.float64))
                 squares.append(torch.zeros(len(values), dtype=torch.float64))
                 positions.append(0)
-            sums[k] += values.sum(dim=1)
-            squares[k] += values.square().sum(dim=1)
+            sums[k] += values.sum(dim=1).to(CPU)
+            squares[k] += values.square().sum(dim=1).to(CPU)
             positions[k] += values.shape[1]
     means = [total / count for total, count in zip(sums, positions, strict=True)]
     variances = [

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.checkpoint import Checkpoint, fingerprint
+from calibration.device import CPU, repeatable
 from calibration.discriminate import discriminator_stage
 from calibration.errors import TooFewParts
 from calibration.families import student_stage
@@ -40,17 +40,6 @@ class Trained:
     losses: Mapping[str, NDArray[np.float32]]
 
 
-@contextmanager
-def _denormals_flushed() -> Iterator[None]:
-    """One mode for training, since it decides over the last bits; what comes after may need the smallest numbers."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
-
-
-@_denormals_flushed()
 def train(
     images: Images,
     model: ModelSettings,
@@ -62,36 +51,52 @@ def train(
     work: Path | None,
     progress: Progress,
     parts: NDArray[np.int64] | None = None,
+    device: torch.device = CPU,
 ) -> Trained:
     """Train the network of the settings' family on good part images (P, H, W, 3) uint8 RGB; blocks for minutes.
 
     A memory stays empty: no training fills it (calibration.remember).
 
-    parts: (P,) the part that each image shows; None: one each. The result depends on the arguments only. With `work`, a
-    run that was killed resumes from that folder and ends with the very same weights. `progress(stage, done, total)` is
-    called after each step. Raises TooFewParts, WeightsError.
+    parts: (P,) the part that each image shows; None: one each. device: where it trains; the network comes back to the
+    processor. The result depends on the arguments and the kind of device only. With `work`, a run that was killed
+    resumes from that folder and ends with the very same weights. `progress(stage, done, total)` is called after each
+    step. Raises TooFewParts, WeightsError.
     """
     if len(images) < LEAST_IMAGES:
         raise TooFewParts(f"{len(images)} good parts to train on: at least {LEAST_IMAGES} are needed")
-    network = _untrained(model, canvas, regions, seed)
     described = {
         "model": model.model_dump(mode="json"),
         "regions": [region.model_dump(mode="json") for region in regions],
         "training": training.model_dump(mode="json"),
         "seed": seed,
         "parts": None if parts is None else parts.tolist(),
+        "device": device.type,
     }
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
-    planes = to_planes(torch.from_numpy(images))
+    with repeatable(device):
+        network = _untrained(model, canvas, regions, seed).to(device)
+        planes = to_planes(torch.from_numpy(images))
+        saved = checkpoint.load()
+        if saved is None and model.score == "calibrated":
+            with torch.no_grad():
+                network.standardise(*channel_statistics(network, planes))
+        if saved is not None:
+            network.load_state_dict({name: saved.tensors[name] for name in trainable(network)}, strict=False)
+        shown = torch.arange(len(images)) if parts is None else torch.from_numpy(np.ascontiguousarray(parts))
+        cached = cache(lambda: Targets(network, planes, shown))
+        losses = _run_stages(_stages(network, planes, cached, regions, training, seed), network, checkpoint, progress)
+    return Trained(network.to(CPU).eval(), {name.removeprefix(LOSSES): loss.numpy() for name, loss in losses.items()})
+
+
+def _run_stages(
+    planned: tuple[dict[str, Callable[[], Stage]], dict[str, int]],
+    network: TeacherStudent,
+    checkpoint: Checkpoint,
+    progress: Progress,
+) -> dict[str, Tensor]:
+    """Run what `_stages` planned, from where the checkpoint stands; the loss of each step by LOSSES + stage."""
+    makers, steps = planned
     saved = checkpoint.load()
-    if saved is None and model.score == "calibrated":
-        with torch.no_grad():
-            network.standardise(*channel_statistics(network, planes))
-    if saved is not None:
-        own = trainable(network)
-        network.load_state_dict({name: saved.tensors[name] for name in own}, strict=False)
-    shown = torch.arange(len(images)) if parts is None else torch.from_numpy(np.ascontiguousarray(parts))
-    makers, steps = _stages(network, planes, shown, regions, training, seed)
     losses = {f"{LOSSES}{name}": torch.zeros(count) for name, count in steps.items()}
     if saved is not None:
         losses = {name: saved.tensors[name] for name in losses}
@@ -100,7 +105,7 @@ def train(
         for make in list(makers.values())[begun:]:
             run_stage(make(), network, losses, checkpoint, progress)
         checkpoint.save(DONE, 0, {**trainable(network), **losses})
-    return Trained(network.eval(), {name.removeprefix(LOSSES): values.numpy() for name, values in losses.items()})
+    return losses
 
 
 def _untrained(
@@ -123,13 +128,12 @@ def _untrained(
 def _stages(  # noqa: PLR0917  (what is trained, on what, and how)
     network: TeacherStudent,
     planes: Tensor,
-    parts: Tensor,
+    targets: Callable[[], Targets],
     regions: Sequence[RegionSettings],
     training: TrainingSettings,
     seed: int,
 ) -> tuple[dict[str, Callable[[], Stage]], dict[str, int]]:
     """What makes each stage once those before it are done, in order, and how many steps it has."""
-    targets = cache(lambda: Targets(network, planes, parts))
     makers: dict[str, Callable[[], Stage]] = {"student": lambda: student_stage(network, targets(), training, seed)}
     steps = {"student": training.steps}
     taught = network.model.distillation  # an autoencoder's decoder is trained with its student

@@ -255,3 +255,6 @@ class CalibrationSettings(Settings):
         description="good parts kept from training, for thresholds; more, up to half, where limits can then be counted",
     )
     seed: int = Field(0, ge=0, description="of splits, weights and batches")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="where networks are trained; auto: on a CUDA GPU where torch finds one"
+    )

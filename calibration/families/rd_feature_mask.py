@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calibration.device import half_precision
 from calibration.stages import Stage, Validation, hold_back, planned
 from calibration.targets import Targets
 from engines.networks.feature_mask import random_masks
@@ -26,7 +27,7 @@ def student_stage(network: RdFeatureMask, cached: Targets, training: TrainingSet
 
     def loss(chosen: Tensor) -> Tensor:
         wanted = cached(training_images[chosen])
-        with torch.autocast("cpu", torch.bfloat16):  # faster on processors that have it; weights stay in float32
+        with half_precision(cached.device):
             decoded = network.decode(wanted)
             masks = random_masks(decoded, settings.mask_rate, [seed, int(drawn)])
             given = network.restore(decoded, masks)
@@ -35,7 +36,7 @@ def student_stage(network: RdFeatureMask, cached: Targets, training: TrainingSet
 
     def validation_loss(images: Tensor) -> Tensor:
         wanted = cached(images)
-        return _summed(wanted, network.imitate(cached.planes[images], wanted))
+        return _summed(wanted, network.imitate(cached.images(images), wanted))
 
     validation = Validation(
         images=held_back, loss=validation_loss, every=settings.validate_every, patience=settings.patience

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calibration.device import half_precision
 from calibration.stages import Stage, planned
 from calibration.targets import Targets
 from engines.networks.rd_two_teachers import RdTwoTeachers
@@ -20,12 +21,12 @@ def student_stage(network: RdTwoTeachers, cached: Targets, training: TrainingSet
 
     def loss(chosen: Tensor) -> Tensor:
         wanted = cached(chosen)
-        with torch.autocast("cpu", torch.bfloat16):  # faster on processors that have it; weights stay in float32
+        with half_precision(cached.device):
             given = network.decode(wanted)
         distances = cosine_distances(wanted, [level.float() for level in given])
         return torch.stack([level.mean() for level in distances]).sum()
 
-    stage = planned("student", network.students(), loss, training, len(cached.planes), seed)
+    stage = planned("student", network.students(), loss, training, len(cached), seed)
     if training.optimiser == "adam":
         for group in stage.optimiser.param_groups:
             group["betas"] = BETAS

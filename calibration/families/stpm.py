@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from calibration.device import half_precision
 from calibration.stages import Stage, Validation, hold_back, planned
 from calibration.targets import Targets
 from engines.networks.stpm import StpmNetwork, level_loss
@@ -18,16 +19,16 @@ def student_stage(network: StpmNetwork, cached: Targets, training: TrainingSetti
     `score: calibrated` compares standardised features, whose lengths count too: there a level's loss is their mean
     squared difference (docs/scores.md).
     """
-    planes, settings = cached.planes, network.model.stpm
-    # Faster on processors that have it, weights stay in float32; the depthwise convolutions of Lite are slower in it.
+    settings = network.model.stpm
+    # The depthwise convolutions of Lite are slower in it.
     half = SPECS[network.model.teachers[0]].family != "lite"
     training_images, held_back = hold_back(cached.parts, settings.validation_share, seed)
 
     def loss(images: Tensor) -> Tensor:
         wanted = cached(images)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
-            imitations = network.imitate(planes[images], wanted)
-        total = torch.zeros(())
+        with half_precision(cached.device, enabled=half):
+            imitations = network.imitate(cached.images(images), wanted)
+        total = torch.zeros((), device=cached.device)
         for k in network.used:
             total = total + settings.level_weights[k] * _level_loss(
                 network.model.score, wanted[k], imitations[k].float()

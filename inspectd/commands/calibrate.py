@@ -84,7 +84,7 @@ def calibrate_station(
 
     `work` keeps what an interrupted training resumes from.
 
-    Raises DataError, TooFewParts, WeightsError, EngineUnavailable, ParityError, BundleError, SettingsError.
+    Raises DataError, TooFewParts, NoGpu, WeightsError, EngineUnavailable, ParityError, BundleError, SettingsError.
     """
     try:
         from calibration.calibrate import Request, calibrate, warnings_of
@@ -101,6 +101,7 @@ def calibrate_station(
         confidence=station.calibration.confidence,
         held_out_share=station.calibration.held_out_share,
         seed=station.calibration.seed,
+        device=station.calibration.device,
     )
     return calibrate(
         parts, request, root, work / station.station / _work_name(request.snapshot, parts, preset), progress

@@ -1,0 +1,67 @@
+"""Where a training runs, a CUDA GPU or the processor, and how it gives the same weights for the same seed there."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import nn
+
+from calibration.errors import NoGpu
+
+Asked = Literal["auto", "cpu", "cuda"]
+CPU = torch.device("cpu")
+
+
+def training_device(asked: Asked) -> torch.device:
+    """The device for what `calibration.device` asks for. Raises NoGpu where a GPU is demanded and torch finds none."""
+    found = torch.cuda.is_available()
+    if asked == "cuda" and not found:
+        built = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "was built without CUDA"
+        raise NoGpu(
+            f"calibration.device: cuda, but torch {torch.__version__} finds no CUDA GPU (it {built}): see `nvidia-smi` "
+            "and docs/gpu.md, or set calibration.device: auto"
+        )
+    return torch.device("cuda") if found and asked != "cpu" else CPU
+
+
+def device_name(device: torch.device) -> str:
+    """For a person: the GPU's name, or "processor"."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "processor"
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network with weights or buffers lies."""
+    return next(itertools.chain(module.parameters(), module.buffers())).device
+
+
+def half_precision(device: torch.device, *, enabled: bool = True) -> torch.autocast:
+    """Layers compute in bfloat16 inside it, faster on hardware that has it; weights stay in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Until the end of the block the last bits depend on arguments and device only, not on what ran before.
+
+    On the processor the smallest numbers are flushed, because whether they are decides over the last bits; what comes
+    after may need them. On a GPU torch takes its deterministic kernels, and warns of an operation that has none.
+    """
+    if device.type != "cuda":
+        torch.set_flush_denormal(True)
+        try:
+            yield
+        finally:
+            torch.set_flush_denormal(False)
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read with the first product of matrices
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
