@@ -19,9 +19,10 @@ from calibration.errors import TooFewParts
 from calibration.families import student_stage
 from calibration.families.dtkd import decoder_stage
 from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
-from calibration.targets import Targets, channel_statistics
+from calibration.targets import Targets, channel_statistics, teacher_scales
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.families import new_network
+from engines.networks.rd_two_teachers import RdTwoTeachers
 from engines.networks.teacher_student import TeacherStudent
 from engines.preprocess import to_planes
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
@@ -77,15 +78,23 @@ def train(
         network = _untrained(model, canvas, regions, seed).to(device)
         planes = to_planes(torch.from_numpy(images))
         saved = checkpoint.load()
-        if saved is None and model.score == "calibrated":
-            with torch.no_grad():
-                network.standardise(*channel_statistics(network, planes))
-        if saved is not None:
+        if saved is None:
+            _bring_to_scale(network, planes)
+        else:
             network.load_state_dict({name: saved.tensors[name] for name in trainable(network)}, strict=False)
         shown = torch.arange(len(images)) if parts is None else torch.from_numpy(np.ascontiguousarray(parts))
         cached = cache(lambda: Targets(network, planes, shown))
         losses = _run_stages(_stages(network, planes, cached, regions, training, seed), network, checkpoint, progress)
     return Trained(network.to(CPU).eval(), {name.removeprefix(LOSSES): loss.numpy() for name, loss in losses.items()})
+
+
+def _bring_to_scale(network: TeacherStudent, planes: Tensor) -> None:
+    """Teacher channels standardised where the score wants it; two teachers whose levels are compared as one, alike."""
+    with torch.no_grad():
+        if network.model.score == "calibrated":
+            network.standardise(*channel_statistics(network, planes))
+        elif isinstance(network, RdTwoTeachers):
+            network.standardise(*teacher_scales(network, planes))
 
 
 def _run_stages(

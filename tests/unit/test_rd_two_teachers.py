@@ -11,12 +11,14 @@ import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
+from torch.nn import functional
 
 from calibration import checkpoint as checkpoint_module
 from calibration.checkpoint import Checkpoint
 from calibration.families import student_stage
 from calibration.stages import LOSSES, run_stage, trainable
 from calibration.targets import Targets
+from calibration.train import train
 from engines.networks.families import new_network, paper_tail
 from engines.networks.fused import FusedEngine, load_fused, save_fused
 from engines.networks.iaff import Iaff
@@ -166,6 +168,40 @@ def test_the_loss_is_the_papers() -> None:
         lengths = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
         expected += float((1 - (one * other).sum(axis=1) / lengths).mean())
     assert found == pytest.approx(expected, rel=1e-2)  # the student runs in bfloat16
+
+
+def test_a_teacher_with_longer_features_does_not_decide_alone() -> None:
+    """After training both teachers' halves of each level are equally long on average, whichever was longer before, and
+    a teacher's own directions are what they were; with one teacher, too."""
+    model = settings(("resnet18", "efficientnet_lite0"))
+    images = parts(6).numpy()
+
+    def trained(model: ModelSettings) -> RdTwoTeachers:
+        made = train(
+            images,
+            model.model_copy(update={"random_teachers": True}),
+            TRAINING,
+            canvas=CANVAS,
+            regions=REGIONS,
+            seed=0,
+            work=None,
+            progress=lambda *_: None,
+        ).network
+        assert isinstance(made, RdTwoTeachers)
+        return made
+
+    made = trained(model)
+    planes = to_planes(torch.from_numpy(images))
+    with torch.no_grad():
+        scaled, as_they_come = made.targets(planes), made._features(planes, 3)
+    for level, before, (first, second) in zip(scaled, as_they_come, made.channels, strict=True):
+        one, other = level[:, :first].square().mean(), level[:, first:].square().mean()
+        assert float(one) == pytest.approx(1, rel=0.02)
+        assert float(other) == pytest.approx(1, rel=0.02)
+        for part in (slice(0, first), slice(first, first + second)):
+            alike = functional.cosine_similarity(level[:, part], before[:, part], dim=1)
+            assert float(alike.min()) > 0.999
+    assert float(trained(settings(LITE[:1])).targets(planes)[0].square().mean()) == pytest.approx(1, rel=0.02)
 
 
 def test_training_is_the_papers_adam_and_lowers_the_loss() -> None:
