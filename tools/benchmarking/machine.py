@@ -16,14 +16,15 @@ PACKAGES = ("inspectd", "openvino", "numpy", "opencv-python-headless", "pyzmq")
 def describe_machine() -> str:
     """One Markdown paragraph: processor, cores, what it can multiply, memory, system, date, versions."""
     model, flags = _processor()
-    cores = len(os.sched_getaffinity(0))
+    count = len(os.sched_getaffinity(0))
+    cores = "1 core" if count == 1 else f"{count} cores"
     memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     able = ", ".join(flag for flag in FLAGS if flag in flags) or "none of " + ", ".join(FLAGS)
     without = "" if any(flag.startswith("amx") for flag in flags) else "; no AMX"
     versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
     today = datetime.datetime.now(datetime.UTC).date().isoformat()
     return (
-        f"{today}, {model}, {cores} cores, {memory_gib:.0f} GiB, {platform.system()} {platform.release()}, "
+        f"{today}, {model}, {cores}, {memory_gib:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}; {able}{without}; {versions}"
     )
 
