@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.device import Asked, device_name, training_device
+from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import Fitted, fit
 from calibration.reference import reference
@@ -76,7 +76,7 @@ class Request:
     confidence: float
     held_out_share: float
     seed: int
-    device: Asked = "auto"
+    device: DeviceChoice = "auto"
 
     @property
     def training(self) -> TrainingSettings:
@@ -87,22 +87,27 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What the steps after compilation share. `held_out`: the images that limits are chosen on."""
+    """What the steps after compilation share. `fresh`: images of the parts that `fitted.fresh` names."""
 
     parts: GoodParts
     request: Request
     fitted: Fitted
     compiled: CompiledEngine
     runtime: Runtime
-    held_out: Images
+    fresh: Images
     folder: Path
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Left-out part scores of the fresh parts."""
+        return self.fitted.part_scores[self.fitted.fresh]
 
 
 def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progress: Progress) -> Bundle:
     """Learn from good parts and write a bundle under root/<station>/; blocks for minutes, resumes from `work`.
 
-    Raises TooFewParts, DataError for part images that are all alike, NoGpu, WeightsError, EngineUnavailable,
-    ParityError, BundleError. Activation is the caller's step.
+    Raises TooFewParts, DataError for part images that are all alike, TrainingDeviceError, WeightsError,
+    EngineUnavailable, ParityError, BundleError. Activation is the caller's step.
     """
     started = time.monotonic()
     _check(parts)
@@ -126,12 +131,12 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
     )
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
-        held_out = parts.images[fitted.held_out]
-        compiled = _compile(fused, parts.images, held_out, request=request, folder=writer.folder, progress=progress)
+        fresh = parts.images[fitted.held_out[fitted.fresh]]
+        compiled = _compile(fused, parts.images, fresh, request=request, folder=writer.folder, progress=progress)
         save_fused(fused, writer.folder / NETWORK)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
         try:
-            made = _Made(parts, request, fitted, compiled, runtime, held_out, writer.folder)
+            made = _Made(parts, request, fitted, compiled, runtime, fresh, writer.folder)
             content = _content(made)
             _report(made, content, device_name(device), time.monotonic() - started)
         finally:
@@ -158,15 +163,15 @@ def _check(parts: GoodParts) -> None:
 
 
 def _compile(
-    fused: FusedEngine, images: Images, held_out: Images, *, request: Request, folder: Path, progress: Progress
+    fused: FusedEngine, images: Images, fresh: Images, *, request: Request, folder: Path, progress: Progress
 ) -> CompiledEngine:
-    """Compile into `folder`; parity is judged on held-out parts, half of them with drawn-on defects.
+    """Compile into `folder`; parity is judged on fresh parts, half of them with drawn-on defects.
 
     Verdicts are compared by limits that are chosen on each candidate's own scores of the good ones.
     """
     regions = request.snapshot.regions
     names = [region.name for region in regions]
-    good = held_out[:PARITY_PARTS]
+    good = fresh[:PARITY_PARTS]
 
     def verdicts(part: NDArray[np.float64], by_region: NDArray[np.float64]) -> NDArray[np.bool_]:
         limits = choose_thresholds(
@@ -237,8 +242,8 @@ def _spread(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
-    """Held-out parts, as they are and with drawn-on defects, with what the engine that will run says of each."""
-    good = made.held_out[_spread(made.fitted.part_scores, GOLDEN_PARTS)]
+    """Fresh parts, as they are and with drawn-on defects, with what the engine that will run says of each."""
+    good = made.fresh[_spread(made.scores, GOLDEN_PARTS)]
     images = np.concatenate([good, with_defects(good, made.request.snapshot.regions, made.request.seed + 1)])
     golden = []
     for number, image in enumerate(images):
@@ -259,12 +264,12 @@ def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
 def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: float) -> None:
     scores = made.fitted.part_scores
     samples = []
-    for index in _spread(scores, REPORT_SAMPLES):
-        outputs = infer(made.runtime, made.held_out[index])
+    for index in _spread(made.scores, REPORT_SAMPLES):
+        outputs = infer(made.runtime, made.fresh[index])
         samples.append(
             SampleMaps(
-                name=f"good part, rank {int((scores < scores[index]).sum()) + 1} of {len(scores)}",
-                part_image=made.held_out[index],
+                name=f"good part, rank {int((scores < made.scores[index]).sum()) + 1} of {len(scores)}",
+                part_image=made.fresh[index],
                 reconstruction=None if outputs.reconstruction is None else outputs.reconstruction.copy(),
                 anomaly_map=outputs.anomaly_map.copy(),
                 part_score=outputs.part_score,

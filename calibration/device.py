@@ -11,18 +11,21 @@ from typing import Literal
 import torch
 from torch import nn
 
-from calibration.errors import NoGpu
+from calibration.errors import TrainingDeviceError
 
-Asked = Literal["auto", "cpu", "cuda"]
+DeviceChoice = Literal["auto", "cpu", "cuda"]
 CPU = torch.device("cpu")
 
 
-def training_device(asked: Asked) -> torch.device:
-    """The device for what `calibration.device` asks for. Raises NoGpu where a GPU is demanded and torch finds none."""
+def training_device(asked: DeviceChoice) -> torch.device:
+    """The device for what `calibration.device` asks for.
+
+    Raises TrainingDeviceError where a GPU is demanded and torch finds none.
+    """
     found = torch.cuda.is_available()
     if asked == "cuda" and not found:
         built = f"was built for CUDA {torch.version.cuda}" if torch.version.cuda else "was built without CUDA"
-        raise NoGpu(
+        raise TrainingDeviceError(
             f"calibration.device: cuda, but torch {torch.__version__} finds no CUDA GPU (it {built}): see `nvidia-smi` "
             "and docs/gpu.md, or set calibration.device: auto"
         )
@@ -45,11 +48,12 @@ def half_precision(device: torch.device, *, enabled: bool = True) -> torch.autoc
 
 
 @contextmanager
-def repeatable(device: torch.device) -> Iterator[None]:
+def training_on(device: torch.device) -> Iterator[None]:
     """Until the end of the block the last bits depend on arguments and device only, not on what ran before.
 
     On the processor the smallest numbers are flushed, because whether they are decides over the last bits; what comes
-    after may need them. On a GPU torch takes its deterministic kernels, and warns of an operation that has none.
+    after may need them. On a GPU torch takes its deterministic kernels, and warns of an operation that has none; that
+    takes an environment variable, which stays set. Raises TrainingDeviceError where the GPU's memory is full.
     """
     if device.type != "cuda":
         torch.set_flush_denormal(True)
@@ -63,5 +67,10 @@ def repeatable(device: torch.device) -> Iterator[None]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
         yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise TrainingDeviceError(
+            f"the GPU's memory does not suffice to train ({str(error).splitlines()[0]}): end what else uses it, or set "
+            "calibration.device: cpu"
+        ) from error
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])

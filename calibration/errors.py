@@ -17,5 +17,7 @@ class TooFewParts(CalibrationError):
     """There are fewer good parts than the step needs; the text says how many are needed."""
 
 
-class NoGpu(CalibrationError):
-    """Training on a GPU was asked for, and there is none that torch can use."""
+class TrainingDeviceError(CalibrationError):
+    """The GPU that training is to run on is not there, or its memory does not suffice."""
+
+    exit_code = 9

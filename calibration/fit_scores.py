@@ -1,4 +1,4 @@
-"""Good part images -> network, score constants, and scores of good parts that nothing they are scored with has seen."""
+"""Good part images -> network, score constants, and scores of good parts by what was not taught or fitted with them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,9 @@ FOLDS = 3
 FOLDS_OF_FEW = 32
 """Such groups of a cross-fit: constants without a third of a few parts are so much worse that limits come out wide."""
 LEAST_PARTS = 12
+STRANGER_SHARE, LEAST_STRANGERS, MOST_STRANGERS = 0.05, 16, 32
+"""Of the parts that are enough to split: so many of those held out stay out of the memory, too. Parts that it knows are
+no test of an engine, because nothing is as near to them as they are themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,8 @@ class Fitted:
 
     held_out: (P',) indices of the images whose scores may choose limits; part_scores (P',), region_scores (P', R) and
     patch_gmsd (P', R; zeros without a decoder) are theirs, each by a student and by constants that were fitted without
-    this part.
+    this part. fresh: positions in held_out of those that the network that runs knows least of: strangers to its memory,
+    all held-out ones without a memory or where parts are too few to be split.
     """
 
     network: TeacherStudent
@@ -51,6 +55,7 @@ class Fitted:
     constants: ScoringConstants
     lambdas: tuple[Lambda, ...]
     held_out: NDArray[np.int64]
+    fresh: NDArray[np.int64]
     part_scores: Doubles
     region_scores: Doubles
     patch_gmsd: Doubles
@@ -66,7 +71,7 @@ class _Unseen:
 
 
 Learn = Callable[[NDArray[np.int64], str], tuple[Trained, Remembered]]
-"""Trains on the images with these indices, in a folder of that name, and remembers all images."""
+"""Trains on the images with these indices, in a folder of that name, and remembers all but those of strangers."""
 
 
 def fit(  # noqa: PLR0917  (what is learnt from, then how)
@@ -88,23 +93,22 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
 
     groups: (P,) the part that each image shows; images of one part stay on one side of every split. From
     ENOUGH_TO_SPLIT parts on, `held_out` of them are kept from training; with fewer, FOLDS students are trained
-    without a fold each, and the final one on all. A memory knows all parts, but the one that is scored: what runs has
-    one part more to compare with. device: where training runs; scores are fitted on the processor, to what it gives.
-    Blocks for minutes; raises TooFewParts, WeightsError.
+    without a fold each, and the final one on all. A memory knows all parts but a few strangers, and forgets the one
+    that is scored: what runs has one part more to compare with. device: where training runs; scores are fitted on the
+    processor, to what it gives. Blocks for minutes; raises TooFewParts, WeightsError.
     """
-    parts = np.unique(groups)
-    if len(parts) < LEAST_PARTS:
-        raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
-
+    shuffled = _shuffled_parts(groups, held_out, seed)
+    divided = len(shuffled) >= ENOUGH_TO_SPLIT
+    strangers = shuffled[: _strangers(len(shuffled), held_out) if divided and model.remembered_level else 0]
+    known = ~np.isin(groups, strangers)
     taught = partial(train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, device=device)
 
     def learn(indices: NDArray[np.int64], name: str) -> tuple[Trained, Remembered]:
         folder = None if work is None else work / name
         trained = taught(images[indices], work=folder, progress=progress, parts=groups[indices])
-        return trained, fill_memory(trained.network, images, groups, seed, progress)
+        return trained, fill_memory(trained.network, images[known], groups[known], seed, progress)
 
-    shuffled = np.random.default_rng([seed, len(parts)]).permutation(parts)
-    if len(parts) >= ENOUGH_TO_SPLIT:
+    if divided:
         trained, unseen = _split(learn, images, groups, shuffled[:held_out], progress)
     else:
         trained, unseen = _cross_fitted(learn, images, groups, shuffled, progress)
@@ -112,6 +116,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         trained,
         unseen,
         groups,
+        strangers,
         model=model,
         canvas=canvas,
         regions=regions,
@@ -119,6 +124,21 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         seed=seed,
         progress=progress,
     )
+
+
+def _shuffled_parts(groups: NDArray[np.int64], held_out: int, seed: int) -> NDArray[np.int64]:
+    """The parts in the order in which they are held out. Raises TooFewParts, ValueError for a wrong `held_out`."""
+    parts = np.unique(groups)
+    if len(parts) < LEAST_PARTS:
+        raise TooFewParts(f"{len(parts)} good parts: the score needs at least {LEAST_PARTS}")
+    if len(parts) >= ENOUGH_TO_SPLIT and not 0 < held_out < len(parts):
+        raise ValueError(f"{held_out} of {len(parts)} parts cannot be held out")
+    return np.random.default_rng([seed, len(parts)]).permutation(parts)
+
+
+def _strangers(parts: int, held_out: int) -> int:
+    """How many of so many parts no memory gets to know; they are among those held out."""
+    return min(held_out, int(np.clip(round(STRANGER_SHARE * parts), LEAST_STRANGERS, MOST_STRANGERS)))
 
 
 def _split(
@@ -148,6 +168,7 @@ def _fit_unseen(
     trained: Trained,
     unseen: _Unseen,
     groups: NDArray[np.int64],
+    strangers: NDArray[np.int64],
     *,
     model: ModelSettings,
     canvas: CanvasSettings,
@@ -157,43 +178,62 @@ def _fit_unseen(
     progress: Progress,
 ) -> Fitted:
     """Region weights and constants from all unseen parts; each part's scores by constants fitted without it."""
-    known = len(np.unique(groups))
+    known = len(np.unique(groups)) - len(strangers)
     gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
     lambdas: tuple[Lambda, ...] = ()
     if model.decoder:
         lambdas = calibrate_lambdas(gmsd, [region.name for region in regions], confidence=confidence, seed=seed)
     weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
 
-    def constants(rows: NDArray[np.int64]) -> ScoringConstants:
-        if model.score == "paper":
-            return ScoringConstants(weights)
-        chosen = [unseen.outputs[row] for row in rows]
-        weighted = gmsd[rows] * np.array(weights)
-        return ScoringConstants(weights, fit_constants(chosen, weighted, canvas, regions, model, known=known))
+    def fused(rows: NDArray[np.int64]) -> FusedEngine:
+        constants = ScoringConstants(weights)
+        if model.score != "paper":
+            chosen = [unseen.outputs[row] for row in rows]
+            weighted = gmsd[rows] * np.array(weights)
+            constants = ScoringConstants(weights, fit_constants(chosen, weighted, canvas, regions, model, known=known))
+        return FusedEngine(trained.network, model, canvas, regions, constants)
 
     owners = groups[unseen.indices]
+    part_scores, region_scores = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
+    order = np.argsort(unseen.indices)
+    fresh = np.isin(owners[order], strangers) if len(strangers) else np.ones(len(order), np.bool_)
+    return Fitted(
+        network=trained.network,
+        losses=trained.losses,
+        constants=fused(np.arange(len(owners))).constants,
+        lambdas=lambdas,
+        held_out=unseen.indices[order],
+        fresh=np.flatnonzero(fresh),
+        part_scores=part_scores[order],
+        region_scores=region_scores[order],
+        patch_gmsd=gmsd[order],
+    )
+
+
+def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)
+    unseen: _Unseen,
+    owners: NDArray[np.int64],
+    fused: Callable[[NDArray[np.int64]], FusedEngine],
+    regions: int,
+    seed: int,
+    progress: Progress,
+) -> tuple[Doubles, Doubles]:
+    """Part scores (P',) and region scores (P', R), each by constants that were fitted without the part's own group.
+
+    owners: (P',) the part that each entry shows. fused: fits to the entries with these indices.
+    """
     shuffled = np.random.default_rng([seed, len(owners)]).permutation(np.unique(owners))
-    part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), len(regions)))
+    part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), regions))
     folds = min(unseen.folds, len(shuffled))
     for fold in range(folds):
         inside = np.isin(owners, shuffled[fold :: unseen.folds])
-        tail = FusedEngine(trained.network, model, canvas, regions, constants(np.flatnonzero(~inside))).tail
+        tail = fused(np.flatnonzero(~inside)).tail
         with torch.inference_mode():
             for row in np.flatnonzero(inside):
                 part, by_region, _ = tail(unseen.outputs[row])
                 part_scores[row], region_scores[row] = float(part[0]), by_region[0].numpy()
         progress("left-out scores", fold + 1, folds)
-    order = np.argsort(unseen.indices)
-    return Fitted(
-        network=trained.network,
-        losses=trained.losses,
-        constants=constants(np.arange(len(owners))),
-        lambdas=lambdas,
-        held_out=unseen.indices[order],
-        part_scores=part_scores[order],
-        region_scores=region_scores[order],
-        patch_gmsd=gmsd[order],
-    )
+    return part_scores, region_scores
 
 
 def _run(

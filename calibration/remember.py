@@ -27,7 +27,7 @@ class Remembered:
 
     @contextmanager
     def without(self, part: int) -> Iterator[None]:
-        """Until the end of the block the memory has forgotten this part, as if it had never been shown."""
+        """Until the end of the block this part's patches are gone from the memory; channels and components stay."""
         memory = self._memory
         if memory is None:
             yield

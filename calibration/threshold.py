@@ -60,7 +60,7 @@ def held_out_parts(parts: int, share: float, asked_rate: float, regions: int) ->
     more than half of the parts are kept for that.
     """
     enough = _needed_parts(asked_rate, 1 if regions == 1 else 1 + regions)
-    asked = round(share * parts)
+    asked = max(MIN_PARTS, round(share * parts))
     return enough if asked < enough <= parts // 2 else asked
 
 

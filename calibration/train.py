@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.checkpoint import Checkpoint, fingerprint
-from calibration.device import CPU, repeatable
+from calibration.device import CPU, training_on
 from calibration.discriminate import discriminator_stage
 from calibration.errors import TooFewParts
 from calibration.families import student_stage
@@ -74,7 +74,7 @@ def train(
         "device": device.type,
     }
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
-    with repeatable(device):
+    with training_on(device):
         network = _untrained(model, canvas, regions, seed).to(device)
         planes = to_planes(torch.from_numpy(images))
         saved = checkpoint.load()

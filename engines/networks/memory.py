@@ -20,8 +20,9 @@ COMPONENTS = 64
 """Principal components of the standardised channels that distances are taken in."""
 CAPACITY = 65_536
 """Patches that are kept at most: 16 MiB."""
-LEAST_SQUARE = 1e-6
-"""Below a squared distance: its root has no slope at zero."""
+LEAST_SQUARE = 1.0
+"""Below a squared distance, where usual ones are tens or hundreds: what is left of it is rounding, which the root would
+blow up, differently on each machine."""
 
 
 class Memory(nn.Module):

@@ -60,8 +60,9 @@ class Embedding(nn.Module):
 class RdTwoTeachers(TeacherStudent):
     """The student decodes the teachers' levels from a code that is made of these levels themselves.
 
-    What it learns to give are the teachers' levels as they are, side by side ("concatenated features", Fig. 1), not the
-    attended ones: MS-CAM works on what the code is made of, else it could learn to make its own targets easy.
+    What it learns to give are the teachers' levels themselves, side by side ("concatenated features", Fig. 1) and each
+    teacher's brought to one length (calibration.targets.teacher_scales), not the attended ones: MS-CAM works on what
+    the code is made of, else it could learn to make its own targets easy.
     The paper compares directions only (Eq. 1). `score: calibrated` needs residuals as well, so an imitation has the
     student's direction and its target's length; the loss is the same with or without it.
     """

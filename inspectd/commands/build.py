@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import zmq
 from numpy.typing import NDArray
 from rich.progress import TaskID
 
@@ -20,11 +19,11 @@ from engines.plans import PlanCache, PlanKey, PlanPrecision, plan_key
 from engines.runtimes import run_plan
 from engines.runtimes.choice import plan_precisions
 from inspectd.commands.calibrate import FOOTAGE, read_good_parts
+from inspectd.commands.running import refuse_while_running
 from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
-from inspectd.errors import EndpointError, StationBusy, UsageError
+from inspectd.errors import UsageError
 from inspectd.loading import find_bundle
-from inspectd.wire.sockets import Context, bind
 
 Progress = Callable[[str, int, int], None]
 
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = find_bundle(station, args.bundle)
     gpu, tensorrt = find_gpu(), import_tensorrt()
     if not args.while_running:
-        refuse_while_running(station)
+        refuse_while_running(station, "give --while-running and expect late verdicts")
     building = _Building(station, bundle, gpu, tensorrt, args.data)
     wanted = plan_precisions(station.engine)
     for precision in wanted:
@@ -86,21 +85,6 @@ def run(args: argparse.Namespace) -> int:
                 raise
             print(f"inspectd: {precision} is discarded: {error}", file=sys.stderr)
     return 0
-
-
-def refuse_while_running(station: Station) -> None:
-    """Raise StationBusy where the station's daemon runs: a build takes the GPU from it for minutes."""
-    endpoint = station.outputs.queries
-    context: Context = zmq.Context()
-    try:
-        bind(context, zmq.ROUTER, endpoint, 1).close(linger=0)
-    except EndpointError as error:
-        raise StationBusy(
-            f"station {station.station} seems to be inspecting ({endpoint} is taken): stop it while the line stands "
-            f"(systemctl stop inspectd@{station.station}), or give --while-running and expect late verdicts"
-        ) from error
-    finally:
-        context.term()
 
 
 class _Building:

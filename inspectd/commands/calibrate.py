@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from engines.artifact import Bundle, SettingsSnapshot, activate
+from inspectd.commands.running import refuse_while_running
 from inspectd.config import Station, load_station
 from inspectd.errors import SettingsError
 from inspectd.locate import LocateFault, Locator
@@ -59,8 +60,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate; returns 0. Raises the errors of `calibration` and `engines`, SettingsError."""
+    """Calibrate; returns 0. Raises the errors of `calibration` and `engines`, SettingsError, StationBusy."""
     station = load_station(args.station)
+    _spare_the_gpu(station)
     with progress_bars() as report:
         bundle = calibrate_station(
             station, args.data or FOOTAGE / station.station, args.out or station.bundles, args.preset, report
@@ -69,6 +71,16 @@ def run(args: argparse.Namespace) -> int:
         activate(station.bundles, station.station, bundle.hash)
     _say(bundle, activated=args.out is None and not args.no_activate)
     return 0
+
+
+def _spare_the_gpu(station: Station) -> None:
+    """Raise StationBusy where training would take a GPU from the running daemon, which may need it for its verdicts."""
+    try:
+        from calibration.device import training_device
+    except ImportError:
+        return  # calibrate_station says what is missing
+    if training_device(station.calibration.device).type == "cuda":
+        refuse_while_running(station, "set calibration.device: cpu")
 
 
 def calibrate_station(
@@ -84,7 +96,8 @@ def calibrate_station(
 
     `work` keeps what an interrupted training resumes from.
 
-    Raises DataError, TooFewParts, NoGpu, WeightsError, EngineUnavailable, ParityError, BundleError, SettingsError.
+    Raises DataError, TooFewParts, TrainingDeviceError, WeightsError, EngineUnavailable, ParityError, BundleError,
+    SettingsError.
     """
     try:
         from calibration.calibrate import Request, calibrate, warnings_of

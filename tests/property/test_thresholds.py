@@ -145,7 +145,7 @@ def test_says_how_many_parts_are_needed() -> None:
 
 @pytest.mark.parametrize(
     ("parts", "regions", "expected"),
-    [(761, 1, 299), (597, 1, 179), (598, 1, 299), (1000, 3, 399), (700, 3, 210), (2000, 1, 600)],
+    [(761, 1, 299), (597, 1, 179), (598, 1, 299), (1000, 3, 399), (700, 3, 210), (2000, 1, 600), (120, 1, 36)],
 )
 def test_as_many_parts_are_held_out_as_counting_takes(parts: int, regions: int, expected: int) -> None:
     """More than the share where limits can then be counted and half of the parts remain to learn from; and they are
@@ -160,6 +160,11 @@ def test_as_many_parts_are_held_out_as_counting_takes(parts: int, regions: int, 
             for some in (scores, scores[1:])
         ]
         assert methods == ["conformal", "tail"]
+
+
+def test_a_small_share_still_holds_out_enough_to_choose_limits_on() -> None:
+    """6 of 100 parts would be refused after the training."""
+    assert held_out_parts(100, 0.06, 0.01, 1) == 10
 
 
 def test_bad_scores_are_refused() -> None:

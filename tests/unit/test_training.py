@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from calibration import checkpoint as checkpoint_module
 from calibration.errors import TooFewParts
-from calibration.fit_scores import Fitted, fit
+from calibration.fit_scores import LEAST_STRANGERS, Fitted, fit
 from calibration.stages import batch_indices
 from calibration.train import train
 from engines.errors import BundleError
@@ -217,6 +217,42 @@ def test_frames_of_one_part_stay_together() -> None:
     result = fit(parts(200), groups, model, CANVAS, REGIONS, tiny, **options)
     assert len(result.held_out) == 60
     assert np.unique(groups[result.held_out], return_counts=True)[1].tolist() == [2] * 30
+
+
+def test_a_memory_forgets_each_part_that_is_scored() -> None:
+    """With enough parts for a plain split it knows all but the strangers, also parts that are held out; what constants
+    and limits are fitted to is as far from it as the strangers are, and not as near as what it knows."""
+    model = ModelSettings(decoder=False, attention=False, discriminator=False, memory_level=4)
+    tiny = TrainingSettings(steps=1, decoder_steps=0, discriminator_steps=1, batch=2)
+    options = {"held_out": 30, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    images = parts(200)
+    result = fit(images, np.repeat(np.arange(100), 2), model, CANVAS, REGIONS, tiny, **options)
+    memory, constants = result.network.memory, result.constants.calibrated
+    assert memory is not None
+    assert constants is not None
+    places = 2 * 2  # of 64x64 at stride 32
+    assert len(memory.patches) == 2 * (100 - LEAST_STRANGERS) * places
+
+    def furthest(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            unknown = result.network(torch.from_numpy(images[rows])).unknown
+        assert unknown is not None
+        return unknown.amax(dim=(1, 2, 3)).numpy()
+
+    known = np.setdiff1d(np.arange(len(result.held_out)), result.fresh)
+    assert len(result.fresh) == 2 * LEAST_STRANGERS
+    assert (furthest(result.held_out[known]) == 1).all()
+    assert (furthest(result.held_out[result.fresh]) > 2).all()
+    assert constants.location[-1].mean() > 2
+    assert abs(result.part_scores[result.fresh].mean() - result.part_scores[known].mean()) < result.part_scores.std()
+
+
+@pytest.mark.parametrize("held_out", [0, 100])
+def test_all_or_no_parts_cannot_be_held_out(held_out: int) -> None:
+    """Neither leaves anything to learn from, or to choose limits on."""
+    options = {"held_out": held_out, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    with pytest.raises(ValueError, match=f"{held_out} of 100 parts cannot be held out"):
+        fit(parts(100), np.arange(100), ModelSettings(), CANVAS, REGIONS, TINY, **options)
 
 
 def test_too_few_parts_are_refused() -> None:

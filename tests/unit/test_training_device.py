@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional
 
-from calibration.device import CPU, device_name, training_device
+from calibration.device import CPU, device_name, training_device, training_on
 from calibration.discriminate import discriminator_stage
-from calibration.errors import NoGpu
+from calibration.errors import TrainingDeviceError
 from calibration.families import rd_feature_mask, student_stage
 from calibration.families.dtkd import decoder_stage
 from calibration.targets import Targets, channel_statistics
@@ -115,11 +115,28 @@ def test_a_fake_card_notices_what_was_left_behind() -> None:
 
 
 @needs_no_gpu
+def test_a_card_that_is_too_small_is_one_line() -> None:
+    """What to set instead is named, and torch's kernels are chosen as before."""
+    full = torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nsee the documentation")
+
+    def train() -> None:
+        with training_on(CARD):
+            assert torch.are_deterministic_algorithms_enabled()
+            raise full
+
+    with pytest.raises(TrainingDeviceError, match=r"memory does not suffice .*2 GiB.*calibration\.device: cpu$"):
+        train()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+@needs_no_gpu
 def test_a_card_that_is_not_there_is_one_line() -> None:
     """`auto` takes the processor; `cuda` says what was not found and what to set."""
     assert training_device("auto") == training_device("cpu") == CPU
     assert device_name(CPU) == "processor"
-    with pytest.raises(NoGpu, match=r"calibration\.device: cuda, but torch .* finds no CUDA GPU") as refusal:
+    with pytest.raises(
+        TrainingDeviceError, match=r"calibration\.device: cuda, but torch .* finds no CUDA GPU"
+    ) as refusal:
         training_device("cuda")
     assert "\n" not in str(refusal.value)
     assert "calibration.device: auto" in str(refusal.value)
