@@ -35,9 +35,9 @@ FOLDS = 3
 FOLDS_OF_FEW = 32
 """Such groups of a cross-fit: constants without a third of a few parts are so much worse that limits come out wide."""
 LEAST_PARTS = 12
-STRANGER_SHARE, LEAST_STRANGERS, MOST_STRANGERS = 0.05, 16, 32
-"""Of the parts that are enough to split: so many of those held out stay out of the memory, too. Parts that it knows are
-no test of an engine, because nothing is as near to them as they are themselves."""
+STRANGERS = 16
+"""Where parts are enough to split, so many of those held out stay out of the memory, too. Parts that it knows are no
+test of an engine, because nothing is as near to them as they are themselves."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     """
     shuffled = _shuffled_parts(groups, held_out, seed)
     divided = len(shuffled) >= ENOUGH_TO_SPLIT
-    strangers = shuffled[: _strangers(len(shuffled), held_out) if divided and model.remembered_level else 0]
+    strangers = shuffled[: min(STRANGERS, held_out) if divided and model.remembered_level else 0]
     known = ~np.isin(groups, strangers)
     taught = partial(train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, device=device)
 
@@ -134,11 +134,6 @@ def _shuffled_parts(groups: NDArray[np.int64], held_out: int, seed: int) -> NDAr
     if len(parts) >= ENOUGH_TO_SPLIT and not 0 < held_out < len(parts):
         raise ValueError(f"{held_out} of {len(parts)} parts cannot be held out")
     return np.random.default_rng([seed, len(parts)]).permutation(parts)
-
-
-def _strangers(parts: int, held_out: int) -> int:
-    """How many of so many parts no memory gets to know; they are among those held out."""
-    return min(held_out, int(np.clip(round(STRANGER_SHARE * parts), LEAST_STRANGERS, MOST_STRANGERS)))
 
 
 def _split(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from calibration import checkpoint as checkpoint_module
 from calibration.errors import TooFewParts
-from calibration.fit_scores import LEAST_STRANGERS, Fitted, fit
+from calibration.fit_scores import STRANGERS, Fitted, fit
 from calibration.stages import batch_indices
 from calibration.train import train
 from engines.errors import BundleError
@@ -231,7 +231,7 @@ def test_a_memory_forgets_each_part_that_is_scored() -> None:
     assert memory is not None
     assert constants is not None
     places = 2 * 2  # of 64x64 at stride 32
-    assert len(memory.patches) == 2 * (100 - LEAST_STRANGERS) * places
+    assert len(memory.patches) == 2 * (100 - STRANGERS) * places
 
     def furthest(rows: NDArray[np.int64]) -> NDArray[np.float32]:
         with torch.inference_mode():
@@ -240,7 +240,7 @@ def test_a_memory_forgets_each_part_that_is_scored() -> None:
         return unknown.amax(dim=(1, 2, 3)).numpy()
 
     known = np.setdiff1d(np.arange(len(result.held_out)), result.fresh)
-    assert len(result.fresh) == 2 * LEAST_STRANGERS
+    assert len(result.fresh) == 2 * STRANGERS
     assert (furthest(result.held_out[known]) == 1).all()
     assert (furthest(result.held_out[result.fresh]) > 2).all()
     assert constants.location[-1].mean() > 2
