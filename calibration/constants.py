@@ -38,7 +38,8 @@ DEVIATION_SIGMA_PX = 1.0
 """Gaussian over the variance of a pixel's details: neighbours vary alike, and parts are few."""
 MEMORY_PRIOR_PARTS = 64.0
 """As many parts or fewer leave a memory so thin that a good part may be far from all: it then counts on the map only,
-and little."""
+and little. Likewise where parts lie in one pose: there each place has statistics of its own, which see smaller
+things."""
 PRIOR_PARTS = 10.0
 """How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
 
@@ -54,7 +55,7 @@ def fit_constants(
 ) -> CalibratedConstants:
     """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R).
 
-    known: the parts that a memory has seen; the more, the more its distances say.
+    known: the parts that a memory has seen; the more, the more its distances say of parts that lie in no pose.
     """
     canonical = _in_canonical_pose(outputs)
     surround = 1.0 if canonical else 0.0
@@ -71,7 +72,7 @@ def fit_constants(
     others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
     zeros = np.zeros((len(pairs) + canonical + others, height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
-    filled = max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
+    filled = 0.0 if canonical else max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
     memory_weight = 0.0 if outputs[0].unknown is None else MEMORY_WEIGHT + filled * (FULL_MEMORY_WEIGHT - MEMORY_WEIGHT)
     constants = CalibratedConstants(
         whitening=tuple(matrix for matrix, _ in pairs),

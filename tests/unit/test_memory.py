@@ -15,6 +15,7 @@ from engines.networks.dtkd import DtkdNetwork
 from engines.networks.memory import COMPONENTS, Memory
 from engines.networks.outputs import NetworkOutputs
 from engines.preprocess import to_planes
+from engines.scoring import MEMORY_WEIGHT
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import random_teacher
 
@@ -122,10 +123,13 @@ def test_a_part_that_is_left_out_is_as_far_as_if_it_had_never_been_shown(
     assert len(memory.patches) == min(80, capacity)
 
 
-def outputs(rng: np.random.Generator, far: tuple[int, int] | None = None) -> NetworkOutputs:
-    """Noise everywhere, and a memory's map of 2x2 with one far patch where asked."""
+def outputs(
+    rng: np.random.Generator, far: tuple[int, int] | None = None, ground: NDArray[np.float64] | float = 120.0
+) -> NetworkOutputs:
+    """Noise on grey levels `ground` that all parts share, and a memory's map of 2x2 with one far patch where
+    asked."""
     targets = [torch.from_numpy(rng.normal(size=(1, 4, s, s)).astype(np.float32)) for s in (16, 8, 4)]
-    grey = torch.from_numpy(rng.normal(120, 3, (1, 1, SIDE, SIDE)).astype(np.float32)).expand(1, 3, SIDE, SIDE)
+    grey = torch.from_numpy(rng.normal(ground, 3, (1, 1, SIDE, SIDE)).astype(np.float32)).expand(1, 3, SIDE, SIDE)
     unknown = torch.from_numpy(rng.uniform(3, 4, (1, 1, 2, 2)).astype(np.float32))
     if far is not None:
         unknown[0, 0, far[0], far[1]] = 6.0
@@ -166,3 +170,16 @@ def test_what_is_a_little_unusual_everywhere_counts_in_a_region_of_its_own() -> 
     after = tail(part)[1]
     assert float(after[0, 1] - before[0, 1]) > 3
     assert float((after[0, 0] - before[0, 0]).abs()) < float(after[0, 1] - before[0, 1]) / 2
+
+
+def test_parts_in_one_pose_are_judged_by_their_places() -> None:
+    """However much a memory knows: where each place has a mean of its own it counts on the map only, and little."""
+    rng = np.random.default_rng(5)
+    ground = np.kron(rng.uniform(60, 200, (8, 8)), np.ones((8, 8)))
+    posed, loose = (
+        fit_constants([outputs(rng, ground=g) for _ in range(30)], np.zeros((30, 2)), CANVAS, REGIONS, MODEL, known=640)
+        for g in (ground, 120.0)
+    )
+    assert (posed.memory_gain == 0).all()
+    assert (loose.memory_gain > 0).all()
+    assert float(posed.memory_weight[0]) == MEMORY_WEIGHT < float(loose.memory_weight[0])
