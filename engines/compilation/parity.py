@@ -17,7 +17,9 @@ from engines.runtimes import Runtime, infer
 from engines.runtimes.openvino import Precision
 
 MIN_RANK_CORRELATION: Final = 0.999
-MAX_NETWORK_ERROR: Final = 1e-3
+MAX_NETWORK_ERROR: Final = 5e-3
+"""Of a score, between the f32 engine and the trained network. Scores are what is left of larger numbers once their mean
+over good parts is taken off, so rounding reaches 0.0015 on a part in a hundred; a fault of a compiler is far larger."""
 MARGIN: Final = 0.05
 TIMED_ROUNDS: Final = 7
 ROUND_S: Final = 0.1
