@@ -204,7 +204,7 @@ def test_our_own_commands_come_in_by_themselves(tmp_path: Path, keys: KeyFolder,
 
 
 def test_the_bridge_takes_its_key_and_says_why_it_is_refused(tmp_path: Path, plc: ClientKey) -> None:
-    """With --key it follows and asks; without, it ends with 7 and one line."""
+    """With --key it follows and asks; without, it ends with 7 and one line that says why."""
     raw(tmp_path)
     with daemon(tmp_path) as running:
         outputs = running.station.outputs
@@ -217,8 +217,9 @@ def test_the_bridge_takes_its_key_and_says_why_it_is_refused(tmp_path: Path, plc
     assert served_by_key.returncode == 0
     assert [int(line.split()[0]) for line in served_by_key.stdout.splitlines()][:20] == list(range(1, 21))
     assert refused_without.returncode == 7
-    assert refused_without.stderr.count("\n") == 1
-    assert "lets in only clients with a key" in refused_without.stderr
+    *before, why = refused_without.stderr.splitlines()
+    assert "lets in only clients with a key" in why
+    assert set(before) <= {"silent: no heartbeat; nobody inspects"}  # a busy machine may take so long to refuse it
 
 
 @pytest.mark.parametrize("fault", ["missing", "readable by others", "a damaged client"])
