@@ -171,8 +171,11 @@ def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
 
 
 def region_means(maps: Tensor, shares: Tensor) -> Tensor:
-    """Mean of (N, H_1, W_1) over the cells of each region, (N, R); `shares`: (R, H_1 * W_1), a row's sum is 1."""
-    return functional.linear(maps.flatten(1), shares)
+    """Mean of (N, H_1, W_1) over the cells of each region, (N, R); `shares`: (R, H_1 * W_1), a row's sum is 1.
+
+    No product of matrices: TensorRT for RTX has none in float32 for Turing.
+    """
+    return (maps.flatten(1).unsqueeze(1) * shares).sum(dim=2)
 
 
 def shares_of_cells(outside: Tensor) -> Tensor:
