@@ -65,8 +65,8 @@ class GoodParts:
 class Request:
     """What is asked for. `asked_rate`: the false-reject rate that the line tolerates; `confidence`: of intervals.
 
-    `device`: where it trains.
     `held_out_share` of the good parts, at least, is kept from training where they are enough to be split.
+    `device`: where it trains.
     """
 
     station: str
