@@ -32,6 +32,9 @@ SHRINKAGE = 0.1
 """Share of the identity in a residual's correlation matrix: few parts leave the smallest eigenvalues too small, and the
 colours of a tint are nearly one direction, beside which noise in hue would be blown up."""
 SMALLEST_DEVIATION = 1e-3
+SMALLEST_RESIDUAL = 0.1
+"""Deviation of a residual, in deviations of its channel: where a channel never fires on good parts the student is right
+without learning, and whatever fires on a new part would count millionfold. Usual ones are above 0.25."""
 SMALLEST_GREY_DEVIATION = 0.3
 """Added to the deviation of a pixel's details, in grey levels: rounding to 8 bits."""
 DEVIATION_SIGMA_PX = 1.0
@@ -121,7 +124,7 @@ def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDAr
     values = residual[:, :, cells].double().transpose(0, 1).flatten(1)  # P, C, cells -> C, P * cells
     mean = values.mean(dim=1)
     covariance = torch.cov(values, correction=0)
-    deviation = covariance.diagonal().sqrt().clamp_min(SMALLEST_DEVIATION)
+    deviation = covariance.diagonal().sqrt().clamp_min(SMALLEST_RESIDUAL)
     correlation = covariance / deviation[:, None] / deviation
     shrunk = (1 - shrinkage) * correlation + shrinkage * torch.eye(len(mean), dtype=torch.float64)
     eigenvalues, vectors = torch.linalg.eigh(shrunk)

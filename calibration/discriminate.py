@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from calibration.device import device_of, half_precision
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import Stage
 from calibration.surface import has_no_direction, in_canonical_pose, introduce
-from engines.networks.discriminator import LOGIT_STRIDE, Discriminator
+from engines.networks.discriminator import LOGIT_STRIDE, MEMBERS, Discriminator
 from engines.settings import RegionSettings, TrainingSettings
 
 PIXELS_PER_STEP = 150_000
@@ -23,6 +24,7 @@ HIGHEST_RATE = 4e-3
 WARM_UP_SHARE = 0.3
 WEIGHT_DECAY = 1e-4
 LARGEST_GRADIENT = 1.0
+"""Of a member alone. The loss is the members' mean, whose gradient is shorter by the root of their number."""
 PIXEL_WEIGHT, PART_WEIGHT = 5.0, 0.3
 """Of the mean over positions, and of the one over parts: what counts in the end is a part's highest logit."""
 DEFECT_WEIGHT = 4.0
@@ -42,7 +44,8 @@ def discriminator_stage(
 ) -> Stage:
     """Tell the discriminator what good parts (P, 3, H, W) of 0..255 look like, and plan its training.
 
-    Where parts lie in no canonical pose and their surface has no direction they are also turned and mirrored.
+    Each member is shown defects of its own: what they make of the same ones, they have in common, and no mean takes
+    that away. Where parts lie in no canonical pose and their surface has no direction they are also turned and mirrored.
     Defects are drawn by the processor, wherever the discriminator is.
     """
     view = discriminator.view
@@ -61,12 +64,16 @@ def discriminator_stage(
     steps = training.discriminator_steps
 
     def loss(chosen: Tensor) -> Tensor:
-        rng = np.random.default_rng([seed, *chosen.tolist()])
         device = device_of(discriminator)
-        painted, masks = _paint(images[chosen.numpy()], painter, rng, turn=turn)
-        with half_precision(device):
-            logits = discriminator.logits(torch.from_numpy(painted).permute(0, 3, 1, 2).to(device))
-        return _loss(logits.float(), torch.from_numpy(masks).to(device))
+        losses = []
+        for place, member in enumerate(discriminator.members):
+            rng = np.random.default_rng([seed, place, *chosen.tolist()])
+            painted, masks = _paint(images[chosen.numpy()], painter, rng, turn=turn)
+            with half_precision(device):
+                seen = torch.from_numpy(painted).permute(0, 3, 1, 2).to(device)
+                logits = member(discriminator.compared(seen))
+            losses.append(_loss(logits.float(), torch.from_numpy(masks).to(device)))
+        return torch.stack(losses).mean()
 
     return Stage(
         name="discriminator",
@@ -78,7 +85,7 @@ def discriminator_stage(
         images=len(images),
         batch=int(np.clip(PIXELS_PER_STEP // (height * width), LEAST_BATCH, LARGEST_BATCH)),
         seed=seed + 2,
-        largest_gradient=LARGEST_GRADIENT,
+        largest_gradient=LARGEST_GRADIENT / math.sqrt(MEMBERS),
     )
 
 

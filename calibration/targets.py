@@ -14,6 +14,9 @@ CHUNK = 16
 """Images that pass through the teachers at once."""
 SMALLEST_VARIANCE = 1e-6
 """Of a teacher channel over normal parts: a dead channel stays near zero instead of dividing by it."""
+LEAST_DEVIATION = 0.2
+"""Of a teacher channel that is standardised, in root mean squares of its level's deviations: a channel that almost never
+fires over normal parts (behind a ReLU, as ResNet's) would count thousandfold where it does, on good parts too."""
 CACHE_BYTES = 1 << 30
 """Teacher features of all images are kept up to this size, else computed again for each batch."""
 
@@ -66,6 +69,14 @@ def teacher_scales(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor
         squares = torch.split(mean.square() + deviation.square(), list(widths))
         scales.append(torch.cat([own.mean().sqrt().expand(len(own)) for own in squares]))
     return [torch.zeros_like(scale) for scale in scales], scales
+
+
+def standards(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """What levels are standardised by: `channel_statistics`, no deviation below LEAST_DEVIATION of its level's own."""
+    means, deviations = channel_statistics(network, planes)
+    return means, [
+        torch.maximum(deviation, LEAST_DEVIATION * deviation.square().mean().sqrt()) for deviation in deviations
+    ]
 
 
 def channel_statistics(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -19,7 +19,7 @@ from calibration.errors import TooFewParts
 from calibration.families import student_stage
 from calibration.families.dtkd import decoder_stage
 from calibration.stages import LOSSES, Progress, Stage, run_stage, trainable
-from calibration.targets import Targets, channel_statistics, teacher_scales
+from calibration.targets import Targets, standards, teacher_scales
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.families import new_network
 from engines.networks.rd_two_teachers import RdTwoTeachers
@@ -92,7 +92,7 @@ def _bring_to_scale(network: TeacherStudent, planes: Tensor) -> None:
     """Teacher channels standardised where the score wants it; two teachers whose levels are compared as one, alike."""
     with torch.no_grad():
         if network.model.score == "calibrated":
-            network.standardise(*channel_statistics(network, planes))
+            network.standardise(*standards(network, planes))
         elif isinstance(network, RdTwoTeachers):
             network.standardise(*teacher_scales(network, planes))
 

@@ -2,6 +2,7 @@
 
 After the discriminative network of DRAEM (Zavrtanik et al., ICCV 2021), without its reconstruction: what a part should
 look like enters as statistics of good parts. It sees small, faint things that networks trained on objects overlook.
+Several narrow networks in place of one: what each takes for a defect by its first weights' chance is averaged out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ SURROUND_PX = 4.0
 """Deviation of the Gaussian that is taken off the grey levels, in view pixels."""
 CLIP = 8.0
 """Limit of each input channel, in deviations."""
-WIDTH, DEEP_WIDTH = 32, 48
+MEMBERS = 4
+"""Networks that learn side by side from other first weights; the mean of their logits counts."""
+WIDTH, DEEP_WIDTH = 16, 24
 CHANNELS = 5
 NOTHING = -12.0
 """The logit of cells outside the view."""
@@ -80,8 +83,29 @@ class View:
         return functional.pad(logits, (left, columns - left - width, top, rows - top - height), value=NOTHING)
 
 
+class Member(nn.Module):
+    """One small network: what `Discriminator.compared` gives, (N, CHANNELS, h, w), to logits (N, 1, h / 2, w / 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fine = nn.Sequential(_layer(CHANNELS * LOGIT_STRIDE**2, WIDTH), _layer(WIDTH, WIDTH))
+        self.coarse = nn.Sequential(_layer(WIDTH, DEEP_WIDTH, 2), _layer(DEEP_WIDTH, DEEP_WIDTH))
+        self.coarsest = nn.Sequential(_layer(DEEP_WIDTH, DEEP_WIDTH, 2), _layer(DEEP_WIDTH, DEEP_WIDTH))
+        self.up_coarse = nn.Conv2d(DEEP_WIDTH, DEEP_WIDTH, 1)
+        self.up_fine = nn.Conv2d(DEEP_WIDTH, WIDTH, 1)
+        self.joined = _layer(WIDTH, WIDTH)
+        self.head = nn.Conv2d(WIDTH, 1, 1)
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """Logits of "defect here"."""
+        fine = self.fine(functional.pixel_unshuffle(channels, LOGIT_STRIDE))
+        coarse = self.coarse(fine)
+        coarse = coarse + _twice(self.up_coarse(self.coarsest(coarse)))
+        return self.head(self.joined(fine + _twice(self.up_fine(coarse))))  # type: ignore[no-any-return]
+
+
 class Discriminator(nn.Module):
-    """Planes of 0..255 -> logit of "defect here" per cell of the anomaly map.
+    """Planes of 0..255 -> logit of "defect here" per cell of the anomaly map, the mean of its members'.
 
     Its buffers say what good parts look like, over the view: `mean` and `gain` = 1 / deviation of the colours,
     (3, h, w); `detail_gain` = 1 / deviation of the detail and `noise_gain`, the same of the good surface nearby,
@@ -99,32 +123,26 @@ class Discriminator(nn.Module):
         self.gain: Tensor
         self.detail_gain: Tensor
         self.noise_gain: Tensor
-        self.fine = nn.Sequential(_layer(CHANNELS * LOGIT_STRIDE**2, WIDTH), _layer(WIDTH, WIDTH))
-        self.coarse = nn.Sequential(_layer(WIDTH, DEEP_WIDTH, 2), _layer(DEEP_WIDTH, DEEP_WIDTH))
-        self.coarsest = nn.Sequential(_layer(DEEP_WIDTH, DEEP_WIDTH, 2), _layer(DEEP_WIDTH, DEEP_WIDTH))
-        self.up_coarse = nn.Conv2d(DEEP_WIDTH, DEEP_WIDTH, 1)
-        self.up_fine = nn.Conv2d(DEEP_WIDTH, WIDTH, 1)
-        self.joined = _layer(WIDTH, WIDTH)
-        self.head = nn.Conv2d(WIDTH, 1, 1)
+        self.members = nn.ModuleList(Member() for _ in range(MEMBERS))
 
     def detail(self, seen: Tensor) -> Tensor:
         """Grey minus its surround of what the view shows, less the mean: (N, 3, h, w) to (N, 1, h, w), grey levels."""
         grey = 255.0 * to_grey(seen - self.mean).unsqueeze(1)
         return grey - self.surround(grey)  # type: ignore[no-any-return]
 
-    def logits(self, seen: Tensor) -> Tensor:
-        """What the view shows, (N, 3, h, w), to logits (N, 1, h / 2, w / 2)."""
+    def compared(self, seen: Tensor) -> Tensor:
+        """What the view shows, (N, 3, h, w), as members see it: (N, CHANNELS, h, w), in deviations from good parts."""
         detail = self.detail(seen)
         channels = (detail * self.detail_gain, detail * self.noise_gain, (seen - self.mean) * self.gain)
-        inputs = functional.pixel_unshuffle(torch.cat(channels, dim=1).clamp(-CLIP, CLIP), LOGIT_STRIDE)
-        fine = self.fine(inputs)
-        coarse = self.coarse(fine)
-        coarse = coarse + _twice(self.up_coarse(self.coarsest(coarse)))
-        return self.head(self.joined(fine + _twice(self.up_fine(coarse))))  # type: ignore[no-any-return]
+        return torch.cat(channels, dim=1).clamp(-CLIP, CLIP)
 
     def forward(self, planes: Tensor) -> Tensor:
         """Map planes (N, 3, H, W) to (N, 1, H / 4, W / 4)."""
-        return self.view.to_cells(self.logits(self.view.cut(planes)), self.canvas)
+        compared = self.compared(self.view.cut(planes))
+        logits = self.members[0](compared)
+        for member in self.members[1:]:
+            logits = logits + member(compared)
+        return self.view.to_cells(logits / MEMBERS, self.canvas)
 
 
 def new_discriminator(

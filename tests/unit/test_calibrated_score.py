@@ -70,6 +70,20 @@ def test_texture_has_no_places_to_compare_with() -> None:
     assert len(_fit(posed=False)[0].detail_mean) == 0
 
 
+def test_what_never_happens_on_good_parts_counts_for_much_but_not_for_everything() -> None:
+    """A channel that is silent on all good parts, and the student with it, fires: no score of millions."""
+    rng = np.random.default_rng(5)
+    good = [_part(rng, posed=False) for _ in range(PARTS)]
+    for part in good:
+        part.targets[2][:, 3] = 0.0
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
+    fired = _part(rng, posed=False)
+    fired.targets[2][:, 3] = 0.0
+    fired.targets[2][0, 3, 1, 1] = 1.0
+    score = float(CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)(fired)[0])
+    assert 3 < score < 1000
+
+
 def test_constants_survive_their_file() -> None:
     """What is written beside the network gives the same score when it is read again."""
     constants, tail, rng = _fit(posed=True)

@@ -11,7 +11,7 @@ from calibration.discriminate import discriminator_stage
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import LOSSES, run_stage
 from calibration.surface import has_no_direction, in_canonical_pose, surface_noise
-from engines.networks.discriminator import NOTHING, Discriminator, View, new_discriminator
+from engines.networks.discriminator import MEMBERS, NOTHING, Discriminator, View, new_discriminator
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
 CANVAS = CanvasSettings(height_px=64, width_px=64)
@@ -61,6 +61,21 @@ def test_its_map_has_one_cell_per_four_pixels_and_says_nothing_outside_the_view(
     outside[..., view.top // 4 : (view.top + view.height) // 4, view.left // 4 : (view.left + view.width) // 4] = False
     assert (cells[outside] == NOTHING).all()
     assert (cells[~outside] > NOTHING).all()
+
+
+def test_its_members_begin_apart_and_their_mean_counts() -> None:
+    """Members that began with the same weights would say the same, and a mean of them no more than one."""
+    torch.manual_seed(0)
+    discriminator = Discriminator(CANVAS, [REGION]).eval()
+    shown = planes(2)
+    with torch.no_grad():
+        compared = discriminator.compared(discriminator.view.cut(shown))
+        logits = [member(compared) for member in discriminator.members]
+        cells = discriminator(shown)
+    assert len(logits) == MEMBERS > 1
+    assert not any(torch.allclose(logits[0], other) for other in logits[1:])
+    mean = discriminator.view.to_cells(torch.stack(logits).mean(dim=0), discriminator.canvas)
+    assert torch.allclose(cells, mean, atol=1e-6)
 
 
 def test_only_the_calibrated_score_has_one() -> None:

@@ -14,7 +14,7 @@ from calibration import checkpoint as checkpoint_module
 from calibration.checkpoint import Checkpoint
 from calibration.families import student_stage
 from calibration.stages import LOSSES, Stage, run_stage, trainable
-from calibration.targets import Targets, channel_statistics
+from calibration.targets import Targets, standards
 from engines.networks.families import new_network, paper_tail
 from engines.networks.fused import FusedEngine, load_fused, save_fused
 from engines.networks.rd_feature_mask import RdFeatureMask
@@ -138,7 +138,7 @@ def test_training_brings_the_student_nearer(score: str) -> None:
     made = network(settings(score, validate_every=2))
     if score == "calibrated":
         with torch.no_grad():
-            made.standardise(*channel_statistics(made, planes(10)))
+            made.standardise(*standards(made, planes(10)))
     stage = stage_of(made)
     assert stage.images == 9
     assert stage.validation is not None

@@ -14,7 +14,7 @@ from torch import Tensor
 from calibration.checkpoint import Checkpoint
 from calibration.families import student_stage
 from calibration.stages import LOSSES, run_stage
-from calibration.targets import Targets, channel_statistics
+from calibration.targets import Targets, standards
 from engines.networks.families import new_network, paper_tail
 from engines.networks.fused import FusedEngine, load_fused, save_fused
 from engines.networks.outputs import NetworkOutputs
@@ -128,7 +128,7 @@ def test_training_lowers_the_loss_and_keeps_the_best(score: str, name: TeacherNa
     planes = parts(10).permute(0, 3, 1, 2).float()
     if score == "calibrated":
         with torch.no_grad():
-            made.standardise(*channel_statistics(made, planes))
+            made.standardise(*standards(made, planes))
     training = TRAINING if score == "paper" else TrainingSettings(steps=6, decoder_steps=0, batch=4)
     stage = student_stage(made, Targets(made, planes), training, seed=0)
     assert stage.images == 8

@@ -22,7 +22,7 @@ from calibration.discriminate import discriminator_stage
 from calibration.errors import TrainingDeviceError
 from calibration.families import rd_feature_mask, student_stage
 from calibration.families.dtkd import decoder_stage
-from calibration.targets import Targets, channel_statistics
+from calibration.targets import Targets, standards
 from engines.networks.dtkd import DtkdNetwork
 from engines.networks.families import new_network
 from engines.preprocess import to_planes
@@ -76,7 +76,7 @@ def test_what_a_loss_touches_lies_where_the_network_does(
     bring_to_card(network, mode)
     planes, parts = to_planes(torch.from_numpy(IMAGES)), torch.arange(6)
     with mode, torch.no_grad():
-        means, deviations = channel_statistics(network, planes)
+        means, deviations = standards(network, planes)
         network.standardise(means, deviations)
         targets = Targets(network, planes, parts)
         assert all(level.device == CARD for level in targets(CHOSEN))
