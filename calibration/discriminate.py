@@ -45,7 +45,7 @@ def discriminator_stage(
     """Tell the discriminator what good parts (P, 3, H, W) of 0..255 look like, and plan its training.
 
     Each member is shown defects of its own: what they make of the same ones, they have in common, and no mean takes
-    that away. Where parts lie in no canonical pose and their surface has no direction they are also turned and mirrored.
+    that away. Parts in no canonical pose, whose surface has no direction, are also turned and mirrored.
     Defects are drawn by the processor, wherever the discriminator is.
     """
     view = discriminator.view

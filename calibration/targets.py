@@ -15,8 +15,8 @@ CHUNK = 16
 SMALLEST_VARIANCE = 1e-6
 """Of a teacher channel over normal parts: a dead channel stays near zero instead of dividing by it."""
 LEAST_DEVIATION = 0.2
-"""Of a teacher channel that is standardised, in root mean squares of its level's deviations: a channel that almost never
-fires over normal parts (behind a ReLU, as ResNet's) would count thousandfold where it does, on good parts too."""
+"""Of a teacher channel that is standardised, in root mean squares of its level's deviations: a channel that almost
+never fires over normal parts (behind a ReLU, as ResNet's) would count thousandfold where it does, on good parts too."""
 CACHE_BYTES = 1 << 30
 """Teacher features of all images are kept up to this size, else computed again for each batch."""
 

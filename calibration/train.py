@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,7 @@ def train(
         "seed": seed,
         "parts": None if parts is None else parts.tolist(),
         "device": device.type,
+        "versions": [version("inspectd"), torch.__version__],  # what one began, another does not end as it would have
     }
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
     with training_on(device):

@@ -20,7 +20,7 @@ from engines.compilation.parity import (
     judge,
     own_quantile,
     parity_rows,
-    relative_error,
+    relative_errors,
 )
 from engines.compilation.precision import Variant, build_model
 from engines.compilation.rewrite import ShuffledConvolution, faster_equivalent
@@ -131,16 +131,21 @@ def test_precision_that_changes_verdicts_is_refused(tmp_path: Path) -> None:
 class ExportedOtherwise(TinyEngine):
     """What a fault of the compiler looks like: the graph is not the network."""
 
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
     def forward(self, part: Tensor) -> tuple[Tensor, ...]:
-        """Scores one per cent higher in the graph."""
+        """Part scores that are `factor` times as high in the graph."""
         outputs = super().forward(part)
-        return (outputs[0] * 1.01, *outputs[1:]) if torch.compiler.is_exporting() else outputs
+        return (outputs[0] * self.factor, *outputs[1:]) if torch.compiler.is_exporting() else outputs
 
 
-def test_graph_that_is_not_the_network_is_refused(tmp_path: Path) -> None:
-    """A compiled f32 engine whose scores are not the trained network's is a ParityError."""
+@pytest.mark.parametrize("factor", [1.01, 1.0003])
+def test_graph_that_is_not_the_network_is_refused(tmp_path: Path, factor: float) -> None:
+    """A compiled f32 engine whose scores are not the trained network's is a ParityError, however little they differ."""
     with pytest.raises(ParityError, match="differs from the trained network"):
-        compile_tiny(tmp_path, "f32", ExportedOtherwise())
+        compile_tiny(tmp_path, "f32", ExportedOtherwise(factor))
 
 
 class WithoutTail(nn.Module):
@@ -284,8 +289,8 @@ def test_constant_scores_have_no_ranks() -> None:
 
 def test_relative_error_is_not_decided_by_a_score_near_zero() -> None:
     """A score near zero is compared with the median score, not with itself."""
-    assert relative_error(scores([1e-9, 1.0, 1.0]), scores([0.0, 1.0, 1.0])) == pytest.approx(1e-9)
-    assert relative_error(scores([1.0, 1.0, 2.2]), scores([1.0, 1.0, 2.0])) == pytest.approx(0.1)
+    assert relative_errors(scores([1e-9, 1.0, 1.0]), scores([0.0, 1.0, 1.0])) == pytest.approx([1e-9, 0, 0])
+    assert relative_errors(scores([1.0, 1.0, 2.2]), scores([1.0, 1.0, 2.0])) == pytest.approx([0, 0, 0.1])
 
 
 def row(precision: Precision, median_ms: float, faults: tuple[str, ...] = ()) -> Candidate:

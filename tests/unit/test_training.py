@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from calibration import checkpoint as checkpoint_module
+from calibration import train as train_module
 from calibration.errors import TooFewParts
 from calibration.fit_scores import STRANGERS, Fitted, fit
 from calibration.stages import batch_indices
@@ -125,8 +126,8 @@ def test_a_killed_training_resumes_to_the_same_weights(
     assert all(np.array_equal(resumed.losses[name], losses) for name, losses in whole.losses.items())
 
 
-def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path) -> None:
-    """Other images start over; the same run, when finished, is not trained again; a damaged file counts as none."""
+def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other images, another version start over; the same run, when finished, does not; a damaged file counts as none."""
     steps: list[int] = []
     options = {**WHERE, "seed": 0, "work": tmp_path, "progress": lambda _s, done, _t: steps.append(done)}
     first = train(parts(6), ModelSettings(), TINY, **options)
@@ -139,6 +140,9 @@ def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path) -> None:
     (tmp_path / checkpoint_module.FILE).write_bytes(os.urandom(200))
     train(parts(6), ModelSettings(), TINY, **options)
     assert len(steps) == 3 * count
+    monkeypatch.setattr(train_module, "version", lambda name: f"another {name}")
+    train(parts(6), ModelSettings(), TINY, **options)
+    assert len(steps) == 4 * count
 
 
 def test_batches_go_through_all_images_each_epoch() -> None:
