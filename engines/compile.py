@@ -163,9 +163,9 @@ def _check_network(module: nn.Module, parts: NDArray[np.uint8], engine: PartScor
     middle, worst = float(np.median(errors)), float(errors.max())
     if middle > MEDIAN_NETWORK_ERROR or worst > MAX_NETWORK_ERROR or not engine.finite():
         raise ParityError(
-            f"the compiled f32 engine differs from the trained network by {middle:.2g} of the score on half of the parts "
-            f"(limit {MEDIAN_NETWORK_ERROR:g}), by {worst:.2g} at most (limit {MAX_NETWORK_ERROR:g}): this is a fault "
-            "of the compiler, not of the parts; set engine.runtime: torch"
+            f"the compiled f32 engine differs from the trained network by {middle:.2g} of the score on half of the "
+            f"parts (limit {MEDIAN_NETWORK_ERROR:g}), by {worst:.2g} at most (limit {MAX_NETWORK_ERROR:g}): this is a "
+            "fault of the compiler, not of the parts; set engine.runtime: torch"
         )
     return worst
 
