@@ -127,7 +127,7 @@ def test_a_killed_training_resumes_to_the_same_weights(
 
 
 def test_a_checkpoint_of_another_run_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other images or another version start over, the finished run does not; a damaged file counts as none."""
+    """Other images or another version start over, a finished run does not; a damaged file counts as none."""
     steps: list[int] = []
     options = {**WHERE, "seed": 0, "work": tmp_path, "progress": lambda _s, done, _t: steps.append(done)}
     first = train(parts(6), ModelSettings(), TINY, **options)
