@@ -8,14 +8,15 @@ import torch
 from calibration.constants import fit_constants
 from engines.networks.calibrated import Blur, CalibratedTail
 from engines.networks.outputs import NetworkOutputs
+from engines.networks.patch_gmsd import PatchGmsd
 from engines.scoring import CalibratedConstants, gaussian
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 SIDE = 64
 CANVAS = CanvasSettings(height_px=SIDE, width_px=SIDE)
 REGIONS = (
-    RegionSettings(name="top", top_px=0, left_px=0, height_px=32, width_px=64),
-    RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64),
+    RegionSettings(name="top", top_px=0, left_px=0, height_px=32, width_px=64, patches=((2, 4), (1, 2))),
+    RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64, patches=((2, 4), (1, 2))),
 )
 MODEL = ModelSettings(decoder=False, attention=False)
 LEVELS = ((4, 16), (6, 8), (8, 4))
@@ -36,6 +37,12 @@ def _part(rng: np.random.Generator, *, posed: bool, spot: tuple[int, int] | None
     planes = torch.from_numpy(np.repeat(grey[None, None], 3, axis=1).astype(np.float32))
     targets = [torch.from_numpy(rng.normal(size=(1, c, s, s)).astype(np.float32)) for c, s in LEVELS]
     return NetworkOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None, None)
+
+
+def _reconstructed(part: NetworkOutputs, rng: np.random.Generator) -> NetworkOutputs:
+    """The part with what a good decoder would make of it: nearly itself."""
+    noise = torch.from_numpy(rng.normal(0, 0.004, (1, SIDE, SIDE)).astype(np.float32))
+    return part._replace(reconstruction=part.grey + noise)
 
 
 def _fit(*, posed: bool) -> tuple[CalibratedConstants, CalibratedTail, np.random.Generator]:
@@ -82,6 +89,25 @@ def test_what_never_happens_on_good_parts_counts_for_much_but_not_for_everything
     fired.targets[2][0, 3, 1, 1] = 1.0
     score = float(CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)(fired)[0])
     assert 3 < score < 1000
+
+
+def test_patch_gmsd_counts_where_it_is_unusual() -> None:
+    """A spot that the decoder does not give back raises its region; what good parts differ by changes no score."""
+    model = MODEL.model_copy(update={"decoder": True})
+    gmsd = PatchGmsd(CANVAS, REGIONS, model.patch_gmsd)
+    rng = np.random.default_rng(5)
+    good = [_reconstructed(_part(rng, posed=False), rng) for _ in range(PARTS)]
+    weighted = np.stack([gmsd(part.grey, part.reconstruction)[0].numpy() for part in good]).astype(np.float64)
+    constants = fit_constants(good, weighted, CANVAS, REGIONS, model, known=PARTS)
+    tail = CalibratedTail(model, CANVAS, REGIONS, (1.0, 1.0), constants)
+    without = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+    usual = [index for index in range(PARTS) if weighted[index, 0] < weighted[:, 0].mean()]
+    assert all(tail(good[index])[1][0, 0] == without(good[index])[1][0, 0] for index in usual)
+    spotted = _reconstructed(_part(rng, posed=False), rng)
+    spotted.planes[:, :, 10:14, 10:14] -= 80
+    raised = tail(spotted)[1] - without(spotted)[1]
+    assert raised[0, 0] > 1
+    assert raised[0, 1] < 0.5
 
 
 def test_constants_survive_their_file() -> None:
