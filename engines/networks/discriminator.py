@@ -84,7 +84,7 @@ class View:
 
 
 class Member(nn.Module):
-    """One small network: what `Discriminator.compared` gives, (N, CHANNELS, h, w), to logits (N, 1, h / 2, w / 2)."""
+    """One small network: what `Discriminator.compared` gives to logits (N, 1, h / 2, w / 2)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,9 +96,9 @@ class Member(nn.Module):
         self.joined = _layer(WIDTH, WIDTH)
         self.head = nn.Conv2d(WIDTH, 1, 1)
 
-    def forward(self, channels: Tensor) -> Tensor:
+    def forward(self, compared: Tensor) -> Tensor:
         """Logits of "defect here"."""
-        fine = self.fine(functional.pixel_unshuffle(channels, LOGIT_STRIDE))
+        fine = self.fine(compared)
         coarse = self.coarse(fine)
         coarse = coarse + _twice(self.up_coarse(self.coarsest(coarse)))
         return self.head(self.joined(fine + _twice(self.up_fine(coarse))))  # type: ignore[no-any-return]
@@ -131,10 +131,13 @@ class Discriminator(nn.Module):
         return grey - self.surround(grey)  # type: ignore[no-any-return]
 
     def compared(self, seen: Tensor) -> Tensor:
-        """What the view shows, (N, 3, h, w), as members see it: (N, CHANNELS, h, w), in deviations from good parts."""
+        """What the view shows, (N, 3, h, w), as members see it: deviations from good parts, squares of pixels stacked.
+
+        (N, CHANNELS * LOGIT_STRIDE^2, h / LOGIT_STRIDE, w / LOGIT_STRIDE)
+        """
         detail = self.detail(seen)
         channels = (detail * self.detail_gain, detail * self.noise_gain, (seen - self.mean) * self.gain)
-        return torch.cat(channels, dim=1).clamp(-CLIP, CLIP)
+        return functional.pixel_unshuffle(torch.cat(channels, dim=1).clamp(-CLIP, CLIP), LOGIT_STRIDE)
 
     def forward(self, planes: Tensor) -> Tensor:
         """Map planes (N, 3, H, W) to (N, 1, H / 4, W / 4)."""
