@@ -204,7 +204,7 @@ class ModelSettings(Settings):
         True, description="ablation, with features off: off, student and decoder are an autoencoder without a teacher"
     )
     discriminator: bool = Field(
-        True, description="score calibrated only: a small network taught with drawn-on defects (docs/scores.md)"
+        True, description="score calibrated only: small networks taught with drawn-on defects (docs/scores.md)"
     )
     memory_level: Literal[0, 3, 4] = Field(
         0,
