@@ -34,7 +34,8 @@ colours of a tint are nearly one direction, beside which noise in hue would be b
 SMALLEST_DEVIATION = 1e-3
 SMALLEST_RESIDUAL = 0.1
 """Deviation of a residual, in deviations of its channel: where a channel never fires on good parts the student is right
-without learning, and whatever fires on a new part would count millionfold. Usual ones are above 0.25."""
+without learning, and whatever fires on a new part would count millionfold. Others are above 0.25 (`brg01_rl`, ResNet18
+and EfficientNet-Lite)."""
 SMALLEST_GREY_DEVIATION = 0.3
 """Added to the deviation of a pixel's details, in grey levels: rounding to 8 bits."""
 DEVIATION_SIGMA_PX = 1.0
@@ -69,8 +70,8 @@ def fit_constants(
     outside = outside_regions(canvas, regions)
     height, width = tints.shape[2:]
     inside = (outside == 0).any(dim=0).reshape(height, width)
-    pairs = [_whitening(residual, inside, SHRINKAGE) for residual in residuals]
-    pairs.append(_whitening(tints - tint_mean, inside, SHRINKAGE))
+    pairs = [_whitening(residual, inside, SMALLEST_RESIDUAL) for residual in residuals]
+    pairs.append(_whitening(tints - tint_mean, inside, SMALLEST_DEVIATION))
     detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
     others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
     zeros = np.zeros((len(pairs) + canonical + others, height, width), np.float32)
@@ -115,18 +116,19 @@ def _tints(outputs: Sequence[NetworkOutputs], surround: float) -> tuple[Tensor, 
     return tints, mean
 
 
-def _whitening(residual: Tensor, inside: Tensor, shrinkage: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _whitening(residual: Tensor, inside: Tensor, least: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Symmetric whitening (C, C) and offset (C,) of residuals (P, C, H, W), over all cells that touch a region.
 
-    `inside`: (H1, W1). The background must not count: there is nothing to imitate, and it would shrink the covariance.
+    `inside`: (H1, W1); `least`: of a channel's deviation. The background must not count: there is nothing to imitate,
+    and it would shrink the covariance.
     """
     cells = functional.adaptive_max_pool2d(inside[None, None].float(), residual.shape[2:])[0, 0] > 0
     values = residual[:, :, cells].double().transpose(0, 1).flatten(1)  # P, C, cells -> C, P * cells
     mean = values.mean(dim=1)
     covariance = torch.cov(values, correction=0)
-    deviation = covariance.diagonal().sqrt().clamp_min(SMALLEST_RESIDUAL)
+    deviation = covariance.diagonal().sqrt().clamp_min(least)
     correlation = covariance / deviation[:, None] / deviation
-    shrunk = (1 - shrinkage) * correlation + shrinkage * torch.eye(len(mean), dtype=torch.float64)
+    shrunk = (1 - SHRINKAGE) * correlation + SHRINKAGE * torch.eye(len(mean), dtype=torch.float64)
     eigenvalues, vectors = torch.linalg.eigh(shrunk)
     matrix = (vectors / eigenvalues.sqrt()) @ vectors.T / deviation
     return matrix.float().numpy(), (-matrix @ mean).float().numpy()

@@ -15,8 +15,9 @@ CHUNK = 16
 SMALLEST_VARIANCE = 1e-6
 """Of a teacher channel over normal parts: a dead channel stays near zero instead of dividing by it."""
 LEAST_DEVIATION = 0.2
-"""Of a teacher channel that is standardised, in root mean squares of its level's deviations: a channel that almost
-never fires over normal parts (behind a ReLU, as ResNet's) would count thousandfold where it does, on good parts too."""
+"""Of a teacher channel that is standardised, in root mean squares of its teacher's deviations at that level: a channel
+that almost never fires over normal parts (behind a ReLU, as ResNet's) would count thousandfold where it does, on good
+parts too."""
 CACHE_BYTES = 1 << 30
 """Teacher features of all images are kept up to this size, else computed again for each batch."""
 
@@ -72,11 +73,17 @@ def teacher_scales(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor
 
 
 def standards(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """What levels are standardised by: `channel_statistics`, no deviation below LEAST_DEVIATION of its level's own."""
+    """What levels are standardised by: `channel_statistics`, no deviation below LEAST_DEVIATION of its teacher's."""
     means, deviations = channel_statistics(network, planes)
     return means, [
-        torch.maximum(deviation, LEAST_DEVIATION * deviation.square().mean().sqrt()) for deviation in deviations
+        torch.cat([_not_silent(own) for own in torch.split(deviation, list(widths))])
+        for deviation, widths in zip(deviations, network.channels, strict=True)
     ]
+
+
+def _not_silent(deviations: Tensor) -> Tensor:
+    """One teacher's channels (C,) of one level."""
+    return torch.maximum(deviations, LEAST_DEVIATION * deviations.square().mean().sqrt())
 
 
 def channel_statistics(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:

@@ -32,6 +32,8 @@ from engines.teachers import load_teacher, random_teacher
 Images = NDArray[np.uint8]
 LEAST_IMAGES = 4
 DONE = "done"
+RECIPE = 2
+"""Raised whenever training changes: a checkpoint of another recipe is not continued."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def train(
         "seed": seed,
         "parts": None if parts is None else parts.tolist(),
         "device": device.type,
-        "versions": [version("inspectd"), torch.__version__],  # what one began, another does not end as it would have
+        "made by": [RECIPE, version("inspectd"), torch.__version__],  # another one would not end it alike
     }
     checkpoint = Checkpoint(work, fingerprint(np.ascontiguousarray(images).data, described))
     with training_on(device):

@@ -159,9 +159,11 @@ def _check_network(module: nn.Module, parts: NDArray[np.uint8], engine: PartScor
             part.append(float(outputs[0][0]))
             regions.append(outputs[1][0].double().numpy())
             progress("parity network", done, len(parts))
-    errors = relative_errors(engine, PartScores(np.asarray(part), np.stack(regions)))
+    network = PartScores(np.asarray(part), np.stack(regions))
+    errors = relative_errors(engine, network)
     middle, worst = float(np.median(errors)), float(errors.max())
-    if middle > MEDIAN_NETWORK_ERROR or worst > MAX_NETWORK_ERROR or not engine.finite():
+    finite = engine.finite() and network.finite()
+    if middle > MEDIAN_NETWORK_ERROR or worst > MAX_NETWORK_ERROR or not finite:
         raise ParityError(
             f"the compiled f32 engine differs from the trained network by {middle:.2g} of the score on half of the "
             f"parts (limit {MEDIAN_NETWORK_ERROR:g}), by {worst:.2g} at most (limit {MAX_NETWORK_ERROR:g}): this is a "

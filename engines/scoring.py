@@ -35,10 +35,8 @@ MEMORY_WEIGHT, FULL_MEMORY_WEIGHT = 0.5, 2.0
 MEMORY_SCORE_WEIGHT = 3.0
 """Weight of a well-filled memory's highest and of its mean distance in a region score beside the anomaly map's highest
 cell, all in deviations over good parts."""
-PATCH_WEIGHT = 0.25
-USUAL_PATCH = 2.0
-"""Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts, and what it must
-be above to count: below, it varies from part to part and says nothing that the map does not."""
+PATCH_WEIGHT = 0.1
+"""Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

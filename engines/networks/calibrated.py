@@ -22,7 +22,6 @@ from engines.scoring import (
     SMOOTHING_CELLS,
     SURROUND_SIGMA_PX,
     TINT_SIGMA_PX,
-    USUAL_PATCH,
     CalibratedConstants,
     Floats,
     region_masks,
@@ -195,8 +194,7 @@ class CalibratedTail(nn.Module):
     """`score: calibrated`: a region's score is its highest cell, in deviations over good parts.
 
     The part score is the highest region score. With a memory, its highest cell and its mean, times `memory_gain`, are
-    added to each region's, with a decoder PATCH_WEIGHT times what lambda_r * Patch_GMSD_r, in deviations likewise, is
-    above USUAL_PATCH.
+    added to each region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
     """
 
     def __init__(
@@ -213,7 +211,8 @@ class CalibratedTail(nn.Module):
         scale = 1.0 / constants.region_scale
         patch_factor = PATCH_WEIGHT / constants.patch_scale
         shift = constants.region_location * scale + (constants.memory_location * constants.memory_gain).sum(axis=0)
-        patch_shift = constants.patch_location * patch_factor + PATCH_WEIGHT * USUAL_PATCH
+        if model.decoder:
+            shift = shift + constants.patch_location * patch_factor
         outside = outside_regions(canvas, regions)
         for name, value in (
             ("outside", outside),
@@ -222,7 +221,6 @@ class CalibratedTail(nn.Module):
             ("shift", torch.from_numpy(shift)),
             ("memory_gain", torch.from_numpy(constants.memory_gain)),
             ("patch_factor", torch.from_numpy(patch_factor) * torch.tensor(lambdas)),
-            ("patch_shift", torch.from_numpy(patch_shift)),
         ):
             self.register_buffer(name, value.float(), persistent=False)
         self.outside: Tensor
@@ -231,7 +229,6 @@ class CalibratedTail(nn.Module):
         self.shift: Tensor
         self.memory_gain: Tensor
         self.patch_factor: Tensor
-        self.patch_shift: Tensor
 
     def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
@@ -241,6 +238,5 @@ class CalibratedTail(nn.Module):
             highest, mean = region_maxima(unknown, self.outside), region_means(unknown, self.shares)
             regions = regions + self.memory_gain[0] * highest + self.memory_gain[1] * mean
         if self.patch_gmsd is not None and outputs.reconstruction is not None:
-            patch = self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction) - self.patch_shift
-            regions = regions + functional.relu(patch)
+            regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)
         return regions.amax(dim=1), regions, maps

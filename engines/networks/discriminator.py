@@ -1,8 +1,8 @@
-"""A small network that tells drawn-on defects from good surface: one more map for `score: calibrated`.
+"""Small networks that tell drawn-on defects from good surface: one more map for `score: calibrated`.
 
 After the discriminative network of DRAEM (Zavrtanik et al., ICCV 2021), without its reconstruction: what a part should
-look like enters as statistics of good parts. It sees small, faint things that networks trained on objects overlook.
-Several narrow networks in place of one: what each takes for a defect by its first weights' chance is averaged out.
+look like enters as statistics of good parts. They see small, faint things that networks trained on objects overlook.
+Several narrow networks in place of one: what each takes for a defect by chance is averaged out.
 """
 
 from __future__ import annotations

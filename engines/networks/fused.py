@@ -20,7 +20,7 @@ from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher
 
-FORMAT = "inspectd-fused/1"
+FORMAT = "inspectd-fused/2"
 CONSTANTS = "constants."
 NETWORK = "network."
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
-from calibration.constants import fit_constants
+from calibration.constants import SMALLEST_DEVIATION, fit_constants
 from engines.networks.calibrated import Blur, CalibratedTail
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
-from engines.scoring import CalibratedConstants, gaussian
+from engines.scoring import PATCH_WEIGHT, CalibratedConstants, gaussian
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 SIDE = 64
@@ -91,23 +92,23 @@ def test_what_never_happens_on_good_parts_counts_for_much_but_not_for_everything
     assert 3 < score < 1000
 
 
-def test_patch_gmsd_counts_where_it_is_unusual() -> None:
-    """A spot that the decoder does not give back raises its region; what good parts differ by changes no score."""
-    model = MODEL.model_copy(update={"decoder": True})
+def test_patch_gmsd_is_a_part_of_its_regions_score() -> None:
+    """A spot that the decoder does not give back raises its region by the weight, in deviations over good parts."""
+    model, lambdas = MODEL.model_copy(update={"decoder": True}), np.array([0.9, 0.4])
     gmsd = PatchGmsd(CANVAS, REGIONS, model.patch_gmsd)
     rng = np.random.default_rng(5)
     good = [_reconstructed(_part(rng, posed=False), rng) for _ in range(PARTS)]
-    weighted = np.stack([gmsd(part.grey, part.reconstruction)[0].numpy() for part in good]).astype(np.float64)
+    weighted = lambdas * np.concatenate([gmsd(part.grey, part.reconstruction).numpy() for part in good])
     constants = fit_constants(good, weighted, CANVAS, REGIONS, model, known=PARTS)
-    tail = CalibratedTail(model, CANVAS, REGIONS, (1.0, 1.0), constants)
-    without = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
-    usual = [index for index in range(PARTS) if weighted[index, 0] < weighted[:, 0].mean()]
-    assert all(tail(good[index])[1][0, 0] == without(good[index])[1][0, 0] for index in usual)
     spotted = _reconstructed(_part(rng, posed=False), rng)
     spotted.planes[:, :, 10:14, 10:14] -= 80
-    raised = tail(spotted)[1] - without(spotted)[1]
-    assert raised[0, 0] > 1
-    assert raised[0, 1] < 0.5
+    measured = lambdas * gmsd(spotted.grey, spotted.reconstruction)[0].numpy()
+    expected = PATCH_WEIGHT * (measured - weighted.mean(axis=0)) / np.maximum(weighted.std(axis=0), SMALLEST_DEVIATION)
+    with_decoder = CalibratedTail(model, CANVAS, REGIONS, tuple(lambdas), constants)
+    without = CalibratedTail(MODEL, CANVAS, REGIONS, tuple(lambdas), constants)
+    raised = (with_decoder(spotted)[1] - without(spotted)[1])[0].numpy()
+    assert raised == pytest.approx(expected, rel=1e-3, abs=1e-4)
+    assert expected[0] > 1 > abs(expected[1])
 
 
 def test_constants_survive_their_file() -> None:

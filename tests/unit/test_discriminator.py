@@ -10,7 +10,7 @@ from calibration.checkpoint import Checkpoint
 from calibration.discriminate import discriminator_stage
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import LOSSES, run_stage
-from calibration.surface import has_no_direction, in_canonical_pose, surface_noise
+from calibration.surface import has_no_direction, in_canonical_pose, introduce, surface_noise
 from engines.networks.discriminator import MEMBERS, NOTHING, Discriminator, View, new_discriminator
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
@@ -68,14 +68,33 @@ def test_its_members_begin_apart_and_their_mean_counts() -> None:
     torch.manual_seed(0)
     discriminator = Discriminator(CANVAS, [REGION]).eval()
     shown = planes(2)
+    seen = discriminator.view.cut(shown)
+    introduce(discriminator, seen, torch.ones(32, 48, dtype=torch.bool), canonical=True)
     with torch.no_grad():
-        compared = discriminator.compared(discriminator.view.cut(shown))
+        compared = discriminator.compared(seen)
         logits = [member(compared) for member in discriminator.members]
         cells = discriminator(shown)
+    assert compared.abs().mean() > 0.1
     assert len(logits) == MEMBERS > 1
     assert not any(torch.allclose(logits[0], other) for other in logits[1:])
     mean = discriminator.view.to_cells(torch.stack(logits).mean(dim=0), discriminator.canvas)
     assert torch.allclose(cells, mean, atol=1e-6)
+
+
+def test_each_member_is_shown_defects_of_its_own() -> None:
+    """Shown the same ones they would agree in what they get wrong; the same step shows the same ones again."""
+    discriminator = Discriminator(CANVAS, [REGION])
+    training = TrainingSettings(steps=1, decoder_steps=0, discriminator_steps=1)
+    stage = discriminator_stage(discriminator, planes(8), [REGION], training, 0)
+    shown: list[torch.Tensor] = []
+    for member in discriminator.members:
+        member.register_forward_pre_hook(lambda _, inputs: shown.append(inputs[0].clone()))
+    chosen = torch.arange(4)
+    for _ in range(2):
+        stage.loss(chosen)
+    first, again = shown[:MEMBERS], shown[MEMBERS:]
+    assert not any(torch.equal(first[0], other) for other in first[1:])
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
 
 
 def test_only_the_calibrated_score_has_one() -> None:

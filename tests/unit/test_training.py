@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from calibration import checkpoint as checkpoint_module
 from calibration import train as train_module
@@ -189,6 +190,9 @@ def test_a_saved_engine_answers_alike(model: ModelSettings, tmp_path: Path) -> N
     assert [value.shape[1:] for value in got[:3]] == [(), (2,), (16, 16)]
     assert len(got) == (4 if model.decoder else 3)
     assert all(torch.equal(a, b) for a, b in zip(expected, got, strict=True))
+    save_file(load_file(path), path, metadata={"format": "inspectd-fused/1"})
+    with pytest.raises(BundleError, match=r"format 'inspectd-fused/1', this version reads .*; calibrate again"):
+        load_fused(path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(BundleError, match="cannot be read as a trained network"):
         load_fused(path)
