@@ -68,10 +68,7 @@ def measure_line(
         process.send_signal(signal.SIGTERM)
         if process.wait(ENDS_WITHIN_S) != 0:
             raise BenchmarkError(f"the daemon ended with code {process.returncode}: {last_line(log)}")
-    with RecordReader(bench.records) as reader:
-        verdicts = [part.verdict for part in reader.between(heard[0][0], heard[-1][0], len(heard))]
-    if [verdict.seq for verdict in verdicts] != [seq for seq, _ in heard]:
-        raise BenchmarkError(f"{len(heard)} results were heard, {len(verdicts)} are recorded")
+    verdicts = _recorded(bench.records, heard)
     timed = _timed(verdicts, heard)
     return LineFigures(
         parts=len(verdicts),
@@ -83,6 +80,23 @@ def measure_line(
         torch=torch,
         metrics_ms=metrics,
     )
+
+
+def _recorded(records: Path, heard: list[tuple[int, int]]) -> list[Verdict]:
+    """The recorded verdict of each part that was heard, in the order of hearing: a part that waits is overtaken.
+
+    Raises BenchmarkError where one is not recorded, or was heard twice.
+    """
+    numbers = [seq for seq, _ in heard]
+    if len(set(numbers)) < len(numbers):
+        raise BenchmarkError(f"{len(numbers)} results were heard, of {len(set(numbers))} parts")
+    first, last = min(numbers), max(numbers)
+    with RecordReader(records) as reader:
+        rows = {part.verdict.seq: part.verdict for part in reader.between(first, last, last - first + 1)}
+    missing = [seq for seq in numbers if seq not in rows]
+    if missing:
+        raise BenchmarkError(f"{len(heard)} results were heard, {len(missing)} not recorded: part {missing[0]} first")
+    return [rows[seq] for seq in numbers]
 
 
 def _listen(
