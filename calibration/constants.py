@@ -17,6 +17,7 @@ from engines.networks.calibrated import (
     AnomalyMap,
     ComponentMaps,
     Details,
+    Extents,
     Tint,
     outside_regions,
     region_maxima,
@@ -76,6 +77,7 @@ def fit_constants(
     others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
     zeros = np.zeros((len(pairs) + canonical + others, height, width), np.float32)
     none = np.zeros(len(regions), np.float32)
+    extents = 1 if canonical else 2
     filled = 0.0 if canonical else max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
     memory_weight = 0.0 if outputs[0].unknown is None else MEMORY_WEIGHT + filled * (FULL_MEMORY_WEIGHT - MEMORY_WEIGHT)
     constants = CalibratedConstants(
@@ -88,8 +90,8 @@ def fit_constants(
         location=zeros,
         gain=zeros + 1,
         memory_weight=np.array([memory_weight], np.float32),
-        region_location=none,
-        region_scale=none + 1,
+        region_location=np.stack([none] * extents),
+        region_scale=np.stack([none] * extents) + 1,
         memory_location=np.stack([none, none]),
         memory_gain=np.stack([none, none]),
         patch_location=none,
@@ -180,14 +182,16 @@ def _fit_regions(
     *,
     filled: float,
 ) -> CalibratedConstants:
-    """Location and scale of each region's highest cell, of the memory's and its mean, with a decoder of its Patch_GMSD.
+    """Location and scale of each region's highest cells, of the memory's and its mean, of Patch_GMSD with a decoder.
 
     filled: how much of MEMORY_SCORE_WEIGHT the memory is worth.
     """
     anomaly_map = AnomalyMap(constants)
     with torch.inference_mode():
         maps = [anomaly_map(part) for part in outputs]
-        highest = torch.cat([region_maxima(total, outside) for total, _ in maps]).double().numpy()
+        height, width = maps[0][0].shape[1:]
+        extents = Extents(outside, height, width, len(constants.region_location))
+        highest = torch.cat([extents(total) for total, _ in maps]).double().numpy()  # P, E, R
         unknowns = [unknown for _, unknown in maps if unknown is not None]
     constants = replace(
         constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest))

@@ -22,6 +22,7 @@ from engines.scoring import (
     SMOOTHING_CELLS,
     SURROUND_SIGMA_PX,
     TINT_SIGMA_PX,
+    WIDE_SHARE,
     CalibratedConstants,
     Floats,
     region_masks,
@@ -190,11 +191,43 @@ def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -
     return torch.where(masks, 0.0, OUTSIDE)
 
 
-class CalibratedTail(nn.Module):
-    """`score: calibrated`: a region's score is its highest cell, in deviations over good parts.
+class Extents(nn.Module):
+    """Highest cells of each region: of the map and, for extended defects, of the map under a wide Gaussian.
 
-    The part score is the highest region score. With a memory, its highest cell and its mean, times `memory_gain`, are
-    added to each region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
+    The Gaussian is a mean over the region's own cells: what lies beside it is another's, or nobody's.
+    """
+
+    def __init__(self, outside: Tensor, height: int, width: int, extents: int) -> None:
+        """outside: (R, height * width), as in `region_maxima`, for a map of so many cells; extents: 1 or both, 2."""
+        super().__init__()
+        self.register_buffer("outside", outside, persistent=False)
+        self.outside: Tensor
+        self.wide = Blur(max(1.0, WIDE_SHARE * min(height, width))) if extents > 1 else None
+        if self.wide is None:
+            return
+        inside = (outside == 0).float().reshape(1, -1, height, width)
+        share = self.wide(inside)
+        self.register_buffer("inside", inside, persistent=False)
+        self.register_buffer("gain", inside / torch.where(inside > 0, share, 1.0), persistent=False)
+        self.inside: Tensor
+        self.gain: Tensor
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, H_1, W_1) -> (N, E, R)."""
+        highest = region_maxima(maps, self.outside).unsqueeze(1)
+        if self.wide is None:
+            return highest
+        wide = self.wide(maps.unsqueeze(1) * self.inside) * self.gain  # N, R, H_1, W_1
+        widest = (wide.flatten(2) + self.outside).amax(dim=2)
+        return torch.cat([highest, widest.unsqueeze(1)], dim=1)
+
+
+class CalibratedTail(nn.Module):
+    """`score: calibrated`: a region's score is its highest cell in deviations over good parts.
+
+    Of the map or, where that is more unusual, of the map under a wide Gaussian. The part score is the highest region
+    score. With a memory, its highest cell and its mean, times `memory_gain`, are added to each region's, with a decoder
+    PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
     """
 
     def __init__(
@@ -210,20 +243,20 @@ class CalibratedTail(nn.Module):
         self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
         scale = 1.0 / constants.region_scale
         patch_factor = PATCH_WEIGHT / constants.patch_scale
-        shift = constants.region_location * scale + (constants.memory_location * constants.memory_gain).sum(axis=0)
+        usual = (constants.memory_location * constants.memory_gain).sum(axis=0)
         if model.decoder:
-            shift = shift + constants.patch_location * patch_factor
+            usual = usual + constants.patch_location * patch_factor
         outside = outside_regions(canvas, regions)
+        height, width = canvas.height_px // LEVEL_STRIDE, canvas.width_px // LEVEL_STRIDE
+        self.extents = Extents(outside, height, width, len(constants.region_location))
         for name, value in (
-            ("outside", outside),
             ("shares", shares_of_cells(outside)),
             ("scale", torch.from_numpy(scale)),
-            ("shift", torch.from_numpy(shift)),
+            ("shift", torch.from_numpy(constants.region_location * scale + usual)),
             ("memory_gain", torch.from_numpy(constants.memory_gain)),
             ("patch_factor", torch.from_numpy(patch_factor) * torch.tensor(lambdas)),
         ):
             self.register_buffer(name, value.float(), persistent=False)
-        self.outside: Tensor
         self.shares: Tensor
         self.scale: Tensor
         self.shift: Tensor
@@ -233,9 +266,9 @@ class CalibratedTail(nn.Module):
     def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
         maps, unknown = self.anomaly_map(outputs)
-        regions = region_maxima(maps, self.outside) * self.scale - self.shift
+        regions = (self.extents(maps) * self.scale - self.shift).amax(dim=1)
         if unknown is not None:
-            highest, mean = region_maxima(unknown, self.outside), region_means(unknown, self.shares)
+            highest, mean = region_maxima(unknown, self.extents.outside), region_means(unknown, self.shares)
             regions = regions + self.memory_gain[0] * highest + self.memory_gain[1] * mean
         if self.patch_gmsd is not None and outputs.reconstruction is not None:
             regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)

@@ -20,7 +20,7 @@ from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher
 
-FORMAT = "inspectd-fused/2"
+FORMAT = "inspectd-fused/3"
 CONSTANTS = "constants."
 NETWORK = "network."
 

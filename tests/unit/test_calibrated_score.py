@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,43 @@ def test_texture_has_no_places_to_compare_with() -> None:
     """Where no pixel has a look of its own, the component that compares pixel by pixel is left out."""
     assert len(_fit(posed=True)[0].detail_mean) > 0
     assert len(_fit(posed=False)[0].detail_mean) == 0
+
+
+def _texture(rng: np.random.Generator, unusual: float = 1.0) -> NetworkOutputs:
+    """A part of four times the side without a pose; the residuals of a block in its upper half are so much larger."""
+    planes = torch.from_numpy(rng.normal(120, 3, (1, 1, 4 * SIDE, 4 * SIDE)).astype(np.float32)).expand(1, 3, -1, -1)
+    targets = [torch.from_numpy(rng.normal(size=(1, c, 4 * s, 4 * s)).astype(np.float32)) for c, s in LEVELS]
+    for level in targets:
+        block = level.shape[2] // 4
+        level[:, :, :block, block : 3 * block] *= unusual
+    return NetworkOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None, None)
+
+
+def test_what_is_faint_but_extended_is_found_where_no_place_has_a_look_of_its_own() -> None:
+    """Much of a region is a little unusual, no cell of it much: that region's score rises, and no other's."""
+    canvas = CanvasSettings(height_px=4 * SIDE, width_px=4 * SIDE)
+    regions = tuple(
+        RegionSettings(name=name, top_px=top, left_px=0, height_px=128, width_px=256, patches=((2, 4), (1, 2)))
+        for name, top in (("top", 0), ("bottom", 128))
+    )
+    rng = np.random.default_rng(5)
+    good = [_texture(rng) for _ in range(PARTS)]
+    both = fit_constants(good, np.zeros((PARTS, 2)), canvas, regions, MODEL, known=PARTS)
+    cells = replace(both, region_location=both.region_location[:1], region_scale=both.region_scale[:1])
+    good, faint = ([_texture(rng, unusual) for _ in range(15)] for unusual in (1.0, 1.13))
+    found = []
+    for constants in (both, cells):
+        tail = CalibratedTail(MODEL, canvas, regions, (1.0, 1.0), constants)
+        before, after = (torch.cat([tail(part)[1] for part in parts]) for parts in (good, faint))
+        found.append(float((after[:, 0] > before[:, 0].max()).float().mean()))
+        assert float((after[:, 1].mean() - before[:, 1].mean()).abs()) < 1
+    assert found[0] > found[1] + 0.3
+
+
+def test_a_posed_parts_regions_are_judged_by_their_highest_cell_alone() -> None:
+    """Where each place has a look of its own it is seen by itself: a Gaussian would only add noise."""
+    assert _fit(posed=True)[0].region_location.shape == (1, 2)
+    assert _fit(posed=False)[0].region_location.shape == (2, 2)
 
 
 def test_what_never_happens_on_good_parts_counts_for_much_but_not_for_everything() -> None:

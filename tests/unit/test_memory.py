@@ -151,7 +151,7 @@ def test_a_far_patch_raises_its_region_and_its_place_on_the_map(known: int, coun
     assert float(part_score) > usual + 1
     assert float(regions[0, 1]) == float(part_score) > float(regions[0, 0]) + 1
     assert row >= 8 > column
-    by_map = (float(anomaly_map[0, 8:].max()) - constants.region_location[1]) / constants.region_scale[1]
+    by_map = (float(anomaly_map[0, 8:].max()) - constants.region_location[0, 1]) / constants.region_scale[0, 1]
     assert (float(part_score) - by_map > 1) == counts_twice
 
 
