@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from calibration.cell_statistics import SMALLEST_DEVIATION, CellStatistics
 from calibration.surface import in_canonical_pose
 from engines.networks.blur import Blur
 from engines.networks.calibrated import (
     AnomalyMap,
     ComponentMaps,
     Details,
-    Extents,
     Tint,
+    Views,
     outside_regions,
     region_maxima,
     region_means,
@@ -32,7 +33,6 @@ Doubles = NDArray[np.float64]
 SHRINKAGE = 0.1
 """Share of the identity in a residual's correlation matrix: few parts leave the smallest eigenvalues too small, and the
 colours of a tint are nearly one direction, beside which noise in hue would be blown up."""
-SMALLEST_DEVIATION = 1e-3
 SMALLEST_RESIDUAL = 0.1
 """Deviation of a residual, in deviations of its channel: where a channel never fires on good parts the student is right
 without learning, and whatever fires on a new part would count millionfold. Others are above 0.25 (`brg01_rl`, ResNet18
@@ -45,8 +45,6 @@ MEMORY_PRIOR_PARTS = 64.0
 """As many parts or fewer leave a memory so thin that a good part may be far from all: it then counts on the map only,
 and little. Likewise where parts lie in one pose: there each place has statistics of its own, which see smaller
 things."""
-PRIOR_PARTS = 10.0
-"""How many parts the deviation over all cells is worth, against the deviation of a cell by itself."""
 
 
 def fit_constants(
@@ -75,30 +73,53 @@ def fit_constants(
     pairs.append(_whitening(tints - tint_mean, inside, SMALLEST_DEVIATION))
     detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
     others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
-    zeros = np.zeros((len(pairs) + canonical + others, height, width), np.float32)
-    none = np.zeros(len(regions), np.float32)
-    extents = 1 if canonical else 2
     filled = 0.0 if canonical else max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
     memory_weight = 0.0 if outputs[0].unknown is None else MEMORY_WEIGHT + filled * (FULL_MEMORY_WEIGHT - MEMORY_WEIGHT)
-    constants = CalibratedConstants(
+    constants = _unscaled(pairs, tint_mean, surround, (detail_mean, detail_gain), others, len(regions))
+    constants = replace(constants, memory_weight=np.array([memory_weight], np.float32))
+    components = ComponentMaps(constants)
+    with torch.inference_mode():
+        statistics = CellStatistics(torch.cat([components(part) for part in outputs]), inside)
+    constants = replace(constants, location=statistics.location.numpy(), gain=statistics.gain.numpy())
+    constants = _fit_regions(constants, statistics, outputs, outside, posed=canonical, filled=filled)
+    if not model.decoder:
+        return constants
+    return replace(
+        constants, patch_location=_single(weighted_gmsd.mean(axis=0)), patch_scale=_single(_spread(weighted_gmsd))
+    )
+
+
+def _unscaled(  # noqa: PLR0917  (one array of each kind)
+    pairs: Sequence[tuple[NDArray[np.float32], NDArray[np.float32]]],
+    tint_mean: Tensor,
+    surround: float,
+    detail: tuple[NDArray[np.float32], NDArray[np.float32]],
+    others: int,
+    regions: int,
+) -> CalibratedConstants:
+    """What component maps need; with it they, the anomaly map and regions' scores are as they come.
+
+    others: how many of memory and discriminator there are.
+    """
+    components = len(pairs) + (len(detail[0]) > 0) + others
+    zeros, none = np.zeros((components, *tint_mean.shape[1:]), np.float32), np.zeros((1, regions), np.float32)
+    return CalibratedConstants(
         whitening=tuple(matrix for matrix, _ in pairs),
         offsets=tuple(offset for _, offset in pairs),
         tint_mean=np.ascontiguousarray(tint_mean.numpy()),
         surround=np.array([surround], np.float32),
-        detail_mean=detail_mean,
-        detail_gain=detail_gain,
+        detail_mean=detail[0],
+        detail_gain=detail[1],
         location=zeros,
         gain=zeros + 1,
-        memory_weight=np.array([memory_weight], np.float32),
-        region_location=np.stack([none] * extents),
-        region_scale=np.stack([none] * extents) + 1,
-        memory_location=np.stack([none, none]),
-        memory_gain=np.stack([none, none]),
-        patch_location=none,
-        patch_scale=none + 1,
+        memory_weight=np.zeros(1, np.float32),
+        region_location=none,
+        region_scale=none + 1,
+        memory_location=np.concatenate([none, none]),
+        memory_gain=np.concatenate([none, none]),
+        patch_location=none[0],
+        patch_scale=none[0] + 1,
     )
-    constants = _fit_gain(constants, outputs, inside)
-    return _fit_regions(constants, outputs, outside, weighted_gmsd, model, filled=filled)
 
 
 def _in_canonical_pose(outputs: Sequence[NetworkOutputs]) -> bool:
@@ -156,59 +177,39 @@ def _details(
     return mean.numpy(), inside / (variance.sqrt().numpy() + SMALLEST_GREY_DEVIATION)
 
 
-def _fit_gain(constants: CalibratedConstants, outputs: Sequence[NetworkOutputs], inside: Tensor) -> CalibratedConstants:
-    """Bring each component map to one scale: mean 0 and equal deviation at each cell, worst cell of a good part 1."""
-    components = ComponentMaps(constants)
-    with torch.inference_mode():
-        maps = torch.cat([components(part) for part in outputs])  # P, C, H1, W1
-        smooth = Blur(1.0)
-        location = smooth(maps.mean(dim=0, keepdim=True))[0]
-        excess = maps - location
-        common = excess[:, :, inside].square().mean(dim=(0, 2))[:, None, None]
-        own = smooth(excess.square().mean(dim=0, keepdim=True))[0]
-        count = len(outputs)
-        deviation = ((count * own + PRIOR_PARTS * common) / (count + PRIOR_PARTS)).sqrt().clamp_min(SMALLEST_DEVIATION)
-        worst = (excess / deviation)[:, :, inside].amax(dim=2).mean(dim=0).clamp_min(1.0)  # C
-        gain = 1.0 / (deviation * worst[:, None, None])
-    return replace(constants, location=location.numpy(), gain=gain.numpy())
-
-
 def _fit_regions(
     constants: CalibratedConstants,
+    statistics: CellStatistics,
     outputs: Sequence[NetworkOutputs],
     outside: Tensor,
-    weighted_gmsd: Doubles,
-    model: ModelSettings,
     *,
+    posed: bool,
     filled: float,
 ) -> CalibratedConstants:
-    """Location and scale of each region's highest cells, of the memory's and its mean, of Patch_GMSD with a decoder.
+    """Location and scale of each region's highest cell by view, of the memory's highest and of its mean.
 
-    filled: how much of MEMORY_SCORE_WEIGHT the memory is worth.
+    Each part as a new one would be seen: by cells' statistics without it. filled: how much of MEMORY_SCORE_WEIGHT the
+    memory is worth.
     """
     anomaly_map = AnomalyMap(constants)
+    views = Views(outside, *statistics.location.shape[1:], posed=posed)
     with torch.inference_mode():
-        maps = [anomaly_map(part) for part in outputs]
-        height, width = maps[0][0].shape[1:]
-        extents = Extents(outside, height, width, len(constants.region_location))
-        highest = torch.cat([extents(total) for total, _ in maps]).double().numpy()  # P, E, R
-        unknowns = [unknown for _, unknown in maps if unknown is not None]
+        seen = zip(statistics.by_the_others(), outputs, strict=True)
+        maps = [anomaly_map.joined(components, part) for components, part in seen]
+        highest = torch.cat([views(each) for each in maps]).double().numpy()  # P, V, R
+        unknowns = [each.unknown for each in maps if each.unknown is not None]
     constants = replace(
         constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest))
     )
-    if unknowns:
-        together = torch.cat(unknowns)
-        means = region_means(together, shares_of_cells(outside))
-        remembered = torch.stack([region_maxima(together, outside), means]).double().numpy()
-        constants = replace(
-            constants,
-            memory_location=_single(remembered.mean(axis=1)),
-            memory_gain=_single(filled * MEMORY_SCORE_WEIGHT / np.stack([_spread(kind) for kind in remembered])),
-        )
-    if not model.decoder:
+    if not unknowns:
         return constants
+    together = torch.cat(unknowns)
+    means = region_means(together, shares_of_cells(outside))
+    remembered = torch.stack([region_maxima(together, outside), means]).double().numpy()
     return replace(
-        constants, patch_location=_single(weighted_gmsd.mean(axis=0)), patch_scale=_single(_spread(weighted_gmsd))
+        constants,
+        memory_location=_single(remembered.mean(axis=1)),
+        memory_gain=_single(filled * MEMORY_SCORE_WEIGHT / np.stack([_spread(kind) for kind in remembered])),
     )
 
 

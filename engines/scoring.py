@@ -26,7 +26,7 @@ DETAIL_SIGMAS_PX = (0.7, 1.2, 2.0)
 """Deviations of the Gaussians under which small spots are looked for on parts in canonical pose, in canvas pixels."""
 DETAIL_SURROUND_PX = 7.0
 """Deviation of the wider Gaussian that is taken off them."""
-WIDE_SHARE = 1 / 16
+WIDE_SHARE = 1 / 32
 """Deviation of the Gaussian under which extended defects are looked for on the anomaly map, as a share of its shorter
 side; at least one cell."""
 DETAIL_WEIGHT = 1.0
@@ -54,10 +54,10 @@ class CalibratedConstants:
     detail_mean, detail_gain: (S, H, W) for the S detail scales, S = 0 where parts are in no canonical pose.
     location, gain: (C, H1, W1): component map d -> (d - location) * gain.
     memory_weight: (1,), of the memory in the map, 0 without one.
-    region_location, region_scale: (E, R) of a region's highest cell: of the map and, E = 2, under the wide Gaussian; E
-    is 1 where parts lie in canonical pose. memory_location, memory_gain: (2, R) of the memory's highest cell and of its
-    mean, their weight among the gain, zeros without one. patch_location, patch_scale: (R,) of lambda_r * Patch_GMSD_r,
-    zeros and ones without a decoder.
+    region_location, region_scale: (V, R) of a region's highest cell in each of V views (engines.networks.calibrated.
+    Views), V = 1 where parts lie in canonical pose. memory_location, memory_gain: (2, R) of the memory's highest cell
+    and of its mean, their weight among the gain, zeros without one. patch_location, patch_scale: (R,) of lambda_r *
+    Patch_GMSD_r, zeros and ones without a decoder.
     """
 
     whitening: tuple[Floats, ...]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -132,6 +133,18 @@ def _resized(maps: Tensor, size: torch.Size) -> Tensor:
     return functional.interpolate(maps, size=size, mode="bilinear", align_corners=False)
 
 
+class Maps(NamedTuple):
+    """What one batch looks like, cell by cell; all (N, H_1, W_1), about 0 on good parts.
+
+    total: the anomaly map. features: the same without the discriminator's share, None where there is no discriminator.
+    unknown: the memory's distance, None where there is no memory.
+    """
+
+    total: Tensor
+    features: Tensor | None
+    unknown: Tensor | None
+
+
 class AnomalyMap(nn.Module):
     """Component maps, each in units of its own worst cell on a good part, as one map.
 
@@ -151,9 +164,12 @@ class AnomalyMap(nn.Module):
         self.gain: Tensor
         self.offset: Tensor
 
-    def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor | None]:
-        """The map, (N, H_1, W_1), about 0 on good parts, and the memory's share of it before its weight."""
-        maps = self.components(outputs) * self.gain - self.offset
+    def forward(self, outputs: NetworkOutputs) -> Maps:
+        """The maps of one batch."""
+        return self.joined(self.components(outputs) * self.gain - self.offset, outputs)
+
+    def joined(self, maps: Tensor, outputs: NetworkOutputs) -> Maps:
+        """Component maps (N, C, H_1, W_1) at one scale, of such outputs, as one map."""
         unknown = None
         total = self.blur(maps[:, : self.smoothed].sum(dim=1, keepdim=True))[:, 0]
         if self.components.detail is not None:
@@ -161,9 +177,9 @@ class AnomalyMap(nn.Module):
         if outputs.unknown is not None:
             unknown = maps[:, -1 if outputs.defects is None else -2]
             total = total + self.memory_weight * unknown
-        if outputs.defects is not None:
-            total = total + DISCRIMINATOR_WEIGHT * maps[:, -1]
-        return total, unknown
+        if outputs.defects is None:
+            return Maps(total, None, unknown)
+        return Maps(total + DISCRIMINATOR_WEIGHT * maps[:, -1], total, unknown)
 
 
 def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
@@ -191,18 +207,20 @@ def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -
     return torch.where(masks, 0.0, OUTSIDE)
 
 
-class Extents(nn.Module):
-    """Highest cells of each region: of the map and, for extended defects, of the map under a wide Gaussian.
+class Views(nn.Module):
+    """Highest cells of each region in each view of a part: what is unusual shows in one of them more than in others.
 
-    The Gaussian is a mean over the region's own cells: what lies beside it is another's, or nobody's.
+    The anomaly map; where parts lie in no pose also the map without the discriminator's share, for defects unlike those
+    that were drawn for it, and both under a wide Gaussian, for what is faint but extended. The Gaussian is a mean over
+    the region's own cells: what lies beside it is another's, or nobody's.
     """
 
-    def __init__(self, outside: Tensor, height: int, width: int, extents: int) -> None:
-        """outside: (R, height * width), as in `region_maxima`, for a map of so many cells; extents: 1 or both, 2."""
+    def __init__(self, outside: Tensor, height: int, width: int, *, posed: bool) -> None:
+        """outside: (R, height * width), as in `region_maxima`, for maps of so many cells."""
         super().__init__()
         self.register_buffer("outside", outside, persistent=False)
         self.outside: Tensor
-        self.wide = Blur(max(1.0, WIDE_SHARE * min(height, width))) if extents > 1 else None
+        self.wide = None if posed else Blur(max(1.0, WIDE_SHARE * min(height, width)))
         if self.wide is None:
             return
         inside = (outside == 0).float().reshape(1, -1, height, width)
@@ -212,22 +230,23 @@ class Extents(nn.Module):
         self.inside: Tensor
         self.gain: Tensor
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, H_1, W_1) -> (N, E, R)."""
-        highest = region_maxima(maps, self.outside).unsqueeze(1)
-        if self.wide is None:
-            return highest
-        wide = self.wide(maps.unsqueeze(1) * self.inside) * self.gain  # N, R, H_1, W_1
-        widest = (wide.flatten(2) + self.outside).amax(dim=2)
-        return torch.cat([highest, widest.unsqueeze(1)], dim=1)
+    def forward(self, maps: Maps) -> Tensor:
+        """(N, V, R)."""
+        highest = [region_maxima(maps.total, self.outside)]
+        if self.wide is not None:
+            views = [maps.total] if maps.features is None else [maps.total, maps.features]
+            highest += [region_maxima(view, self.outside) for view in views[1:]]
+            for view in views:
+                wide = self.wide(view.unsqueeze(1) * self.inside) * self.gain  # N, R, H_1, W_1
+                highest.append((wide.flatten(2) + self.outside).amax(dim=2))
+        return torch.stack(highest, dim=1)
 
 
 class CalibratedTail(nn.Module):
-    """`score: calibrated`: a region's score is its highest cell in deviations over good parts.
+    """`score: calibrated`: a region's score is its highest cell in deviations over good parts, in the worst view of it.
 
-    Of the map or, where that is more unusual, of the map under a wide Gaussian. The part score is the highest region
-    score. With a memory, its highest cell and its mean, times `memory_gain`, are added to each region's, with a decoder
-    PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
+    The part score is the highest region score. With a memory, its highest cell and its mean, times `memory_gain`, are
+    added to each region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
     """
 
     def __init__(
@@ -248,7 +267,7 @@ class CalibratedTail(nn.Module):
             usual = usual + constants.patch_location * patch_factor
         outside = outside_regions(canvas, regions)
         height, width = canvas.height_px // LEVEL_STRIDE, canvas.width_px // LEVEL_STRIDE
-        self.extents = Extents(outside, height, width, len(constants.region_location))
+        self.views = Views(outside, height, width, posed=len(constants.region_location) == 1)
         for name, value in (
             ("shares", shares_of_cells(outside)),
             ("scale", torch.from_numpy(scale)),
@@ -265,11 +284,11 @@ class CalibratedTail(nn.Module):
 
     def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
-        maps, unknown = self.anomaly_map(outputs)
-        regions = (self.extents(maps) * self.scale - self.shift).amax(dim=1)
-        if unknown is not None:
-            highest, mean = region_maxima(unknown, self.extents.outside), region_means(unknown, self.shares)
+        maps = self.anomaly_map(outputs)
+        regions = (self.views(maps) * self.scale - self.shift).amax(dim=1)
+        if maps.unknown is not None:
+            highest, mean = region_maxima(maps.unknown, self.views.outside), region_means(maps.unknown, self.shares)
             regions = regions + self.memory_gain[0] * highest + self.memory_gain[1] * mean
         if self.patch_gmsd is not None and outputs.reconstruction is not None:
             regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)
-        return regions.amax(dim=1), regions, maps
+        return regions.amax(dim=1), regions, maps.total

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.constants import SMALLEST_DEVIATION, fit_constants
-from engines.networks.calibrated import Blur, CalibratedTail
+from calibration.cell_statistics import SMALLEST_DEVIATION
+from calibration.constants import fit_constants
+from engines.networks.calibrated import OUTSIDE, Blur, CalibratedTail, Maps, Views
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
 from engines.scoring import PATCH_WEIGHT, CalibratedConstants, gaussian
@@ -80,41 +81,70 @@ def test_texture_has_no_places_to_compare_with() -> None:
     assert len(_fit(posed=False)[0].detail_mean) == 0
 
 
-def _texture(rng: np.random.Generator, unusual: float = 1.0) -> NetworkOutputs:
-    """A part of four times the side without a pose; the residuals of a block in its upper half are so much larger."""
-    planes = torch.from_numpy(rng.normal(120, 3, (1, 1, 4 * SIDE, 4 * SIDE)).astype(np.float32)).expand(1, 3, -1, -1)
-    targets = [torch.from_numpy(rng.normal(size=(1, c, 4 * s, 4 * s)).astype(np.float32)) for c, s in LEVELS]
-    for level in targets:
-        block = level.shape[2] // 4
-        level[:, :, :block, block : 3 * block] *= unusual
-    return NetworkOutputs(targets, [torch.zeros_like(level) for level in targets], None, planes, None, None)
+def _noise(rng: np.random.Generator, raised: float = 0.0) -> Maps:
+    """Maps of two regions of 32x64 cells, noise; a block of 12x12 cells of the upper one raised by so much."""
+    total, features = (rng.normal(size=(1, 64, 64)).astype(np.float32) for _ in range(2))
+    total[:, 10:22, 30:42] += raised
+    return Maps(torch.from_numpy(total), torch.from_numpy(features), None)
 
 
-def test_what_is_faint_but_extended_is_found_where_no_place_has_a_look_of_its_own() -> None:
-    """Much of a region is a little unusual, no cell of it much: that region's score rises, and no other's."""
-    canvas = CanvasSettings(height_px=4 * SIDE, width_px=4 * SIDE)
-    regions = tuple(
-        RegionSettings(name=name, top_px=top, left_px=0, height_px=128, width_px=256, patches=((2, 4), (1, 2)))
-        for name, top in (("top", 0), ("bottom", 128))
-    )
+def test_what_is_faint_but_extended_shows_under_the_wide_gaussian() -> None:
+    """No cell of a block stands out, the block does, in its region alone and in the view of the map that has it."""
+    outside = torch.full((2, 64, 64), OUTSIDE)
+    outside[0, :32], outside[1, 32:] = 0.0, 0.0
+    views = Views(outside.flatten(1), 64, 64, posed=False)
     rng = np.random.default_rng(5)
-    good = [_texture(rng) for _ in range(PARTS)]
-    both = fit_constants(good, np.zeros((PARTS, 2)), canvas, regions, MODEL, known=PARTS)
-    cells = replace(both, region_location=both.region_location[:1], region_scale=both.region_scale[:1])
-    good, faint = ([_texture(rng, unusual) for _ in range(15)] for unusual in (1.0, 1.13))
-    found = []
-    for constants in (both, cells):
-        tail = CalibratedTail(MODEL, canvas, regions, (1.0, 1.0), constants)
-        before, after = (torch.cat([tail(part)[1] for part in parts]) for parts in (good, faint))
-        found.append(float((after[:, 0] > before[:, 0].max()).float().mean()))
-        assert float((after[:, 1].mean() - before[:, 1].mean()).abs()) < 1
-    assert found[0] > found[1] + 0.3
+    good = torch.cat([views(_noise(rng)) for _ in range(40)])
+    faint = torch.cat([views(_noise(rng, 0.6)) for _ in range(10)])
+    risen = (faint.mean(dim=0) - good.mean(dim=0)) / good.std(dim=0)
+    total, features, wide_total, wide_features = risen[:, 0].tolist()
+    assert wide_total > 3
+    assert total < 2
+    assert max(abs(features), abs(wide_features), *risen[:, 1].abs().tolist()) < 1
+
+
+def test_a_region_is_as_unusual_as_its_worst_view() -> None:
+    """Each view's highest cell in deviations over good parts; the highest of these is the score."""
+    rng = np.random.default_rng(5)
+    good = [_judged(_part(rng, posed=False), rng) for _ in range(PARTS)]
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
+    tail = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+    part = _judged(_part(rng, posed=False), rng)
+    views = tail.views(tail.anomaly_map(part))[0].numpy()
+    assert views.shape == (4, 2)
+    expected = ((views - constants.region_location) / constants.region_scale).max(axis=0)
+    assert tail(part)[1][0].numpy() == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_defect_that_the_discriminator_does_not_know_is_not_lost_beside_it() -> None:
+    """Features alone see something; the discriminator's noise, which counts for much, does not hide it."""
+    rng = np.random.default_rng(5)
+    good = [_judged(_part(rng, posed=False), rng) for _ in range(PARTS)]
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
+    tail = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+    by_map = replace(constants, region_location=constants.region_location[:1], region_scale=constants.region_scale[:1])
+    alone = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), by_map)
+    parts = [_judged(_part(rng, posed=False), rng) for _ in range(20)]
+    limits = [max(float(one(part)[0]) for part in parts) for one in (tail, alone)]
+    for part in parts:
+        part.targets[2][:, :, 1, 1] += 2.5
+    found, by_map_alone = (
+        np.mean([float(one(part)[0]) > limit for part in parts])
+        for one, limit in zip((tail, alone), limits, strict=True)
+    )
+    assert found > by_map_alone + 0.1
+
+
+def _judged(part: NetworkOutputs, rng: np.random.Generator) -> NetworkOutputs:
+    """The part with logits of a discriminator that finds nothing: noise."""
+    logits = torch.from_numpy(rng.normal(-4, 1, (1, 1, SIDE // 4, SIDE // 4)).astype(np.float32))
+    return part._replace(defects=logits)
 
 
 def test_a_posed_parts_regions_are_judged_by_their_highest_cell_alone() -> None:
     """Where each place has a look of its own it is seen by itself: a Gaussian would only add noise."""
     assert _fit(posed=True)[0].region_location.shape == (1, 2)
-    assert _fit(posed=False)[0].region_location.shape == (2, 2)
+    assert _fit(posed=False)[0].region_location.shape == (2, 2)  # no discriminator: the map, and it under the Gaussian
 
 
 def test_what_never_happens_on_good_parts_counts_for_much_but_not_for_everything() -> None:
