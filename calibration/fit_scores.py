@@ -24,7 +24,7 @@ from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
 from engines.networks.teacher_student import TeacherStudent
-from engines.scoring import ScoringConstants
+from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
 Doubles = NDArray[np.float64]
@@ -172,7 +172,11 @@ def _fit_unseen(
     seed: int,
     progress: Progress,
 ) -> Fitted:
-    """Region weights and constants from all unseen parts; each part's scores by constants fitted without it."""
+    """Region weights and constants from all unseen parts; each part's scores by constants fitted without it.
+
+    All but the scale that highest cells are brought to: that is one for all parts. A scale without the part would move
+    it against the others, and most the part that is furthest out.
+    """
     known = len(np.unique(groups)) - len(strangers)
     gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
     lambdas: tuple[Lambda, ...] = ()
@@ -180,22 +184,24 @@ def _fit_unseen(
         lambdas = calibrate_lambdas(gmsd, [region.name for region in regions], confidence=confidence, seed=seed)
     weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
 
-    def fused(rows: NDArray[np.int64]) -> FusedEngine:
-        constants = ScoringConstants(weights)
-        if model.score != "paper":
-            chosen = [unseen.outputs[row] for row in rows]
-            weighted = gmsd[rows] * np.array(weights)
-            constants = ScoringConstants(weights, fit_constants(chosen, weighted, canvas, regions, model, known=known))
-        return FusedEngine(trained.network, model, canvas, regions, constants)
-
+    weighted = gmsd * np.array(weights)
+    fitted = partial(_constants, unseen.outputs, weighted, model=model, canvas=canvas, regions=regions, known=known)
     owners = groups[unseen.indices]
+    whole = fitted(np.arange(len(owners)))
+
+    def fused(rows: NDArray[np.int64]) -> FusedEngine:
+        constants = fitted(rows)
+        if constants is not None and whole is not None:
+            constants = constants.on_scale_of(whole)
+        return FusedEngine(trained.network, model, canvas, regions, ScoringConstants(weights, constants))
+
     part_scores, region_scores = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
     order = np.argsort(unseen.indices)
     fresh = np.isin(owners[order], strangers) if len(strangers) else np.ones(len(order), np.bool_)
     return Fitted(
         network=trained.network,
         losses=trained.losses,
-        constants=fused(np.arange(len(owners))).constants,
+        constants=ScoringConstants(weights, whole),
         lambdas=lambdas,
         held_out=unseen.indices[order],
         fresh=np.flatnonzero(fresh),
@@ -203,6 +209,23 @@ def _fit_unseen(
         region_scores=region_scores[order],
         patch_gmsd=gmsd[order],
     )
+
+
+def _constants(
+    outputs: Sequence[NetworkOutputs],
+    weighted_gmsd: Doubles,
+    rows: NDArray[np.int64],
+    *,
+    model: ModelSettings,
+    canvas: CanvasSettings,
+    regions: Sequence[RegionSettings],
+    known: int,
+) -> CalibratedConstants | None:
+    """Fitted to the entries with these indices; None where the score has none."""
+    if model.score == "paper":
+        return None
+    chosen = [outputs[row] for row in rows]
+    return fit_constants(chosen, weighted_gmsd[rows], canvas, regions, model, known=known)
 
 
 def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)

@@ -6,7 +6,7 @@ The formula runs inside the fused graph (`engines.networks.tail`, docs/scores.md
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +75,18 @@ class CalibratedConstants:
     memory_gain: Floats
     patch_location: Floats
     patch_scale: Floats
+
+    def on_scale_of(self, other: CalibratedConstants) -> CalibratedConstants:
+        """These statistics of cells; locations, scales and weights of what is read off the maps are the other's."""
+        return replace(
+            self,
+            region_location=other.region_location,
+            region_scale=other.region_scale,
+            memory_location=other.memory_location,
+            memory_gain=other.memory_gain,
+            patch_location=other.patch_location,
+            patch_scale=other.patch_scale,
+        )
 
     def arrays(self) -> dict[str, Floats]:
         """All arrays by name, for a safetensors file."""
