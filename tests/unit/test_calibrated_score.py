@@ -180,6 +180,23 @@ def test_patch_gmsd_is_a_part_of_its_regions_score() -> None:
     assert expected[0] > 1 > abs(expected[1])
 
 
+def test_left_out_parts_are_scored_on_the_scale_of_what_runs() -> None:
+    """Cells' statistics without a part, but one unit for all parts: an odd part is not moved away from the others."""
+    rng = np.random.default_rng(5)
+    good = [_part(rng, posed=False) for _ in range(PARTS - 1)] + [_part(rng, posed=True, spot=(46, 12))]
+    whole, without = (
+        fit_constants(chosen, np.zeros((len(chosen), 2)), CANVAS, REGIONS, MODEL, known=PARTS)
+        for chosen in (good, good[:-1])
+    )
+    own, common = (
+        CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+        for constants in (without, without.on_scale_of(whole))
+    )
+    usual = [float(common(part)[0]) for part in good[:10]]
+    assert float(own(good[-1])[0]) > 2 * float(common(good[-1])[0]) > 2 * max(usual)
+    assert np.array_equal(without.on_scale_of(whole).gain, without.gain)
+
+
 def test_constants_survive_their_file() -> None:
     """What is written beside the network gives the same score when it is read again."""
     constants, tail, rng = _fit(posed=True)
