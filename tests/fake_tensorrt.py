@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 from fake_cuda import ALIGNMENT, FakeCuda
 from fake_cuda_errors import CudaError, Misuse
 from numpy.typing import NDArray
@@ -141,7 +142,9 @@ class Engine(_Alive):
         self._logger = logger
         self._compiled, count = compiled(model)
         self.inputs = [port.any_name for port in self._compiled.inputs]
-        self.ports = {port.any_name: port for port in (*self._compiled.inputs, *self._compiled.outputs[:count])}
+        names = [port.name for port in onnx.load_from_string(model).graph.output]
+        outputs = {name: port for port in self._compiled.outputs[:count] for name in names if name in port.names}
+        self.ports = {self.inputs[0]: self._compiled.inputs[0], **outputs}
 
     @property
     def num_io_tensors(self) -> int:

@@ -17,7 +17,7 @@ from engines.errors import EngineFault, EngineTimeout, EngineUnavailable
 from engines.runtimes import Outputs, RuntimeInfo
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, InferRequest, Model
+    from openvino import CompiledModel, ConstOutput, InferRequest, Model
 
 Precision = Literal["f32", "bf16", "int8"]
 DEVICE: Final = "CPU"
@@ -71,7 +71,7 @@ class OpenVinoSlot:
             tensor = ov.Tensor(array, shared_memory=True)
             self._request.set_tensor(output, tensor)
             self._tensors.append(tensor)
-            outputs[output.any_name] = array
+            outputs[_name(output)] = array
         self._part_score = outputs["part_score"]
         self._region_scores = outputs["region_scores"][0]
         self._anomaly_map = outputs["anomaly_map"][0]
@@ -177,12 +177,17 @@ def _compile(core: object, model: Path, config: dict[str, object]) -> CompiledMo
 def _check_ports(compiled: CompiledModel, model: Path) -> None:
     """Refuse a graph that is not a fused engine: other names, types or shapes than Slot and Outputs promise."""
     inputs = {port.any_name: tuple(port.shape) for port in compiled.inputs if port.element_type.type_name == "u8"}
-    outputs = [port.any_name for port in compiled.outputs if port.element_type.type_name == "f32"]
+    outputs = [_name(port) for port in compiled.outputs if port.element_type.type_name == "f32"]
     shape = inputs.get(INPUT_NAME, ())
     if list(inputs) != [INPUT_NAME] or len(shape) != 4 or shape[0] != 1 or shape[3] != 3:
         raise EngineUnavailable(f"{model}: not an engine: expected one input `part` (1, H, W, 3) uint8, found {inputs}")
     if set(outputs) not in (set(OUTPUT_NAMES), set(OUTPUT_NAMES[:3])) or len(outputs) != len(compiled.outputs):
         raise EngineUnavailable(f"{model}: not an engine: expected outputs {', '.join(OUTPUT_NAMES)}, found {outputs}")
+
+
+def _name(output: ConstOutput) -> str:
+    """The promised name: an output that OpenVINO joined with what it was made of has that one's name, too."""
+    return next((name for name in OUTPUT_NAMES if name in output.names), output.any_name)
 
 
 def _first_line(error: Exception) -> str:

@@ -48,7 +48,7 @@ def by_openvino(model: bytes, part: NDArray[np.uint8]) -> Answers:
     core = ov.Core()
     compiled = core.compile_model(core.read_model(model), "CPU", settings)
     outputs = compiled.create_infer_request().infer({"part": part[None]})
-    return {port.any_name: np.array(outputs[port]) for port in compiled.outputs}
+    return {name: np.array(outputs[port]) for port in compiled.outputs for name in port.names}
 
 
 def final_scores(family: Family, precision: PlanPrecision, answers: Answers, part: NDArray[np.uint8]) -> Answers:
