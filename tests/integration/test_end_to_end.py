@@ -119,7 +119,7 @@ def test_sigterm_in_the_middle_loses_nothing_and_numbers_go_on(
     tiny_station: TinyStation, tmp_path: Path, context: Context
 ) -> None:
     """SIGTERM while parts come drains what is under way and ends with 0; the next start goes on counting."""
-    settings = tiny_station.settings(tmp_path)
+    settings = tiny_station.settings(tmp_path, trigger={"period_ms": 5})
     with listening(context, settings) as subscriber:
         with daemon(settings) as process:
             first = hear(subscriber, "result")
