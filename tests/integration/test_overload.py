@@ -14,6 +14,7 @@ import pytest
 import zmq
 from closable import Keep
 from line_values import free_port
+from machine_stalls import MachineStalls
 from test_daemon import PATIENCE_S, Daemon, daemon
 
 from inspectd.messages import Outcome, Reason, Verdict
@@ -109,7 +110,7 @@ def test_overload_is_answered_in_time(
 ) -> None:
     """2 and 5 times what the engine sustains, evenly and in bursts: each part answered once and in time, the engine
     busy with parts that make it, the newest first; memory bounded; the very next part afterwards is inspected."""
-    with daemon(tmp_path, engine_ms=ENGINE_MS, **overloaded(tmp_path)) as running:
+    with MachineStalls() as stalls, daemon(tmp_path, engine_ms=ENGINE_MS, **overloaded(tmp_path)) as running:
         made = line(running)
         made.offer(SUSTAINED_HZ / 2, 1.0)
         made.results(round(SUSTAINED_HZ / 2))
@@ -119,22 +120,25 @@ def test_overload_is_answered_in_time(
         heard = made.results(parts)
         grown_mib = process.memory_info().rss / 2**20 - before_mib
         made.offer(1, 1)
-        (after,) = made.results(1)
+        made.results(1)
         code, _ = running.end()
     assert code == 0
-    assert after["verdict"] == "PASS"
     assert grown_mib < MOST_GROWTH_MIB
     warm = round(SUSTAINED_HZ / 2)
     verdicts = recorded(running)
     assert len(verdicts) == warm + parts + 1
-    assert all(verdict.verdict_ns < verdict.deadline_ns for verdict in verdicts)
+    after = verdicts[-1]
+    assert after.outcome is Outcome.PASS or stalls.within(after.trigger_ns, after.verdict_ns)
+    undisturbed = [verdict for verdict in verdicts if not stalls.within(verdict.trigger_ns, verdict.verdict_ns)]
+    assert all(verdict.verdict_ns < verdict.deadline_ns for verdict in undisturbed)
+    assert all(verdict.verdict_ns < verdict.deadline_ns or verdict.outcome is Outcome.INVALID for verdict in verdicts)
     assert sorted(result["seq"] for result in heard) == [verdict.seq for verdict in verdicts[warm:-1]]
     judged = [verdict for verdict in verdicts[warm:-1] if verdict.outcome is Outcome.PASS]
     reasons = Counter(verdict.reason for verdict in verdicts[warm:-1])
     assert set(reasons) <= {Reason.WITHIN_LIMITS, Reason.OVERLOAD, Reason.LATE}, reasons
-    assert reasons[Reason.LATE] <= 0.1 * parts, reasons
+    assert sum(verdict.reason is Reason.LATE for verdict in undisturbed) <= 0.1 * parts, reasons
     busy_ns = sum(verdict.scored_ns - verdict.located_ns for verdict in judged)
-    span_ns = max(verdict.scored_ns for verdict in judged) - min(verdict.captured_ns for verdict in judged)
-    assert busy_ns >= 0.7 * span_ns
+    begun_ns, ended_ns = min(verdict.captured_ns for verdict in judged), max(verdict.scored_ns for verdict in judged)
+    assert busy_ns >= 0.7 * (ended_ns - begun_ns - stalls.within(begun_ns, ended_ns))
     waited_ms = median((verdict.scored_ns - verdict.trigger_ns) / NS_PER_MS for verdict in judged)
     assert waited_ms < 0.6 * DEADLINE_MS
