@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.cautions import warnings_of
 from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import Fitted, fit
@@ -35,7 +36,7 @@ from engines.golden import write_golden
 from engines.networks.fused import FusedEngine, save_fused
 from engines.runtimes import Runtime, infer
 from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
-from engines.settings import ModelSettings, TrainingSettings
+from engines.settings import TrainingSettings
 from engines.teachers import Teacher
 
 Images = NDArray[np.uint8]
@@ -142,13 +143,6 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         finally:
             runtime.close()
         return writer.write(content)
-
-
-def warnings_of(model: ModelSettings) -> tuple[str, ...]:
-    """What a person must know of these settings before a bundle made by them judges any part, one line each."""
-    if model.random_teachers:
-        return ("teachers are untrained (model.random_teachers): an ablation, whose verdicts are not to be relied on",)
-    return ()
 
 
 def _check(parts: GoodParts) -> None:
@@ -283,7 +277,7 @@ def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: floa
         curves={
             name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in made.fitted.losses.items()
         },
-        warnings=(*warnings_of(made.request.snapshot.model), *made.compiled.left_out),
+        warnings=(*warnings_of(made.request.snapshot, made.parts.images), *made.compiled.left_out),
         trained_on=trained_on,
         took_s=took_s,
     )

@@ -21,14 +21,19 @@ ISOTROPIC_SHARE = 0.6
 
 
 def in_canonical_pose(maps: Tensor) -> bool:
-    """Whether each place of good parts' maps (P, C, h, w) has a mean of its own: parts in one pose, no texture.
+    """Whether each place of good parts' maps (P, C, h, w) has a mean of its own: parts in one pose, no texture."""
+    return share_left(maps) < CANONICAL_SHARE
 
-    Judged on the second half of the parts by means of the first.
+
+def share_left(maps: Tensor) -> float:
+    """What of the variance of good parts' maps (P, C, h, w) is left about each place's own mean; about 1 for textures.
+
+    Of the second half of the parts, by means of the first; 1 where nothing varies.
     """
     half = len(maps) // 2
     own = (maps[half:] - maps[:half].mean(dim=0)).square().mean()
     common = (maps[half:] - maps[:half].mean(dim=(0, 2, 3))[:, None, None]).square().mean()
-    return bool(own < CANONICAL_SHARE * common)
+    return float(own / common) if common > 0 else 1.0
 
 
 def has_no_direction(seen: Tensor) -> bool:

@@ -100,12 +100,13 @@ def calibrate_station(
     SettingsError.
     """
     try:
-        from calibration.calibrate import Request, calibrate, warnings_of
+        from calibration.calibrate import Request, calibrate
+        from calibration.cautions import warnings_of
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
-    for warning in warnings_of(station.model):
-        print(f"inspectd: warning: {warning}", file=sys.stderr)
     parts = read_good_parts(station, data, progress)
+    for warning in warnings_of(snapshot(station), parts.images):
+        print(f"inspectd: warning: {warning}", file=sys.stderr)
     request = Request(
         station=station.station,
         snapshot=snapshot(station),

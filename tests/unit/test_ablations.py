@@ -1,4 +1,4 @@
-"""Ablations that are settings: what is left out is left out of the score, and untrained teachers are told of."""
+"""Ablations that are settings: what is left out is left out of the score."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from bundle_making import CANVAS, REGIONS
 from pydantic import ValidationError
 from torch import Tensor
 
-from calibration.calibrate import warnings_of
 from calibration.train import Trained, train
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.tail import PaperTail
@@ -78,8 +77,8 @@ def test_the_baseline_is_msgms_of_the_whole_part() -> None:
     assert score[0] == pytest.approx(1 - msgms(image[:32, :48], reconstruction[:32, :48]).mean())
 
 
-def test_untrained_teachers_depend_on_the_seed_and_are_told_of() -> None:
-    """Same seed, same numbers, shaped as the trained teacher's; their name and the warning say what they are."""
+def test_untrained_teachers_depend_on_the_seed() -> None:
+    """Same seed, same numbers, shaped as the trained teacher's; their name says what they are."""
     planes = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     before = torch.random.get_rng_state()
     first, again, other = (random_teacher("efficientnet_lite0", 3, seed) for seed in (5, 5, 6))
@@ -94,9 +93,6 @@ def test_untrained_teachers_depend_on_the_seed_and_are_told_of() -> None:
     assert first.weights != other.weights
     assert first.weights is not None
     assert "untrained" in first.weights.name
-    (warning,) = warnings_of(ModelSettings(random_teachers=True))
-    assert "untrained" in warning
-    assert warnings_of(ModelSettings()) == ()
 
 
 def test_an_autoencoder_is_taught_by_no_teacher() -> None:
