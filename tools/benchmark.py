@@ -63,10 +63,11 @@ Rows that the output file has already are not measured again: remove the file, o
 """
 RESULTS_EPILOG = """\
 examples:
-  tools/benchmark.py results --plan tools/results.yaml --list             what there is, and what is done
-  tools/benchmark.py results --plan tools/results.yaml --only 'texture/*' rows by settings, data, or name
-  tools/benchmark.py results --plan tools/results.yaml --write docs/results.md
-  tools/benchmark.py results --plan tools/results.yaml --no-run --write docs/results.md
+  tools/benchmark.py results --plan mine.yaml                             rows into results.json
+  tools/benchmark.py results --plan mine.yaml --list                      what there is, and what is done
+  tools/benchmark.py results --plan mine.yaml --only 'texture/*'          rows by settings, data, or name
+  tools/benchmark.py results --plan tools/results.yaml --out docs/results.json --write docs/results.md
+  tools/benchmark.py results --plan tools/results.yaml --out docs/results.json --no-run --write docs/results.md
 
 Rows that the output file has are not measured again, unless their settings changed since; --retry measures those that
 failed, --again all. A row that fails or takes too long is kept with the reason, and the others go on. Ctrl-C is safe:
@@ -217,7 +218,7 @@ def _results(args: argparse.Namespace, command: str) -> int:
         with progress_bar() as bars:
             entries = measure_rows(bench, entries, bars, bars.console.print)
     if args.write is not None:
-        write_page(plan, entries_of(bench, ()), args.write, plan_name=args.plan.name, command=command)
+        write_page(plan, entries_of(bench, ()), args.write, bench.work, plan_name=args.plan.name, command=command)
     print(list_of(entries))
     if args.list:
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def finish(a_bench: Any, aurocs: dict[str, float]) -> None:
         if auroc is not None:
             about = {"name": entry.job.name, "key": "00", "settings": entry.settings}
             reached = {"failed": "no such folder", "took_s": 1.0} if auroc < 0 else figures(auroc)
-            rows.append({**about, **reached, "pictures": str(a_bench.work / entry.job.name.replace("/", "-"))})
+            rows.append({**about, **reached, "pictures": entry.job.name.replace("/", "-")})
     a_bench.out.write_text(json.dumps({"rows": rows}), encoding="utf-8")
 
 
@@ -277,7 +278,7 @@ def test_the_page_has_ours_beside_the_papers(tmp_path: Path) -> None:
         },
     )
     page = tmp_path / "docs" / "results.md"
-    write_page(a_bench.plan, entries_of(a_bench, ()), page, command="the command", plan_name="plan.yaml")
+    write_page(a_bench.plan, entries_of(a_bench, ()), page, a_bench.work, command="the command", plan_name="plan.yaml")
     text = page.read_text(encoding="utf-8")
     assert "Written by `the command`" in text
     assert "Paper: a paper." in text
@@ -315,13 +316,33 @@ def test_images_are_shown_as_their_licence_allows(tmp_path: Path) -> None:
         for name in ("scores.png", "maps.png"):
             (drawn / name).write_bytes(b"a picture")
         page = tmp_path / "docs" / "results.md"
-        write_page(a_bench.plan, entries_of(a_bench, ()), page, command="", plan_name="")
+        write_page(a_bench.plan, entries_of(a_bench, ()), page, a_bench.work, command="", plan_name="")
         text = page.read_text(encoding="utf-8")
         copied = sorted(path.name for path in (tmp_path / "docs" / "results").iterdir())
         shown = ["plain-cloth-red-maps.png"] if images else []
         assert copied == [*shown, "plain-cloth-red-scores.png"]
         assert ("Images: by someone, CC BY" in text) == images
         assert "(results/plain-cloth-red-scores.png)" in text
+
+
+def test_pictures_stay_where_another_machine_drew_them(tmp_path: Path) -> None:
+    """Rows are kept beside the page, their work folder is not: what the page shows already it goes on to show."""
+    from benchmarking.page import write_page
+    from benchmarking.results import entries_of
+
+    a_bench = bench(tmp_path, PLAN)
+    finish(a_bench, {"plain/cloth/red": 0.9, "plain/cloth/blue": 0.8})
+    drawn = a_bench.work / "plain-cloth-red" / "scores.png"
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    page = tmp_path / "docs" / "results.md"
+    copy = tmp_path / "docs" / "results" / "plain-cloth-red-scores.png"
+    for content, expected in ((b"first", b"first"), (None, b"first"), (b"second", b"second")):
+        drawn.unlink(missing_ok=True)
+        if content is not None:
+            drawn.write_bytes(content)
+        write_page(a_bench.plan, entries_of(a_bench, ()), page, a_bench.work, command="", plan_name="")
+        assert copy.read_bytes() == expected
+        assert "(results/plain-cloth-red-scores.png)" in page.read_text(encoding="utf-8")
 
 
 def test_the_plan_that_ships_can_be_run(tmp_path: Path) -> None:
@@ -331,3 +352,19 @@ def test_the_plan_that_ships_can_be_run(tmp_path: Path) -> None:
     plan = load_plan(ROOT / "tools" / "results.yaml")
     for job in jobs_of(plan):
         described(plan, job, station_of(plan, job, tmp_path)[0])
+
+
+def test_the_page_that_ships_says_what_its_rows_say(tmp_path: Path) -> None:
+    """Nobody wrote into docs/results.md by hand, and no row on it is one of settings that have changed since."""
+    from benchmarking.page import Pictures, results_page
+    from benchmarking.plan import load_plan
+    from benchmarking.results import Bench, entries_of
+
+    docs = ROOT / "docs"
+    plan = load_plan(ROOT / "tools" / "results.yaml")
+    shipped = (docs / "results.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^Written by `(.*?)`", shipped, re.MULTILINE)
+    entries = entries_of(Bench(plan, docs / "results.json", tmp_path), ())
+    pictures = Pictures(plan, tmp_path, docs / "results")
+    assert results_page(plan, entries, pictures, command=command, plan_name="results.yaml") == shipped
+    assert all(path.is_file() for path in (docs / link for link in re.findall(r"!\[.*?\]\((.*?)\)", shipped)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarking.plan import Plan, RowSettings, TableSettings
@@ -38,42 +39,68 @@ from the median of the good ones shown to twice as far as they reach.
 """
 
 
-def results_page(plan: Plan, entries: Sequence[Entry], *, command: str, plan_name: str, pictures: str) -> str:
-    """The page in Markdown. `pictures`: the folder of copied pictures, seen from the page."""
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Where rows' pictures lie: drawn below `work` where the row was measured, and copied into the page's `folder`."""
+
+    plan: Plan
+    work: Path
+    folder: Path
+
+    def of(self, entry: Entry) -> dict[str, Path]:
+        """The copy's file name -> the picture: as drawn, or where that is not at hand the copy that there is.
+
+        Images of the data only where its licence allows it; nothing for a row without figures.
+        """
+        if entry.row is None or "pictures" not in entry.row:
+            return {}
+        drawn, name = self.work / entry.row["pictures"], entry.job.name.replace("/", "-")
+        allowed = [file for file in PICTURES if file != MAPS or self.plan.data[entry.job.data].images]
+        found = {}
+        for file in allowed:
+            copy = self.folder / f"{name}-{file}"
+            picture = next((one for one in (drawn / file, copy) if one.is_file()), None)
+            if picture is not None:
+                found[copy.name] = picture
+        return found
+
+
+def results_page(plan: Plan, entries: Sequence[Entry], pictures: Pictures, *, command: str, plan_name: str) -> str:
+    """The page in Markdown."""
     rows = [entry.row for entry in entries if entry.row is not None and "failed" not in entry.row]
     parts = [HEAD.format(command=command, plan=plan_name), _machines(rows)]
     for table in plan.tables:
         table_rows = [TableRow(row, tuple(entry for entry in entries if _belongs(entry, row))) for row in table.rows]
-        parts += _section(plan, table, table_rows, pictures)
+        parts += _section(table, table_rows, pictures)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def write_page(plan: Plan, entries: Sequence[Entry], page: Path, *, command: str, plan_name: str) -> None:
+def write_page(plan: Plan, entries: Sequence[Entry], page: Path, work: Path, *, command: str, plan_name: str) -> None:
     """Write the page, and the pictures that it shows into a folder beside it that has its name. Raises StorageError."""
-    folder = page.with_suffix("")
-    text = results_page(plan, entries, command=command, plan_name=plan_name, pictures=folder.name)
-    shown = _pictures_of(plan, entries)
+    pictures = Pictures(plan, work, page.with_suffix(""))
+    text = results_page(plan, entries, pictures, command=command, plan_name=plan_name)
+    shown = _shown(pictures, entries)
     try:
-        stale = [old for old in folder.glob("*.png") if old.name not in shown and old.name.endswith(PICTURES)]
+        stale = [old for old in pictures.folder.glob("*.png") if old.name not in shown and old.name.endswith(PICTURES)]
         for old in stale:
             old.unlink()
         if shown:
-            folder.mkdir(parents=True, exist_ok=True)
-        for name, drawn in shown.items():
-            shutil.copyfile(drawn, folder / name)
+            pictures.folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in shown.items():
+            if picture != pictures.folder / name:
+                shutil.copyfile(picture, pictures.folder / name)
     except OSError as error:
         raise StorageError(f"{error.filename}: {error.strerror}") from error
     write_text(page, text)
 
 
-def _pictures_of(plan: Plan, entries: Sequence[Entry]) -> dict[str, Path]:
-    """What the page shows: the copy's file name -> the picture that was drawn, as far as it is there."""
+def _shown(pictures: Pictures, entries: Sequence[Entry]) -> dict[str, Path]:
+    """Every picture of the page, by the copy's file name."""
     wanted: dict[str, Path] = {}
-    for table in plan.tables:
-        for row in table.rows:
-            for entry in entries:
-                if row.pictures and _belongs(entry, row) and entry.row is not None and "pictures" in entry.row:
-                    wanted |= _shown(plan, entry)
+    for row in (row for table in pictures.plan.tables for row in table.rows if row.pictures):
+        for entry in entries:
+            if _belongs(entry, row):
+                wanted |= pictures.of(entry)
     return wanted
 
 
@@ -82,16 +109,7 @@ def _belongs(entry: Entry, row: RowSettings) -> bool:
     return of_row and (entry.job.settings, entry.job.data) == (row.settings, row.data)
 
 
-def _shown(plan: Plan, entry: Entry) -> dict[str, Path]:
-    """The pictures of one row that may be shown: images of the data only where its licence allows it."""
-    if entry.row is None or "pictures" not in entry.row:
-        return {}
-    folder, name = Path(entry.row["pictures"]), entry.job.name.replace("/", "-")
-    allowed = [file for file in PICTURES if file != MAPS or plan.data[entry.job.data].images]
-    return {f"{name}-{file}": folder / file for file in allowed if (folder / file).is_file()}
-
-
-def _section(plan: Plan, table: TableSettings, table_rows: Sequence[TableRow], pictures: str) -> list[str]:
+def _section(table: TableSettings, table_rows: Sequence[TableRow], pictures: Pictures) -> list[str]:
     measured = [table_row for table_row in table_rows if table_row.whole]
     parts = [f"## {table.title}"]
     parts += [f"Paper: {table.paper}."] if table.paper else []
@@ -101,7 +119,7 @@ def _section(plan: Plan, table: TableSettings, table_rows: Sequence[TableRow], p
     parts += [directions(table_rows), category_table(measured)]
     parts += [group_table(table_row, f"by_{group}") for group in table.by for table_row in measured]
     parts += [_sources(table), _missing(table_rows)]
-    parts += [_pictures(plan, table_row, pictures) for table_row in measured if table_row.row.pictures]
+    parts += [_pictures(table_row, pictures) for table_row in measured if table_row.row.pictures]
     return parts
 
 
@@ -127,14 +145,14 @@ def _missing(table_rows: Sequence[TableRow]) -> str:
     return "\n".join(["Without figures:", "", *found]) if found else ""
 
 
-def _pictures(plan: Plan, table_row: TableRow, folder: str) -> str:
+def _pictures(table_row: TableRow, pictures: Pictures) -> str:
     parts = []
     for entry in table_row.entries:
-        shown = _shown(plan, entry)
+        shown = pictures.of(entry)
         if shown:
             parts.append(f"**{table_row.row.name}**, {entry.job.name}:")
-            parts += [f"![{_alt(name)}]({folder}/{name})" for name in shown]
-            data = plan.data[entry.job.data]
+            parts += [f"![{_alt(name)}]({pictures.folder.name}/{name})" for name in shown]
+            data = pictures.plan.data[entry.job.data]
             if data.attribution and any(name.endswith(MAPS) for name in shown):
                 parts.append(f"Images: {data.attribution}")
     return "\n\n".join(parts)

@@ -144,7 +144,7 @@ def _measure(bench: Bench, entry: Entry, bars: Progress, step: TaskID) -> Row:
         figures = _run_row(_job_file(bench, entry, folder), folder, entry.job.timeout_min, bars, step)
     except (InspectdError, OSError) as error:
         return {**about, "failed": one_line(str(error))}
-    return {**about, **figures, "pictures": str(folder / "pictures")}
+    return {**about, **figures, "pictures": str((folder / "pictures").relative_to(bench.work))}
 
 
 def _job_file(bench: Bench, entry: Entry, folder: Path) -> Path:
