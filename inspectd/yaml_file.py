@@ -45,11 +45,20 @@ def read_mapping(path: Path) -> dict[Any, Any]:
         raw = yaml.load(_read(path), _PlainLoader)  # noqa: S506 - a SafeLoader
     except RecursionError:
         raise SettingsError(f"{path}: not valid YAML: nested too deeply") from None
+    except yaml.MarkedYAMLError as error:
+        raise SettingsError(f"{path}: not valid YAML: {_place(error)}") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist, a number of too many digits
         raise SettingsError(f"{path}: not valid YAML: {one_line(str(error))}") from error
     if not isinstance(raw, dict):
         raise SettingsError(f"{path}: expected settings at the top level, found {type(raw).__name__}")
     return raw
+
+
+def _place(error: yaml.MarkedYAMLError) -> str:
+    """'line 2, column 4: while parsing a flow sequence, expected ...': as an editor counts."""
+    mark = error.problem_mark
+    place = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+    return place + one_line(", ".join(part for part in (error.context, error.problem) if part))
 
 
 def _read(path: Path) -> str:

@@ -93,6 +93,7 @@ def test_any_value_in_any_section_is_taken_or_refused(tmp_path: Path, section: s
         ("[" * 5000, "nested too deeply"),
         ("? [a]\n: b\n", "unhashable"),
         ("- a\n", "found list"),
+        ("station: x\nline: {a: 1\nb: 2\n", "not valid YAML: line 3, column 2: while parsing a flow mapping"),
         ("", "found NoneType"),
         ("x" * (MAX_BYTES + 1), "so no settings"),
     ],
