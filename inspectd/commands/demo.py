@@ -17,6 +17,7 @@ from inspectd.demo.daemon import run_daemon
 from inspectd.demo.sheet import draw_sheets
 from inspectd.demo.summary import print_summary
 from inspectd.errors import StorageError
+from inspectd.loading import find_bundle
 
 GOOD_SEED, LINE_SEED = 11, 12
 MARK = ".inspectd-demo"
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
     shutil.rmtree(out / "records", ignore_errors=True)
     run_daemon(settings, line, args.parts, out / "daemon.log")
     console.rule("3. what happened")
-    print_summary(out / "records" / line.station, seconds=time.monotonic() - started)
+    limits = find_bundle(line, None).thresholds
+    print_summary(out / "records" / line.station, limits, seconds=time.monotonic() - started)
     for picture in draw_sheets(line, out):
         print(f"look at {picture}")
     print(f"report of the calibration: {out / 'bundles' / line.station / 'active' / 'report.html'}")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from line_values import verdict
 
+from engines.artifact import ThresholdSet
 from inspectd.__main__ import main
 from inspectd.demo import summary
-from inspectd.messages import Outcome, Record
+from inspectd.messages import Outcome, Reason, Record
 from inspectd.records.ledger import Ledger
 
 
@@ -22,22 +23,78 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, capsys: pytest
     assert "--out" in capsys.readouterr().err
 
 
+PROMISED = ThresholdSet.model_validate(
+    {
+        "part": {
+            "value": 1.0,
+            "method": "conformal",
+            "asked_rate": 0.01,
+            "expected_rate": 0.01,
+            "low": 0.0,
+            "high": 0.03,
+            "confidence": 0.95,
+            "parts": 100,
+        },
+        "regions": {},
+        "method": "conformal",
+        "asked_rate": 0.01,
+        "expected_rate": 0.01,
+        "low": 0.0,
+        "high": 0.03,
+        "confidence": 0.95,
+        "parts": 100,
+        "needed_parts": 100,
+    }
+)
+
+
+def summed_up(folder: Path, parts: list[tuple[str, str, Outcome, Reason]], capsys: pytest.CaptureFixture[str]) -> str:
+    """What the summary prints of records of these labels, sources and verdicts, blanks in a row as one."""
+    ledger = Ledger(folder)
+    for seq, (label, source, outcome, reason) in enumerate(parts, start=1):
+        found = replace(verdict(seq, outcome), label=label, reason=reason)
+        ledger.write([Record(verdict=found, source=source)])
+    ledger.close()
+    summary.print_summary(folder, PROMISED, seconds=1.0)
+    return " ".join(capsys.readouterr().out.split())
+
+
 def test_the_summary_counts_false_rejects_and_escapes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A rejected good part is a false reject; a defective part that passed is an escape of its type and severity."""
+    within, over = Reason.WITHIN_LIMITS, Reason.OVER_THRESHOLD
     parts = [
-        ("good", "simulated:1/0", Outcome.PASS),
-        ("good", "simulated:1/1", Outcome.REJECT),
-        ("scratch", "simulated:1/2/plain/5px", Outcome.PASS),
-        ("scratch", "simulated:1/3/plain/5px", Outcome.REJECT),
-        ("scratch", "simulated:1/4/faint/5px", Outcome.PASS),
+        ("good", "simulated:1/0", Outcome.PASS, within),
+        ("good", "simulated:1/1", Outcome.REJECT, over),
+        ("scratch", "simulated:1/2/plain/5px", Outcome.PASS, within),
+        ("scratch", "simulated:1/3/plain/5px", Outcome.REJECT, over),
+        ("scratch", "simulated:1/4/faint/5px", Outcome.PASS, within),
     ]
-    ledger = Ledger(tmp_path)
-    for seq, (label, source, outcome) in enumerate(parts, start=1):
-        record = Record(verdict=replace(verdict(seq, outcome), label=label), source=source)
-        ledger.write([record])
-    ledger.close()
-    summary.print_summary(tmp_path, seconds=1.0)
-    text = " ".join(capsys.readouterr().out.split())
+    text = summed_up(tmp_path, parts, capsys)
     assert "scratch 1 / 2 0 / 0 1 / 1 2 / 3" in text
-    assert "1 of 2 good parts (50.0%)" in text
-    assert "3 PASS, 2 REJECT, 0 INVALID" in text
+    assert "1 of 2 good parts judged (50.0%; 1.0% expected, 0.0% to 3.0%)" in text
+    assert "5: 2 good, 3 defective verdicts" in text
+    assert "3 PASS, 2 REJECT, 0 INVALID false rejects" in text
+
+
+def test_what_could_not_be_judged_is_no_false_reject_and_no_catch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A machine that is too slow says nothing of the limits: its INVALID parts are told apart, with the cause."""
+    parts = [
+        ("good", "simulated:1/0", Outcome.PASS, Reason.WITHIN_LIMITS),
+        ("good", "simulated:1/1", Outcome.INVALID, Reason.OVERLOAD),
+        ("scratch", "simulated:1/2/plain/5px", Outcome.INVALID, Reason.LATE),
+        ("scratch", "simulated:1/3/plain/5px", Outcome.PASS, Reason.WITHIN_LIMITS),
+        ("", "", Outcome.INVALID, Reason.LATE),
+    ]
+    text = summed_up(tmp_path, parts, capsys)
+    assert "defect plain moderate faint all scratch 1 / 1 0 / 0 0 / 0 1 / 1 all 1 / 1" in text
+    assert "5: 2 good, 2 defective, 1 of which no image came in time" in text
+    assert "INVALID 2 late, 1 overload: this machine is too slow for this line, or busy" in text
+    assert "0 of 1 good parts judged (0.0%;" in text
+
+
+def test_other_reasons_do_not_blame_the_machine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A part that was not found is no matter of time."""
+    text = summed_up(tmp_path, [("good", "simulated:1/0", Outcome.INVALID, Reason.NO_PART)], capsys)
+    assert "INVALID 1 no_part false rejects 0 of 0 good parts judged (none seen;" in text
