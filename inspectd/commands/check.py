@@ -1,15 +1,21 @@
-"""`inspectd check`: settings, bundle, engine, camera, records and ports; one line each, what is wrong first."""
+"""`inspectd check`: settings, bundle, engine and its speed, camera, records and ports; one line each."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import zmq
+from numpy.typing import NDArray
 
+from engines.artifact import Bundle
 from engines.errors import EnginesError
+from engines.golden import read_golden
+from engines.runtimes import Runtime, infer
 from inspectd.cameras import open_camera
 from inspectd.config import Station, load_station
 from inspectd.errors import InspectdError
@@ -20,6 +26,8 @@ from inspectd.records import database
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
 
+TIMED_PARTS = 50
+NS_PER_MS = 1e6
 EPILOG = """\
 example:
   inspectd check --station smdc && systemctl start inspectd@smdc
@@ -31,8 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "check",
         help="validate settings, bundle and camera",
-        description="Check all that `inspectd run` needs, and say in one line each what is wrong. "
-        "Ends with 0, or with the exit code of the first fault.",
+        description="Check all that `inspectd run` needs, and say in one line each what is wrong, or SLOW on this "
+        "machine. Ends with 0, or with the exit code of the first fault.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -43,8 +51,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Check; returns the exit code of the first fault, 0 where there is none. Raises SettingsError."""
     station = load_station(args.station)
-    print(f"ok     settings  station {station.station}, canvas {station.canvas.width_px}x{station.canvas.height_px}")
-    checks: dict[str, Callable[[], str]] = {
+    print(_ok("settings", f"station {station.station}, canvas {station.canvas.width_px}x{station.canvas.height_px}"))
+    checks: dict[str, Callable[[], Iterator[str]]] = {
         "engine": lambda: _engine(station, args.bundle),
         "camera": lambda: _camera(station),
         "records": lambda: _records(station),
@@ -53,24 +61,60 @@ def run(args: argparse.Namespace) -> int:
     first_fault = 0
     for name, check in checks.items():
         try:
-            print(f"ok     {name:9} {check()}")
+            for line in check():
+                print(line)
         except (InspectdError, EnginesError) as error:
             print(f"WRONG  {name:9} {error}")
             first_fault = first_fault or error.exit_code
     return first_fault
 
 
-def _engine(station: Station, path: Path | None) -> str:
+def _ok(name: str, text: str) -> str:
+    return f"ok     {name:9} {text}"
+
+
+def _engine(station: Station, path: Path | None) -> Iterator[str]:
     bundle = find_bundle(station, path)
     engine = load_engine(station, bundle)
-    info = engine.runtime.info
-    engine.runtime.close()
-    golden = len(bundle.manifest.golden)
-    used = f"{info.runtime} {info.precision} ({engine.why})"
-    return f"bundle {bundle.short_hash}, {used}, {golden} golden images reproduced"
+    try:
+        info = engine.runtime.info
+        used = f"{info.runtime} {info.precision} ({engine.why})"
+        golden = len(bundle.manifest.golden)
+        yield _ok("engine", f"bundle {bundle.short_hash}, {used}, {golden} golden images reproduced")
+        yield speed(station, _times_ms(bundle, engine.runtime))
+    finally:
+        engine.runtime.close()
 
 
-def _camera(station: Station) -> str:
+def _times_ms(bundle: Bundle, runtime: Runtime) -> NDArray[np.float64]:
+    """Milliseconds that the engine takes for each of TIMED_PARTS golden images, one after the other."""
+    images = [read_golden(bundle, golden) for golden in bundle.manifest.golden]
+    taken = []
+    for number in range(TIMED_PARTS):
+        started_ns = time.monotonic_ns()
+        infer(runtime, images[number % len(images)])
+        taken.append((time.monotonic_ns() - started_ns) / NS_PER_MS)
+    return np.array(taken)
+
+
+def speed(station: Station, times_ms: NDArray[np.float64]) -> str:
+    """Whether inferences that take these milliseconds leave a line like this one a verdict for each part."""
+    deadline_ms, trigger = station.line.deadline_ms, station.trigger
+    period_ms = trigger.period_ms if trigger.source == "timer" else None
+    usual_ms, longest_ms = float(np.median(times_ms)), float(times_ms.max())
+    wanted = f"deadline {deadline_ms:g} ms" + (f", one part each {period_ms:g} ms" if period_ms is not None else "")
+    text = f"{usual_ms:.1f} ms a part, {longest_ms:.1f} ms for the slowest of {len(times_ms)}; {wanted}"
+    if longest_ms < deadline_ms and (period_ms is None or usual_ms < period_ms):
+        return _ok("speed", text)
+    cure = "see what else runs here, engine.threads and engine.precision (docs/engine.md), or take a faster machine"
+    return f"SLOW   {'speed':9} {text}: parts will be INVALID; {cure}"
+
+
+def _camera(station: Station) -> Iterator[str]:
+    yield _ok("camera", _seen(station))
+
+
+def _seen(station: Station) -> str:
     with closing(open_camera(station.camera)) as camera:
         shot = camera.grab(station.trigger.frame_timeout_ms / 1e3)
     height, width = shot.image.shape[:2]
@@ -82,13 +126,13 @@ def _camera(station: Station) -> str:
     return f"{seen}; part at ({pose.x_px:.0f}, {pose.y_px:.0f}), {pose.angle_deg:.1f} degrees, scale {pose.scale:.2f}"
 
 
-def _records(station: Station) -> str:
+def _records(station: Station) -> Iterator[str]:
     folder = station.records.folder / station.station
     database.check(folder)
-    return str(folder)
+    yield _ok("records", str(folder))
 
 
-def _ports(station: Station) -> str:
+def _ports(station: Station) -> Iterator[str]:
     ports = [(zmq.PUB, station.outputs.results), (zmq.ROUTER, station.outputs.queries)]
     if station.trigger.source == "zmq" and station.trigger.endpoint is not None:
         ports.append((zmq.PULL, station.trigger.endpoint))
@@ -106,4 +150,4 @@ def _ports(station: Station) -> str:
         MetricsServer(port, metrics=bytes, ready=lambda: (False, "")).close()
         names.append(f"127.0.0.1:{port}")
     how = f", clients allowed through TCP: {door.guests}" if station.key_folder() else ""
-    return ", ".join(names) + how
+    yield _ok("ports", ", ".join(names) + how)
