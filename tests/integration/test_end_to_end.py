@@ -19,11 +19,13 @@ import zmq
 from line_values import free_port
 from tiny_station import NAME, TinyStation, environment, inspectd
 
+from inspectd.messages import Reason
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
 
 PARTS = 60
 PATIENCE_S = 60.0
+JUDGED = {Reason.WITHIN_LIMITS, Reason.OVER_THRESHOLD}
 Context = zmq.Context[zmq.Socket[bytes]]
 
 
@@ -131,7 +133,7 @@ def test_sigterm_in_the_middle_loses_nothing_and_numbers_go_on(
         rows = stored(settings)
         assert [row.verdict.seq for row in rows] == list(range(1, len(rows) + 1))
         assert len(rows) == first["seq"] + 20 + len(rest)
-        assert all(row.verdict.part_score is not None for row in rows)
+        assert {row.verdict.reason for row in rows} <= {*JUDGED, Reason.OVERLOAD}  # a slow machine's queue may be full
         with daemon(settings, "--max-parts", "5") as process:
             assert process.wait(PATIENCE_S) == 0
     again = stored(settings)
