@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +78,16 @@ def running(folder: Path, *options: str, what: dict[str, Any]) -> Iterator[subpr
 
 
 def rows_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes of rows that this run of the tool has started."""
-    return [child for child in psutil.Process(process.pid).children() if "row" in child.cmdline()]
+    """The processes of rows that this run of the tool has started.
+
+    It asks others about the machine, too; one of those may end while it is looked at.
+    """
+    found = []
+    for child in psutil.Process(process.pid).children():
+        with suppress(psutil.NoSuchProcess):
+            if "row" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def until_there_are(look: Callable[[], list[psutil.Process]]) -> list[psutil.Process]:

@@ -23,29 +23,16 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, capsys: pytest
     assert "--out" in capsys.readouterr().err
 
 
-PROMISED = ThresholdSet.model_validate(
-    {
-        "part": {
-            "value": 1.0,
-            "method": "conformal",
-            "asked_rate": 0.01,
-            "expected_rate": 0.01,
-            "low": 0.0,
-            "high": 0.03,
-            "confidence": 0.95,
-            "parts": 100,
-        },
-        "regions": {},
-        "method": "conformal",
-        "asked_rate": 0.01,
-        "expected_rate": 0.01,
-        "low": 0.0,
-        "high": 0.03,
-        "confidence": 0.95,
-        "parts": 100,
-        "needed_parts": 100,
-    }
-)
+RATES = {
+    "method": "conformal",
+    "asked_rate": 0.01,
+    "expected_rate": 0.01,
+    "low": 0.0,
+    "high": 0.03,
+    "confidence": 0.95,
+    "parts": 100,
+}
+PROMISED = ThresholdSet.model_validate({"part": {"value": 1.0, **RATES}, "regions": {}, "needed_parts": 100, **RATES})
 
 
 def summed_up(folder: Path, parts: list[tuple[str, str, Outcome, Reason]], capsys: pytest.CaptureFixture[str]) -> str:
