@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from engines.artifact import (
     SettingsSnapshot,
     TeacherInfo,
     fingerprint,
+    image_hash,
 )
 from engines.compile import CompiledEngine, compile_engine
 from engines.golden import write_golden
@@ -55,11 +55,15 @@ TOLERANCE = {"f32": 0.01, "bf16": 0.05, "int8": 0.05}
 
 @dataclass(frozen=True, slots=True)
 class GoodParts:
-    """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses."""
+    """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses.
+
+    unfit: images of good parts, not among them, that show no part to be judged.
+    """
 
     images: Images
     part_ids: tuple[str, ...]
     poses: Mapping[str, NDArray[np.float64]]
+    unfit: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +212,7 @@ def _content(made: _Made) -> ManifestContent:
         settings=request.snapshot,
         seeds={"calibration": request.seed},
         preset=request.preset,
-        data=fingerprint(hashlib.sha256(image.tobytes()).hexdigest() for image in made.parts.images),
+        data=fingerprint(image_hash(image) for image in made.parts.images),
         teachers=_teachers(fitted),
         lambdas=fitted.lambdas,
         thresholds=limits,
@@ -221,7 +225,6 @@ def _content(made: _Made) -> ManifestContent:
         golden=_write_golden(made),
         reference=reference(
             made.parts.images,
-            made.parts.part_ids,
             made.parts.poses,
             fitted=fitted,
             limits=limits,
@@ -277,7 +280,7 @@ def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: floa
         curves={
             name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in made.fitted.losses.items()
         },
-        warnings=(*warnings_of(made.request.snapshot, made.parts.images), *made.compiled.left_out),
+        warnings=(*warnings_of(made.request.snapshot, made.parts.images, made.parts.unfit), *made.compiled.left_out),
         trained_on=trained_on,
         took_s=took_s,
     )

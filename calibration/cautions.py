@@ -11,14 +11,27 @@ from calibration.surface import CANONICAL_SHARE, share_left
 from engines.artifact import SettingsSnapshot
 
 CELL_PX = 16
+DIM = 32
+"""Grey levels that parts must reach: 12 bits that lie in the lower part of 16 come out below 16."""
 MOVING_SHARE = 0.03
 """Of the variance that places' own means leave, where `locate` is off. Simulated capacitors that lie still have 0.002,
 moved by 1 pixel and 1 degree (0.9 % of their length) 0.02, by 2 pixels and 2 degrees 0.07, as photographed 0.2."""
 
 
-def warnings_of(snapshot: SettingsSnapshot, images: NDArray[np.uint8]) -> tuple[str, ...]:
-    """One line each, of these settings and good part images (P, H, W, 3)."""
+def warnings_of(snapshot: SettingsSnapshot, images: NDArray[np.uint8], unfit: int = 0) -> tuple[str, ...]:
+    """One line each, of these settings, good part images (P, H, W, 3), and how many more showed no part to judge."""
     found = []
+    if unfit:
+        found.append(
+            f"{unfit} of {unfit + len(images)} images of good parts show no part to judge: the line rejects such parts "
+            "(INVALID), and the expected false-reject rate does not count them"
+        )
+    brightest = int(images.max())
+    if brightest < DIM:
+        found.append(
+            f"good parts use {brightest + 1} of 256 grey levels: too dark to learn much from. 10 or 12 bits in 16-bit "
+            "files must be shifted up, because the upper 8 count"
+        )
     if snapshot.model.random_teachers:
         found.append(
             "teachers are untrained (model.random_teachers): an ablation, whose verdicts are not to be relied on"

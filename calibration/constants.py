@@ -55,21 +55,25 @@ def fit_constants(
     model: ModelSettings,
     *,
     known: int,
+    canonical: bool | None = None,
 ) -> CalibratedConstants:
     """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R).
 
     known: the parts that a memory has seen; the more, the more its distances say of parts that lie in no pose.
+    canonical: whether parts lie in one pose, for constants that leave some of them out: they must not be of another
+    kind than those of all. None: as these outputs look.
     """
-    canonical = _in_canonical_pose(outputs)
+    if canonical is None:
+        canonical = in_one_pose(outputs)
     surround = 1.0 if canonical else 0.0
     tints, tint_mean = _tints(outputs, surround)
-    residuals = [
-        torch.cat([part.targets[k] - part.imitations[k] for part in outputs]) for k in range(len(outputs[0].targets))
-    ]
     outside = outside_regions(canvas, regions)
     height, width = tints.shape[2:]
     inside = (outside == 0).any(dim=0).reshape(height, width)
-    pairs = [_whitening(residual, inside, SMALLEST_RESIDUAL) for residual in residuals]
+    pairs = []
+    for level in range(len(outputs[0].targets)):  # one after the other: of hundreds of parts each is large
+        residual = torch.cat([part.targets[level] - part.imitations[level] for part in outputs])
+        pairs.append(_whitening(residual, inside, SMALLEST_RESIDUAL))
     pairs.append(_whitening(tints - tint_mean, inside, SMALLEST_DEVIATION))
     detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
     others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
@@ -122,7 +126,8 @@ def _unscaled(  # noqa: PLR0917  (one array of each kind)
     )
 
 
-def _in_canonical_pose(outputs: Sequence[NetworkOutputs]) -> bool:
+def in_one_pose(outputs: Sequence[NetworkOutputs]) -> bool:
+    """Whether each place of the part, not only the surface as a whole, has a look of its own."""
     tint = Tint(0.0)
     with torch.inference_mode():
         return in_canonical_pose(torch.cat([tint(part.planes) for part in outputs]))

@@ -242,7 +242,7 @@ def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[Sample, ...
     described: dict[str, tuple[str, float | None]] = {}
     for path in (entry for entry in _entries(folder) if entry.suffix.lower() == ".csv"):
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 reader = csv.DictReader(file)
                 if not set(DEFECTS_COLUMNS) <= set(reader.fieldnames or ()):
                     continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 
 import cv2
@@ -20,13 +20,15 @@ from calibration.dataset import GOOD, Sample
 from calibration.errors import DataError
 from calibration.images import load_image, load_mask
 from calibration.pixel_metrics import PixelFigures, pixel_figures
-from engines.artifact import ThresholdSet
+from engines.artifact import DataFingerprint, ThresholdSet, image_hash
 from engines.runtimes import Runtime, infer
 from engines.settings import RegionSettings
 
 Image = NDArray[np.uint8]
 Bools = NDArray[np.bool_]
-SIZE_EDGES_PX = (3, 6, 9, 12)
+SIZE_EDGES_PX = (0, 3, 6, 9, 12)
+MUCH_SMALLER = 1.25
+"""From this on masks are widened before they are shrunk: fine lines would fall to pieces, and points be lost."""
 NOT_A_NUMBER = "not_a_number"
 
 
@@ -77,9 +79,15 @@ class Figures:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """Figures of the whole set, and of all its good parts with the defects of one kind."""
+    """Figures of the whole set, and of all its good parts with the defects of one kind.
+
+    empty_masks: defective parts whose mask marks nothing on the part; pixel figures are without them. learnt_from: how
+    many of the parts the bundle was calibrated from.
+    """
 
     overall: Figures
+    empty_masks: int
+    learnt_from: int
     invalid_reasons: dict[str, int]
     by_type: dict[str, Figures]
     by_severity: dict[str, Figures]
@@ -92,20 +100,31 @@ class Evaluation:
             **asdict(self.overall),
             "invalid": self.overall.invalid_good + self.overall.invalid_defective,
             "invalid_reasons": self.invalid_reasons,
+            "empty_masks": self.empty_masks,
+            "learnt_from": self.learnt_from,
             **{name: {key: asdict(figures) for key, figures in group.items()} for name, group in groups.items()},
         }
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One part after inspection. `score` is NaN and `reason` says why where it is INVALID."""
+    """One part after inspection. `score` is NaN and `reason` says why where it is INVALID.
+
+    mask: as it is on the canvas; the map is kept only where a mask can be compared with it.
+    """
 
     sample: Sample
     score: float
     rejected: bool
     reason: str = ""
+    image_hash: str = ""
     anomaly_map: NDArray[np.float32] | None = None
     mask: Bools | None = None
+
+    @property
+    def empty_mask(self) -> bool:
+        """Whether it is defective, and its mask marks nothing."""
+        return self.mask is not None and self.sample.label != GOOD and not self.mask.any()
 
 
 def evaluate(
@@ -115,12 +134,15 @@ def evaluate(
     thresholds: ThresholdSet,
     *,
     regions: Sequence[RegionSettings],
+    learnt: DataFingerprint | None = None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """Inspect every sample and compare with its label and mask; blocks, about one inference per sample.
 
     prepare: frame -> part image, or raises Uninspectable. regions: in the order of the runtime's region scores; pixels
-    outside all of them are not part of the part and do not count. progress(done, total) after each sample.
+    outside all of them are not part of the part and do not count. learnt: what the bundle was calibrated from,
+    where that is of interest.
+    progress(done, total) after each sample.
     Raises DataError for a bad image or mask, EngineFault.
     """
     limits = np.array([thresholds.regions[region.name].value for region in regions])
@@ -139,6 +161,8 @@ def evaluate(
 
     return Evaluation(
         overall=_figures(good, bad, regions),
+        empty_masks=sum(part.empty_mask for part in seen),
+        learnt_from=0 if learnt is None else learnt.among(part.image_hash for part in seen),
         invalid_reasons=dict(sorted(Counter(part.reason for part in seen if part.reason).items())),
         by_type=grouped(lambda sample: sample.label),
         by_severity=grouped(lambda sample: sample.severity),
@@ -158,18 +182,22 @@ def _inspect(
         prepared = prepare(frame)
     except Uninspectable as fault:
         return _Seen(sample, math.nan, True, fault.reason)
+    digest = image_hash(prepared.part_image)
     outputs = infer(runtime, prepared.part_image)
     part_limit, region_limits = limits
     if not math.isfinite(outputs.part_score) or not np.isfinite(outputs.region_scores).all():
-        return _Seen(sample, math.nan, True, NOT_A_NUMBER)
+        return _Seen(sample, math.nan, True, NOT_A_NUMBER, digest)
     rejected = outputs.part_score > part_limit or bool((outputs.region_scores > region_limits).any())
     if not with_map or (sample.label != GOOD and sample.mask_path is None):
-        return _Seen(sample, float(outputs.part_score), rejected)
+        return _Seen(sample, float(outputs.part_score), rejected, "", digest)
     height, width = prepared.part_image.shape[:2]
+    mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width))
+    found = _Seen(sample, float(outputs.part_score), rejected, "", digest, mask=mask)
+    if found.empty_mask:
+        return found
     # A copy: the engine's buffer is written again by the next part.
     full_map = np.array(cv2.resize(outputs.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width))
-    return _Seen(sample, float(outputs.part_score), rejected, "", full_map, mask)
+    return replace(found, anomaly_map=full_map)
 
 
 def part_mask(
@@ -177,6 +205,7 @@ def part_mask(
 ) -> Bools:
     """The defect on the canvas (H, W), by the same matrix as the part; all false for a good part, or without a mask.
 
+    Where the part is shrunk much, a pixel is defective if any of what it shows is: defects keep their connectedness.
     frame_shape: (rows, columns) of its image. Raises DataError for a mask of another size, or that marks a good part.
     """
     if sample.mask_path is None:
@@ -189,8 +218,16 @@ def part_mask(
         raise DataError(
             f"{sample.mask_path}: marks a defect on {sample.path}, which is labelled good; move one of them"
         )
-    warped = cv2.warpAffine(mask.astype(np.uint8), matrix, shape[::-1], flags=cv2.INTER_NEAREST)
+    across, down = (math.ceil(shrunk) if shrunk >= MUCH_SMALLER else 1 for shrunk in _shrinking(matrix))
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones((down, across), np.uint8))
+    warped = cv2.warpAffine(wide, matrix, shape[::-1], flags=cv2.INTER_NEAREST)
     return np.asarray(warped, dtype=np.bool_)
+
+
+def _shrinking(matrix: NDArray[np.float64]) -> tuple[float, float]:
+    """How many pixels of the frame one of the canvas shows, along the frame's x and y."""
+    x, y = np.hypot(*matrix[:, :2])
+    return float(1 / x), float(1 / y)
 
 
 def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[RegionSettings]) -> Figures:
@@ -227,7 +264,7 @@ def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[Regi
 def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) -> PixelFigures | None:
     """Pixel AUROC and PRO over the parts that have maps and masks; None where no defective pixel was marked."""
     maps = [part.anomaly_map for part in parts if part.anomaly_map is not None]
-    masks = [part.mask for part in parts if part.mask is not None]
+    masks = [part.mask for part in parts if part.mask is not None and part.anomaly_map is not None]
     if not maps:
         return None
     inside = np.zeros(maps[0].shape, dtype=np.bool_)

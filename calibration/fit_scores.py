@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from calibration.constants import fit_constants
+from calibration.constants import fit_constants, in_one_pose
 from calibration.device import CPU
 from calibration.errors import TooFewParts
 from calibration.regions import calibrate_lambdas
@@ -44,10 +44,10 @@ test of an engine, because nothing is as near to them as they are themselves."""
 class Fitted:
     """The network, the loss of each step of its training by stage, and its score.
 
-    held_out: (P',) indices of the images whose scores may choose limits; part_scores (P',), region_scores (P', R) and
-    patch_gmsd (P', R; zeros without a decoder) are theirs, each by a student and by constants that were fitted without
-    this part. fresh: positions in held_out of those that the network that runs knows least of: strangers to its memory,
-    all held-out ones without a memory or where parts are too few to be split.
+    held_out: (P',) indices of one image, the first, of each part whose scores may choose limits; part_scores (P',),
+    region_scores (P', R) and patch_gmsd (P', R; zeros without a decoder) are theirs, each by a student and by constants
+    that were fitted without this part. fresh: positions in held_out of those that the network that runs knows least of:
+    strangers to its memory, all held-out ones without a memory or where parts are too few to be split.
     """
 
     network: TeacherStudent
@@ -179,24 +179,24 @@ def _fit_unseen(
     """
     known = len(np.unique(groups)) - len(strangers)
     gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
-    lambdas: tuple[Lambda, ...] = ()
-    if model.decoder:
-        lambdas = calibrate_lambdas(gmsd, [region.name for region in regions], confidence=confidence, seed=seed)
+    names = [region.name for region in regions]
+    lambdas = calibrate_lambdas(gmsd, names, confidence=confidence, seed=seed) if model.decoder else ()
     weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
-
     weighted = gmsd * np.array(weights)
     fitted = partial(_constants, unseen.outputs, weighted, model=model, canvas=canvas, regions=regions, known=known)
     owners = groups[unseen.indices]
-    whole = fitted(np.arange(len(owners)))
+    canonical = in_one_pose(unseen.outputs)
+    whole = fitted(np.arange(len(owners)), canonical)
 
     def fused(rows: NDArray[np.int64]) -> FusedEngine:
-        constants = fitted(rows)
+        constants = fitted(rows, canonical)
         if constants is not None and whole is not None:
             constants = constants.on_scale_of(whole)
         return FusedEngine(trained.network, model, canvas, regions, ScoringConstants(weights, constants))
 
     part_scores, region_scores = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
     order = np.argsort(unseen.indices)
+    order = order[np.sort(np.unique(owners[order], return_index=True)[1])]  # the first image of each part
     fresh = np.isin(owners[order], strangers) if len(strangers) else np.ones(len(order), np.bool_)
     return Fitted(
         network=trained.network,
@@ -215,6 +215,7 @@ def _constants(
     outputs: Sequence[NetworkOutputs],
     weighted_gmsd: Doubles,
     rows: NDArray[np.int64],
+    canonical: bool,
     *,
     model: ModelSettings,
     canvas: CanvasSettings,
@@ -225,7 +226,7 @@ def _constants(
     if model.score == "paper":
         return None
     chosen = [outputs[row] for row in rows]
-    return fit_constants(chosen, weighted_gmsd[rows], canvas, regions, model, known=known)
+    return fit_constants(chosen, weighted_gmsd[rows], canvas, regions, model, known=known, canonical=canonical)
 
 
 def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)

@@ -167,7 +167,7 @@ def _check_network(module: nn.Module, parts: NDArray[np.uint8], engine: PartScor
         raise ParityError(
             f"the compiled f32 engine differs from the trained network by {middle:.2g} of the score on half of the "
             f"parts (limit {MEDIAN_NETWORK_ERROR:g}), by {worst:.2g} at most (limit {MAX_NETWORK_ERROR:g}): this is a "
-            "fault of the compiler, not of the parts; set engine.runtime: torch"
+            "fault of the compiler, not of the parts; try another version of openvino, and report this one"
         )
     return worst
 

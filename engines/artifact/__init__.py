@@ -15,6 +15,7 @@ from engines.artifact.manifest import (
     Threshold,
     ThresholdSet,
     fingerprint,
+    image_hash,
 )
 from engines.artifact.store import (
     BundleSummary,
@@ -45,6 +46,7 @@ __all__ = [
     "active_bundle",
     "check_settings",
     "fingerprint",
+    "image_hash",
     "list_bundles",
     "open_bundle",
     "resolve_bundle",

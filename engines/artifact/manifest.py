@@ -16,6 +16,7 @@ MANIFEST_NAME = "manifest.json"
 MAX_FILE_BYTES = 2 * 2**30
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 MOST_VALUES = 512
+MARK_DIGITS = 16
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Relative, no empty, dot or dot-dot steps, no backslash, no leading dot: what is safe to join to a folder.
@@ -79,6 +80,14 @@ class DataFingerprint(Settings):
 
     count: int = Field(ge=1)
     sha256: Sha256
+    images: tuple[str, ...] = Field(
+        (), description="the first MARK_DIGITS digits of each part image's hash; none in bundles that did not keep them"
+    )
+
+    def among(self, image_hashes: Iterable[str]) -> int:
+        """How many of these part images, by `image_hash`, were learnt from; 0 where the bundle did not keep them."""
+        marks = set(self.images)
+        return sum(each[:MARK_DIGITS] in marks for each in image_hashes)
 
 
 class ParityRow(Settings):
@@ -209,7 +218,16 @@ class Manifest(ManifestContent):
         return self
 
 
+def image_hash(part_image: NDArray[np.uint8]) -> str:
+    """The SHA-256 (hex) of a part image's pixels, (H, W, 3)."""
+    return hashlib.sha256(part_image.tobytes()).hexdigest()
+
+
 def fingerprint(image_hashes: Iterable[str]) -> DataFingerprint:
-    """The fingerprint of a set of part images from the SHA-256 (hex) of each; independent of their order."""
+    """The fingerprint of a set of part images from the `image_hash` of each; independent of their order."""
     hashes = sorted(image_hashes)
-    return DataFingerprint(count=len(hashes), sha256=hashlib.sha256("\n".join(hashes).encode()).hexdigest())
+    return DataFingerprint(
+        count=len(hashes),
+        sha256=hashlib.sha256("\n".join(hashes).encode()).hexdigest(),
+        images=tuple(each[:MARK_DIGITS] for each in hashes),
+    )

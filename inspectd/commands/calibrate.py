@@ -15,12 +15,12 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from engines.artifact import Bundle, SettingsSnapshot, activate
+from engines.artifact import Bundle, SettingsSnapshot, activate, image_hash
 from inspectd.commands.running import refuse_while_running
 from inspectd.config import Station, load_station
 from inspectd.errors import SettingsError
 from inspectd.locate import LocateFault, Locator
-from inspectd.messages import Image
+from inspectd.messages import Image, Reason
 
 if TYPE_CHECKING:
     from calibration.calibrate import GoodParts
@@ -105,7 +105,7 @@ def calibrate_station(
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
     parts = read_good_parts(station, data, progress)
-    for warning in warnings_of(snapshot(station), parts.images):
+    for warning in warnings_of(snapshot(station), parts.images, parts.unfit):
         print(f"inspectd: warning: {warning}", file=sys.stderr)
     request = Request(
         station=station.station,
@@ -147,15 +147,17 @@ def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, 
     ids: list[str] = []
     poses: list[tuple[float, float, float, float]] = []
     unfit: list[str] = []
-    seen: set[bytes] = set()
+    seen: set[str] = set()
+    reasons: set[Reason] = set()
     repeated = 0
     for done, sample in enumerate(samples, start=1):
         try:
             located = locator.locate(load_image(sample.path))
         except LocateFault as fault:
             unfit.append(f"{sample.path.name} ({fault.reason.value})")
+            reasons.add(fault.reason)
         else:
-            print_of_it = hashlib.sha256(located.part_image.tobytes()).digest()
+            print_of_it = image_hash(located.part_image)
             if print_of_it in seen:  # the same picture on both sides of a split would flatter the limits
                 repeated += 1
                 continue
@@ -166,16 +168,25 @@ def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, 
         progress("read parts", done, len(samples))
     if len(unfit) > MOST_UNFIT * len(samples):
         raise DataError(
-            f"{data}: {len(unfit)} of {len(samples)} images show no part that `locate` can cut out, such as "
-            f"{', '.join(unfit[:SHOWN_UNFIT])}; check the station's locate settings"
+            f"{data}: {len(unfit)} of {len(samples)} images show no part to learn from, such as "
+            f"{', '.join(unfit[:SHOWN_UNFIT])}; check {_what_to_check(reasons)}"
         )
+    if repeated and len(images) == 1:
+        raise DataError(f"{data}: all {repeated + 1} images are the same: is the camera frozen?")
     for name in unfit:
         print(f"inspectd: left out {name}", file=sys.stderr)
     if repeated:
         print(f"inspectd: left out {repeated} images that repeat another one exactly", file=sys.stderr)
     columns = np.asarray(poses, dtype=np.float64).T
     names = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
-    return GoodParts(np.stack(images), tuple(ids), dict(zip(names, columns, strict=True)))
+    return GoodParts(np.stack(images), tuple(ids), dict(zip(names, columns, strict=True)), len(unfit))
+
+
+def _what_to_check(reasons: set[Reason]) -> str:
+    """Where to look for the cause of what these say."""
+    if reasons == {Reason.BAD_IMAGE}:
+        return "light, exposure and lens: they are of one grey, saturated or smaller than any part"
+    return "the station's locate settings"
 
 
 @contextmanager

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,16 +71,32 @@ def run(args: argparse.Namespace) -> int:
                 runtime,
                 bundle.thresholds,
                 regions=snapshot.regions,
+                learnt=bundle.manifest.data,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     finally:
         runtime.close()
+    for caution in _cautions(evaluation, samples, args.data):
+        print(f"inspectd: warning: {caution}", file=sys.stderr)
     if args.json:
         head = {"bundle": bundle.short_hash, "station": bundle.station, "data": str(args.data)}
         print(json.dumps({**head, **evaluation.to_json()}, indent=1, allow_nan=False))
     else:
         _print_tables(evaluation, bundle, args.data)
     return 0
+
+
+def _cautions(evaluation: Evaluation, samples: Sequence[Sample], data: Path) -> Iterator[str]:
+    """What the figures do not say themselves, one line each."""
+    if evaluation.learnt_from:
+        yield (
+            f"{evaluation.learnt_from} of {len(samples)} parts are among those that the bundle was calibrated from: "
+            "of false rejects and AUROC on other parts the figures say too little; give parts that it has not seen"
+        )
+    if evaluation.empty_masks:
+        yield f"{evaluation.empty_masks} masks of defects mark nothing: pixel AUROC and PRO are without these parts"
+    if evaluation.overall.defective and all(sample.mask_path is None for sample in samples):
+        yield f"no masks, so no pixel AUROC and no PRO: looked for them in {data / 'ground_truth'}"
 
 
 def labelled(folder: Path) -> tuple[Sample, ...]:

@@ -54,15 +54,25 @@ def test_too_few_good_parts_say_how_many_are_needed(tmp_path: Path, capsys: pyte
     assert "at least 16" in _one_line(capsys)
 
 
-def test_images_without_a_part_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """When most images show no part, the line names some of them and the settings to look at."""
+@pytest.mark.parametrize(("grain", "look_at"), [(0, "light, exposure and lens"), (6, "locate settings")])
+def test_images_without_a_part_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], grain: int, look_at: str
+) -> None:
+    """When most images show no part, the line names some of them, and where to look: one grey is no matter of locate."""
     data = _parts(tmp_path / "parts", [0, 1])
     for number in range(20):
-        cv2.imwrite(str(data / f"dark{number:02d}.png"), np.full((200, 240), 12 + number % 3, np.uint8))
+        dark = np.random.default_rng(number).integers(12, 13 + grain, (200, 240), np.uint8)
+        cv2.imwrite(str(data / f"dark{number:02d}.png"), dark)
     assert _calibrate(tmp_path, data) == 5
     text = _one_line(capsys)
     assert "20 of 22 images show no part" in text
-    assert "locate" in text
+    assert look_at in text
+
+
+def test_a_frozen_camera_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One picture many times over is no matter of too few parts."""
+    assert _calibrate(tmp_path, _parts(tmp_path / "parts", [4] * 30)) == 5
+    assert "all 30 images are the same: is the camera frozen?" in _one_line(capsys)
 
 
 def test_a_file_that_is_no_image_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ import pytest
 from bundle_making import CANVAS, MeanRuntime, make_bundle
 from PIL import Image
 
-from engines.artifact import Bundle, activate, active_bundle
+from calibration.images import load_image
+from engines.artifact import Bundle, activate, active_bundle, fingerprint, image_hash
 from engines.settings import EngineSettings
 from inspectd.__main__ import main
 from inspectd.commands import evaluate
@@ -101,7 +102,10 @@ def test_evaluate_prints_one_json_object(
     """`--json` prints one object and nothing else; without masks the pixel figures are null; the engine is closed."""
     bundle = make_bundle(tmp_path / "out")
     assert main(["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(data), "--json"]) == 0
-    value = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    value = json.loads(shown.out)
+    assert "no masks" in shown.err
+    assert f"looked for them in {data / 'ground_truth'}" in shown.err
     assert value["bundle"] == bundle.short_hash
     assert (value["image_auroc"], value["escape_rate"], value["false_reject_rate"]) == (1.0, 0.0, 0.0)
     assert (value["pixel_auroc"], value["pro"]) == (None, None)
@@ -119,6 +123,21 @@ def test_evaluate_prints_a_table(
     assert "promised" in shown
     assert "blot" in shown
     assert "AUROC per part 1.0000 (1.0000-1.0000), per pixel -; PRO -" in shown
+
+
+@pytest.mark.usefixtures("runtimes")
+def test_evaluate_says_what_the_figures_do_not(tmp_path: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parts that the bundle has learnt from, and masks that mark nothing, are told on standard error."""
+    learnt = [image_hash(load_image(data / "test/good" / f"{index}.png")) for index in range(2)]
+    make_bundle(tmp_path / "out", data=fingerprint(learnt))
+    (data / "ground_truth/blot").mkdir(parents=True)
+    for index in range(2):
+        Image.new("L", (CANVAS.width_px, CANVAS.height_px)).save(data / f"ground_truth/blot/{index}_mask.png")
+    assert main(["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(data)]) == 0
+    told = capsys.readouterr().err
+    assert "2 of 4 parts are among those that the bundle was calibrated from" in told
+    assert "2 masks of defects mark nothing" in told
+    assert "no masks" not in told
 
 
 @pytest.mark.usefixtures("runtimes")

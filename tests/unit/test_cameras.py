@@ -103,15 +103,18 @@ def test_pictures_of_any_depth_become_rgb_uint8(
     assert tuple(image[5, 5].tolist()) == expected
 
 
-def test_a_turned_photograph_is_read_as_calibration_reads_it(tmp_path: Path) -> None:
-    """A JPEG whose EXIF tag says "turn me" arrives upright, pixel for pixel what the good parts were learned from."""
+@pytest.mark.parametrize(("suffix", "turned"), [("jpg", True), ("tiff", True), ("png", False), ("webp", False)])
+def test_a_turned_photograph_is_read_as_calibration_reads_it(tmp_path: Path, suffix: str, turned: bool) -> None:
+    """Where the EXIF tag says "turn me", both do or neither does: a part arrives as the good parts were learnt."""
     exif = PillowImage.Exif()
     exif[ORIENTATION_TAG] = 6
     picture = np.zeros((32, 48, 3), np.uint8)
     picture[:16, :24] = RGB
-    PillowImage.fromarray(picture).save(tmp_path / "turned.jpg", exif=exif, quality=95, subsampling=0)
-    seen, learned = folder_camera(tmp_path).grab(1.0).image, load_image(tmp_path / "turned.jpg")
-    assert seen.shape == learned.shape == (48, 32, 3)
+    file = tmp_path / f"photograph.{suffix}"
+    options = {"quality": 95, "subsampling": 0} if suffix == "jpg" else {}
+    PillowImage.fromarray(picture).save(file, exif=exif, **options)
+    seen, learned = folder_camera(tmp_path).grab(1.0).image, load_image(file)
+    assert seen.shape == learned.shape == ((48, 32, 3) if turned else (32, 48, 3))
     assert int(np.abs(seen.astype(int) - learned).max()) <= 4  # two JPEG decoders
 
 

@@ -52,6 +52,19 @@ def test_located_parts_and_textures_do_not_move() -> None:
     assert warnings_of(snapshot(), grain) == ()
 
 
+def test_good_parts_that_could_not_be_judged_are_told_of() -> None:
+    """The line rejects their like, whatever rate the limits promise."""
+    (warning,) = warnings_of(snapshot(), bars(0), unfit=4)
+    assert warning.startswith("4 of 44 images of good parts show no part to judge")
+
+
+def test_twelve_bits_in_sixteen_are_told_of() -> None:
+    """The upper 8 bits of such files have 16 levels: calibration would go on without a word."""
+    (warning,) = warnings_of(snapshot(), bars(0) // 16)
+    assert "of 256 grey levels" in warning
+    assert "12 bits" in warning
+
+
 def test_parts_that_are_all_alike_give_no_warning() -> None:
     """Nothing varies: calibration refuses such parts elsewhere, and no number is divided by zero."""
     assert warnings_of(snapshot(), np.full((40, 128, 128, 3), 90, np.uint8)) == ()

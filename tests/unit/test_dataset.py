@@ -219,6 +219,12 @@ def test_exif_turn_is_applied(tmp_path: Path) -> None:
     assert load_image(tmp_path / "side.jpg").shape == (8, 4, 3)
 
 
+def test_a_damaged_exif_tag_turns_nothing(tmp_path: Path) -> None:
+    """The picture is sound; what a broken camera or tool wrote beside it does not end a calibration."""
+    Image.new("RGB", (8, 4)).save(tmp_path / "side.jpg", exif=b"Exif\0\0no TIFF at all")
+    assert load_image(tmp_path / "side.jpg").shape == (4, 8, 3)
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".tif", ".webp"])
 def test_cut_off_file_is_refused(tmp_path: Path, suffix: str) -> None:
     """An image of which the end is missing is refused with its name, not read as half a part."""
@@ -246,10 +252,18 @@ def test_huge_image_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
 
 
 def test_mask_is_true_where_not_black(tmp_path: Path) -> None:
-    """Masks of 0/255 and of 0/1 both mark the defect."""
-    for value in (1, 255):
-        Image.fromarray(np.array([[0, value]], np.uint8)).save(tmp_path / "m.png")
+    """Masks of 0/255 and of 0/1 mark the defect, at any depth: those of labelling tools often have 16 bits."""
+    for value, dtype in ((1, np.uint8), (255, np.uint8), (1, np.uint16), (255, np.uint16), (65_535, np.uint16)):
+        Image.fromarray(np.array([[0, value]], dtype)).save(tmp_path / "m.png")
         assert load_mask(tmp_path / "m.png").tolist() == [[False, True]]
+
+
+def test_noise_of_a_jpeg_mask_is_no_defect(tmp_path: Path) -> None:
+    """Compression leaves greys around what was drawn."""
+    drawn = np.zeros((40, 40), np.uint8)
+    drawn[10:21, 12:29] = 255
+    Image.fromarray(drawn).save(tmp_path / "m.jpg", quality=60)
+    assert (load_mask(tmp_path / "m.jpg") != (drawn > 0)).sum() <= 4
 
 
 def make_samples(parts: int, frames: int) -> list[Sample]:

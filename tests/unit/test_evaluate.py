@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import cv2
 import numpy as np
 import pytest
 from bundle_making import CANVAS, REGIONS, MeanRuntime, good_scores
 from numpy.typing import NDArray
 from PIL import Image
 
-from calibration.dataset import read_dataset
+from calibration.dataset import Sample, read_dataset
 from calibration.errors import DataError
-from calibration.evaluate import Evaluation, Prepared, Uninspectable, evaluate
+from calibration.evaluate import Evaluation, Prepared, Uninspectable, evaluate, part_mask
 from calibration.threshold import choose_thresholds
-from engines.artifact import ThresholdSet
+from engines.artifact import DataFingerprint, ThresholdSet, fingerprint, image_hash
 
 SHAPE = (CANVAS.height_px, CANVAS.width_px)
 IDENTITY = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -139,6 +141,64 @@ def test_masks_follow_the_part(folder: Path) -> None:
     moved = run(folder, shifted).by_type["crack"].pixel_auroc
     assert moved is not None
     assert moved > 0.98
+
+
+def test_small_defects_of_large_pictures_are_not_lost() -> None:
+    """Shrunk sixteenfold, a point keeps a pixel wherever it lies, and a fine line stays one defect."""
+    small = np.array([[1 / 16, 0.0, 0.0], [0.0, 1 / 16, 0.0]])
+    for place in range(0, 1000, 77):
+        mask = np.zeros((1024, 1024), np.uint8)
+        mask[place : place + 2, 1000 - place : 1002 - place] = 255
+        assert 1 <= warped(mask, small).sum() <= 4
+    line = np.zeros((1024, 1024), np.uint8)
+    cv2.line(line, (40, 90), (980, 700), 255, 2)
+    assert cv2.connectedComponents(warped(line, small).astype(np.uint8), connectivity=8)[0] == 2
+
+
+def test_masks_shrunk_along_one_side_are_widened_along_it_alone() -> None:
+    """A frame of another shape than the canvas: x by 8, y as it is."""
+    mask = np.zeros((64, 512), np.uint8)
+    mask[30, 100] = 255
+    found = warped(mask, np.array([[1 / 8, 0.0, 0.0], [0.0, 1.0, 0.0]]))
+    assert found.any(axis=1).sum() == 1
+    assert found.any()
+
+
+def warped(mask: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """The mask of a defective part on a canvas of 64x64."""
+    with TemporaryDirectory() as folder:
+        save(Path(folder) / "mask.png", mask)
+        sample = Sample(part_id="a", path=Path("a.png"), label="crack", mask_path=Path(folder) / "mask.png")
+        return part_mask(sample, mask.shape, matrix, (64, 64))
+
+
+def test_a_mask_that_marks_nothing_makes_no_good_surface_of_a_defect(folder: Path) -> None:
+    """Its part has no part in pixel figures, which stay those of the others; it is counted."""
+    before = run(folder)
+    save(folder / "test/crack/9.png", part(38, 190))
+    save(folder / "ground_truth/crack/9_mask.png", np.zeros(SHAPE, np.uint8))
+    after = run(folder)
+    assert (before.empty_masks, after.empty_masks) == (0, 1)
+    assert after.overall.pixel_auroc == before.overall.pixel_auroc
+    assert after.overall.pro == before.overall.pro
+    assert after.to_json()["empty_masks"] == 1
+
+
+def test_parts_that_were_learnt_from_are_counted(folder: Path) -> None:
+    """Known by their pixels, wherever the file lies now; a bundle that kept no marks knows none."""
+    learnt = fingerprint(image_hash(part(36 + index)) for index in (0, 3, 40))
+    samples = read_dataset(folder).labelled
+
+    def count(data: DataFingerprint) -> int:
+        result = evaluate(samples, prepare, MeanRuntime(), limits(), regions=REGIONS, learnt=data, progress=nothing)
+        return result.learnt_from
+
+    assert count(learnt) == 2
+    assert count(learnt.model_copy(update={"images": ()})) == 0
+
+
+def nothing(done: int, total: int) -> None:
+    """No progress."""
 
 
 def test_mask_of_another_size_is_named(folder: Path) -> None:

@@ -144,6 +144,7 @@ def _examined(bundle: Bundle, station: Station, samples: Sequence[Sample], pictu
             watched,
             bundle.thresholds,
             regions=bundle.regions,
+            learnt=bundle.manifest.data,
             progress=lambda done, total: tell("evaluating", done, total),
         )
         tell("drawing", 0, 1)
