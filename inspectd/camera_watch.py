@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, Lock, Thread
 
 import numpy as np
@@ -92,7 +93,8 @@ class WatchedCamera:
     def _open_again(self, lost: Camera | None) -> None:
         """Release what is left of the device and open it, with pauses that grow to five seconds, until that works."""
         if lost is not None:
-            lost.close()
+            with suppress(Exception):  # whatever a driver throws: the device is given up in any case
+                lost.close()
         pause_s = FIRST_PAUSE_S
         while not self._closed.wait(pause_s):
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
@@ -100,6 +102,11 @@ class WatchedCamera:
                 camera = self._open()
             except CameraError as error:
                 self._meters.camera_fault = f"the camera is lost, and does not open: {error}"
+                continue
+            except Exception as error:
+                # A driver's own fault must not end the only thread that can bring the camera back.
+                self._meters.camera_fault = f"the camera is lost, and does not open: {type(error).__name__}: {error}"
+                log.exception("opening the camera failed in an unexpected way; it is tried again")
                 continue
             with self._lock:
                 if not self._closed.is_set():

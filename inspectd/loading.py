@@ -37,7 +37,7 @@ class Sources:
 def station_sources(station: Station) -> Sources:
     """The camera and the bundles that the station's settings name; nothing is opened yet."""
     return Sources(
-        camera=lambda: open_camera(station.camera),
+        camera=lambda: open_camera(station.camera, every_image=station.trigger.source == "camera"),
         engine=lambda path: load_engine(station, find_bundle(station, path)),
     )
 

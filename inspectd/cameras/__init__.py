@@ -10,12 +10,15 @@ from inspectd.cameras.simulated import SimulatedCamera
 from inspectd.cameras.video import VideoCamera
 
 
-def open_camera(settings: CameraSettings) -> Camera:
-    """Open the camera that the station names; blocks until it is ready. Raises CameraError with one line."""
+def open_camera(settings: CameraSettings, *, every_image: bool = False) -> Camera:
+    """Open the camera that the station names; blocks until it is ready. Raises CameraError with one line.
+
+    every_image: each image that arrives is a part, so a live camera may pass none over.
+    """
     if isinstance(settings, SimulatedCameraSettings):
         return SimulatedCamera(settings)
     if isinstance(settings, FolderCameraSettings):
         return FolderCamera(settings)
     if isinstance(settings, VideoCameraSettings):
         return VideoCamera(settings)
-    return OpenCvCamera(settings)
+    return OpenCvCamera(settings, every_image=every_image)

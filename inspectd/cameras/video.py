@@ -38,7 +38,11 @@ class VideoCamera:
             if native is None:
                 raise CameraError(f"{self._path}: could be read once and no longer can")
         self._frame += 1
-        return Shot(image=to_rgb(native), captured_ns=time.monotonic_ns(), source=f"{self._path}#{self._frame - 1}")
+        try:
+            image = to_rgb(native)
+        except (ValueError, cv2.error) as error:
+            raise CameraError(f"{self._path}#{self._frame - 1}: {' '.join(str(error).split())}") from error
+        return Shot(image=image, captured_ns=time.monotonic_ns(), source=f"{self._path}#{self._frame - 1}")
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -52,6 +56,9 @@ class VideoCamera:
         return capture
 
     def _read(self) -> cv2.typing.MatLike | None:
-        with quiet_opencv():
-            done, native = self._capture.read()
+        try:
+            with quiet_opencv():
+                done, native = self._capture.read()
+        except cv2.error as error:
+            raise CameraError(f"{self._path}: frame {self._frame} cannot be decoded: {error.err}") from error
         return native if done else None

@@ -83,7 +83,7 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
     locator = Locator(station.locate, station.canvas)
     try:
         with (
-            closing(open_camera(station.camera)) as camera,
+            closing(open_camera(station.camera, every_image=station.trigger.source == "camera")) as camera,
             closing(_triggers(station, door)) as triggers,
             (out / METADATA_NAME).open("x", encoding="utf-8") as metadata,  # last: a try that fails leaves none
             progress_bar(passing=False) as progress,

@@ -58,7 +58,7 @@ def test_too_few_good_parts_say_how_many_are_needed(tmp_path: Path, capsys: pyte
 def test_images_without_a_part_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], grain: int, look_at: str
 ) -> None:
-    """When most images show no part, the line names some of them, and where to look: one grey is no matter of locate."""
+    """When most images show no part, the line names some and where to look: one grey is no matter of locate."""
     data = _parts(tmp_path / "parts", [0, 1])
     for number in range(20):
         dark = np.random.default_rng(number).integers(12, 13 + grain, (200, 240), np.uint8)
