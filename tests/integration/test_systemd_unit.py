@@ -48,3 +48,16 @@ def test_unit_is_clean(tmp_path: Path, drop_in: str | None) -> None:
     verdict = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert verdict.returncode == 0
     assert verdict.stderr == ""
+
+
+def test_faults_that_mend_themselves_do_not_end_the_station_for_good() -> None:
+    """A camera that takes a minute to boot, a disk that is full for an hour: the unit is started until that is over.
+
+    What a person must mend, by exit code, is left alone.
+    """
+    lines = UNIT.read_text().splitlines()
+    assert "StartLimitIntervalSec=0" in lines
+    assert "Restart=on-failure" in lines
+    (prevented,) = [line.partition("=")[2].split() for line in lines if line.startswith("RestartPreventExitStatus=")]
+    camera, port, storage, engine = 6, 7, 8, 9  # docs/exit_codes.md
+    assert {camera, port, storage, engine}.isdisjoint(int(code) for code in prevented)
