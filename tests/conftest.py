@@ -11,8 +11,15 @@ import pytest
 import tiny_station as tiny
 import zmq
 from closable import ClosableT, Keep
+from hypothesis import HealthCheck, settings
 
 TERMINATES_WITHIN_S = 5.0
+
+# No time limit of its own for an example: a machine that stands still for a moment is no fault of the code.
+settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("steady")
 
 # FFmpeg takes its log level at its first use in the process, which here may be a test that writes a video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

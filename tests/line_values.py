@@ -15,13 +15,18 @@ REGIONS = ("electrode-left", "body", "electrode-right")
 LIMITS = Thresholds(part=0.5, regions=tuple((name, 0.5) for name in REGIONS))
 BUNDLE_HASH = "ab" * 32
 MS = 1_000_000
+_given: set[int] = set()
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that was free a moment ago, and that no earlier call gave: a station's ports must differ."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Context = zmq.Context[zmq.Socket[bytes]]
 class Desk:
     """Takes rows as the gate sends them, and writes them when told."""
 
-    def __init__(self, context: Context, folder: Path, *, keep_days: float = 90, keep_bytes: int = 2**30) -> None:
+    def __init__(self, context: Context, folder: Path, *, keep_days: float = 36_500, keep_bytes: int = 2**30) -> None:
         self.folder = folder
         self.meters = Meters()
         self.ledger = Ledger(folder)

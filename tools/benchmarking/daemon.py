@@ -21,6 +21,7 @@ from inspectd.wire.public import health_topic, result_topic
 
 SIMULATED = {"kind": "simulated", "seed": 1, "pool": 256, "defect_share": 0.1}
 RECONNECT_MS = 10
+_given: set[int] = set()
 
 
 class BenchmarkError(InspectdError):
@@ -136,7 +137,11 @@ def last_line(log: Path) -> str:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that was free a moment ago, and that no earlier call gave: a station's ports must differ."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in _given:
+            _given.add(port)
+            return port

@@ -102,7 +102,7 @@ def test_what_happens_to_the_files_of_the_running_bundle_does_not_disturb_it(
 def test_parts_are_judged_while_another_bundle_is_loaded(line: Line, tiny_station: TinyStation, tmp_path: Path) -> None:
     """The old engine judges until the new one may: no part waits for a bundle, not even for one that hangs later."""
     tiny = own(tiny_station, tmp_path / "bundles")
-    running = line(tiny=tiny, line={"deadline_ms": 400}, supervision={"hang_s": 0.2})
+    running = line(tiny=tiny, line={"deadline_ms": 400}, supervision={"hang_s": 1.0})
     second = strict(tiny)
     activate(tiny.bundles, NAME, second.hash)
     os.kill(running.process.pid, signal.SIGHUP)

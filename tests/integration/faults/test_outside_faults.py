@@ -78,8 +78,9 @@ def test_after_sigkill_nothing_announced_is_lost_or_comes_twice(line: Line) -> N
             running.start()
         heard = len(running.heard.results)
         running.results(running.ask(10))
+        slow = running.control.arm(Injection(kind=Kind.ENGINE_SLOW, amount_s=0.3))
         running.ask(10)
-        running.control.inject(Injection(kind=Kind.ENGINE_SLOW, amount_s=0.3))
+        assert running.control.taken(slow) == 1
         assert running.end(signal.SIGKILL) == -signal.SIGKILL
         assert min(result["seq"] for result in running.heard.results[heard:]) > highest
         highest = max(result["seq"] for result in running.heard.results)
