@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "rollback",
         help="go back to the bundle that was active before",
-        description="Go back to the bundle that was active before. A running daemon keeps its bundle until restarted.",
+        description="Go back to the bundle that was active before. A running daemon keeps its own until it is reloaded.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -38,5 +38,6 @@ def run(args: argparse.Namespace) -> int:
         after = activate(root, station.station, args.to).name
     else:
         before, after = rollback(root, station.station)
-    print(f"station {station.station}: bundle {before} -> {after}; restart the daemon to inspect with it")
+    reload = f"systemctl reload inspectd@{station.station}"
+    print(f"station {station.station}: bundle {before} -> {after}; to inspect with it: {reload}")
     return 0
