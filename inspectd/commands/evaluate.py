@@ -95,7 +95,8 @@ def _cautions(evaluation: Evaluation, samples: Sequence[Sample], data: Path) -> 
         )
     if evaluation.empty_masks:
         yield f"{evaluation.empty_masks} masks of defects mark nothing: pixel AUROC and PRO are without these parts"
-    if evaluation.overall.defective and all(sample.mask_path is None for sample in samples):
+    unmarked = all(sample.mask_path is None for sample in samples)
+    if evaluation.overall.defective and unmarked and (data / "train").is_dir():  # footage never has masks
         yield f"no masks, so no pixel AUROC and no PRO: looked for them in {data / 'ground_truth'}"
 
 

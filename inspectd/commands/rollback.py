@@ -20,7 +20,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "rollback",
         help="go back to the bundle that was active before",
-        description="Go back to the bundle that was active before. A running daemon keeps its own until it is reloaded.",
+        description="Go back to the bundle that was active before. A running daemon keeps its own until reloaded.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
