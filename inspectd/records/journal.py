@@ -96,12 +96,15 @@ class Journal:
         return written == len(frame)
 
     def settle(self, seqs: Iterable[int]) -> None:
-        """These rows are in the database, or given up: their room may be used again."""
+        """These rows are in the database, or given up: their room may be used again.
+
+        `append` waits for the lock: what it takes is a look-up for each row that waits, not one for each row and file.
+        """
+        done = set(seqs)
         with self._lock:
-            for seq in seqs:
-                for segment in (*self._full, self._current):
-                    if segment is not None:  # a part that was noted twice may lie in two
-                        segment.waiting.discard(seq)
+            for segment in (*self._full, self._current):
+                if segment is not None:  # a part that was noted twice may lie in two
+                    segment.waiting -= segment.waiting & done  # goes through the smaller of the two
             empty = [segment for segment in self._full if not segment.waiting]
             self._full = [segment for segment in self._full if segment.waiting]
             self._spare += empty

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -17,13 +17,15 @@ from inspectd.messages import LateScores, Record, StoredImage, ToldReject
 from inspectd.records.chain import Kind, Tail, anchor
 from inspectd.records.database import DATABASE_NAME, DamagedError, last_seq, open_for_writing
 from inspectd.records.numbers import Numbers
-from inspectd.records.rows import content
+from inspectd.records.rows import content, storable
 from inspectd.records.tables import COLUMNS, NOTE_COLUMNS, TABLE
 
 _INSERT = {
     kind: f"INSERT OR IGNORE INTO {TABLE[kind]} ({columns}) VALUES (:{columns.replace(', ', ', :')})"  # noqa: S608
     for kind, columns in COLUMNS.items()
 }
+_UNSTORABLE = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
+"""What is raised for the values of one row: text that cannot be encoded, a number too large, a type SQLite has not."""
 MEND_PAUSE_S = 60.0
 LOOK_BACK = 1 << 17  # how many numbers a start looks through for gaps
 log = structlog.get_logger(__name__)
@@ -40,6 +42,19 @@ class Note:
 
 
 Row = Record | LateScores | StoredImage | ToldReject | Note
+
+
+@dataclass(slots=True)
+class Refused:
+    """The numbers of rows that were not written, while the others were; `parts` of them are rows of parts.
+
+    existing: they stand there already, and are kept as they were. unstorable: of values that SQLite does not take; for
+    a part, a gap says why.
+    """
+
+    existing: list[int] = field(default_factory=list)
+    unstorable: list[int] = field(default_factory=list)
+    parts: int = 0
 
 
 def earlier_records(kept_as: str) -> str:
@@ -60,22 +75,40 @@ class Ledger:
         self.begun_anew = ""  # the name that the damaged database now has
         self._mended_s = -MEND_PAUSE_S
         self._unexplained = ""  # why this database lacks what was recorded before it
+        self._connection: sqlite3.Connection | None = None  # None: let go of, to be opened again
         try:
-            self.connection = open_for_writing(folder)
+            self._connection = open_for_writing(folder)
         except DamagedError as error:
             self._set_aside(error)
         self._inode = self._inodes()
 
-    def write(self, rows: Sequence[Row]) -> list[int]:
-        """Commit rows and their hashes in one transaction; returns the numbers that stood there already (kept as they
-        were). Raises sqlite3.Error, after which nothing of them is written."""
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The open database; opened again where that failed before. Raises sqlite3.Error where it fails once more."""
+        if self._connection is None:
+            try:
+                return self._open_again()
+            except (OSError, StorageError) as error:
+                raise sqlite3.OperationalError(str(error)) from error
+        return self._connection
+
+    def write(self, rows: Sequence[Row]) -> Refused:
+        """Commit rows and their hashes in one transaction; returns what was not written, each for its own reason.
+
+        Raises sqlite3.Error, after which nothing of them is written.
+        """
+        refused = Refused()
         with self.transaction():
             tail = Tail(self.connection)
             seqs = [row.verdict.seq for row in rows if isinstance(row, Record)]
             if self._unexplained and seqs:
                 for first, last in self.missing(min(seqs)):
-                    self._insert(tail, Note(Kind.GAP, first, last, self._unexplained))
-            refused = [seq for row in rows if (seq := self._insert(tail, row)) is not None]
+                    self._note(tail, Note(Kind.GAP, first, last, self._unexplained))
+            for row in rows:
+                if isinstance(row, Note):
+                    self._note(tail, row)
+                else:
+                    self._insert(tail, row, refused)
         if seqs:
             self._unexplained = ""
         if self._unsynced_s is None:
@@ -108,7 +141,9 @@ class Ledger:
         """
         if self._unsynced_s is None or (not now and time.monotonic() - self._unsynced_s < self._sync_s):
             return
-        if self._inodes() != self._inode:
+        if self._connection is None:
+            self._open_again()
+        elif self._inodes() != self._inode:
             self._taken_away()
         file = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -125,7 +160,7 @@ class Ledger:
         if not self._may_set_aside or time.monotonic() - self._mended_s < MEND_PAUSE_S:
             raise error  # a disk that damages each new file must not be filled with them
         self._mended_s = time.monotonic()
-        self.connection.close()
+        self._let_go()
         self._set_aside(error)
         self._inode = self._inodes()
 
@@ -148,21 +183,32 @@ class Ledger:
         """Sync and close; a second call does nothing. What cannot be synced any more is left to the kernel."""
         with suppress(OSError, sqlite3.Error, StorageError):
             self.sync(now=True)
-        self.connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    def _insert(self, tail: Tail, row: Row) -> int | None:
-        """Insert one row and its entry; its number where it exists already."""
-        if isinstance(row, Note):
-            note = (row.first, row.last, time.time_ns(), row.detail)
-            tail.append(row.kind, row.first, dict(zip(NOTE_COLUMNS.split(", "), note, strict=True)))
-            self.connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (tail.entry, row.kind.value, *note))
-            return None
-        kind, values = content(row)
+    def _note(self, tail: Tail, note: Note) -> None:
+        values = (note.first, note.last, time.time_ns(), storable(note.detail))
+        tail.append(note.kind, note.first, dict(zip(NOTE_COLUMNS.split(", "), values, strict=True)))
+        self.connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (tail.entry, note.kind.value, *values))
+
+    def _insert(self, tail: Tail, row: Record | LateScores | StoredImage | ToldReject, refused: Refused) -> None:
+        """Insert one row and its entry, or note why not: no row may keep the others out."""
         seq = row.verdict.seq if isinstance(row, Record) else row.seq
-        if self.connection.execute(_INSERT[kind], values).rowcount != 1:
-            return seq
-        tail.append(kind, seq, values)
-        return None
+        try:
+            kind, values = content(row)
+            inserted = self.connection.execute(_INSERT[kind], values).rowcount == 1
+        except _UNSTORABLE as error:
+            log.error("a row cannot be stored, the others are", seq=seq, row=type(row).__name__, why=str(error))
+            refused.unstorable.append(seq)
+            refused.parts += isinstance(row, Record)
+            if isinstance(row, Record):
+                self._note(tail, Note(Kind.GAP, seq, seq, f"announced, and cannot be stored: {error}"))
+            return
+        if inserted:
+            tail.append(kind, seq, values)
+            return
+        refused.existing.append(seq)
+        refused.parts += isinstance(row, Record)
 
     def _set_aside(self, error: Exception) -> None:
         """Move the damaged files away, under a name that says when, and begin anew. Raises StorageError."""
@@ -175,21 +221,34 @@ class Ledger:
                 source.rename(self._path.with_name(stem + suffix))
         log.error("the records are damaged: set aside, and begun anew", kept_as=stem, why=str(error))
         self.begun_anew, self._unexplained = stem, earlier_records(stem)
-        self.connection = open_for_writing(self._folder)
+        self._connection = open_for_writing(self._folder)
 
     def _taken_away(self) -> None:
         """Somebody removed records.db or its WAL while it was open: save what we hold, then open what is there."""
         log.error("records.db or its WAL was deleted by another program: opened anew", path=str(self._path))
         with suppress(sqlite3.Error):
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        self.connection.close()
+        self._let_go()
+        self._open_again()
+
+    def _let_go(self) -> None:
+        """Close before another is opened: SQLite deletes a WAL by its name."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _open_again(self) -> sqlite3.Connection:
+        """Open what is there, after we let go of it. Raises OSError, StorageError."""
         try:
-            self.connection = open_for_writing(self._folder)
+            self._connection = open_for_writing(self._folder)
+            self._inode = self._inodes()
         except DamagedError as error:
-            self._set_aside(error)
-        if not anchor(self.connection).entry and not self.connection.execute("SELECT 1 FROM chain").fetchone():
+            self.mend(error)
+        connection = self.connection
+        empty = not anchor(connection).entry and not connection.execute("SELECT 1 FROM chain").fetchone()
+        if empty and not self._unexplained:
             self._unexplained = "the database with earlier records was deleted while the daemon ran"
-        self._inode = self._inodes()
+        return connection
 
     def _inodes(self) -> tuple[int, int]:
         """Which files we hold; 0 for one that is not there."""

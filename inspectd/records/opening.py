@@ -66,9 +66,10 @@ class Records:
 
     def _catch_up(self, folder: Path) -> None:
         left = replay(folder)
-        again = self.ledger.write(left) if left else []
-        if len(left) > len(again):
-            log.warning("records of an earlier run were found in the journal", parts=len(left) - len(again))
+        refused = self.ledger.write(left)
+        new = len(left) - len(refused.existing) - len(refused.unstorable)
+        if new:
+            log.warning("records of an earlier run were found in the journal", parts=new)
         self.sequence.go_on_after(self.ledger.last_seq())
         upcoming = self.sequence.upcoming
         if self.ledger.begun_anew:

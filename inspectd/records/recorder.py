@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from threading import Event
 
 import structlog
@@ -104,10 +105,10 @@ class Recorder:
         self._meters.observe(Step.COMMIT, time.monotonic_ns() - begun_ns)
         numbers = _numbers(rows)
         self._settle(numbers)
-        self._meters.count(Count.ROWS, len(numbers) - len(refused))
-        self._meters.count(Count.ROWS_LOST, len(refused))
-        if refused:
-            log.error("records with these numbers exist already; the older ones are kept", seqs=refused[:10])
+        self._meters.count(Count.ROWS, len(numbers) - refused.parts)
+        self._meters.count(Count.ROWS_LOST, len(refused.existing) + len(refused.unstorable))
+        if refused.existing:
+            log.error("records with these numbers exist already; the older ones are kept", seqs=refused.existing[:10])
         self._unwritten.clear()
         self._given_up = Numbers()
         self._meters.set_unwritten(0)
@@ -157,12 +158,17 @@ class Recorder:
         """Memory is not endless either: beyond the limit the oldest rows are given up, and counted."""
         lost = len(self._unwritten) - MOST_UNWRITTEN
         if lost > 0:
-            numbers = _numbers(self._unwritten[:lost])
+            given_up = self._unwritten[:lost]
+            del self._unwritten[:lost]
+            numbers = _numbers(given_up)
             for seq in numbers:
                 self._given_up.add(seq, seq)
             self._settle(numbers)
-            del self._unwritten[:lost]
+            images = [row for row in given_up if isinstance(row, StoredImage)]
+            with suppress(OSError):  # the next start finds what cannot be deleted now
+                self._retention.discard(images)
             self._meters.count(Count.ROWS_LOST, len(numbers))
+            self._meters.count(Count.IMAGES_DROPPED, len(images))
         self._meters.set_unwritten(len(self._unwritten))
 
 

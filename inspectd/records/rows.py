@@ -48,6 +48,16 @@ class StoredPart:
 
 def content(row: Record | LateScores | StoredImage | ToldReject) -> tuple[Kind, dict[str, Value]]:
     """What a row is, and its values by column, as SQLite gives them back: None for what is not a number."""
+    kind, values = _values(row)
+    return kind, {name: storable(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def storable(text: str) -> str:
+    """The text where UTF-8 has it; else with \\udcff for the byte ff of a file name that is no UTF-8, and the like."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def _values(row: Record | LateScores | StoredImage | ToldReject) -> tuple[Kind, dict[str, Value]]:
     if isinstance(row, Record):
         return Kind.PART, _part(row)
     if isinstance(row, LateScores):

@@ -26,7 +26,8 @@ class Sequence:
     def __init__(self, folder: Path, *, at_least: int = 1) -> None:
         """Open or create `folder`/sequence; numbers begin at `at_least` or where the file says, whichever is larger."""
         self._path = folder / "sequence"
-        self._lock = Lock()
+        self._lock = Lock()  # of the numbers: held for moments only, never for the disk
+        self._writing = Lock()  # of the file: taken before the other one
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
@@ -46,11 +47,10 @@ class Sequence:
             raise
 
     def go_on_after(self, seq: int) -> None:
-        """Skip every number up to `seq`; blocks for the disk where they were not reserved. Raises OSError."""
+        """Skip every number up to `seq`; blocks for the disk where too few are reserved then. Raises OSError."""
         with self._lock:
             self._next = max(self._next, seq + 1)
-            if self._limit <= self._next:
-                self._store(self._next + BLOCK)
+        self.reserve()
 
     @property
     def upcoming(self) -> int:
@@ -59,36 +59,52 @@ class Sequence:
 
     def next(self) -> int:
         """The next number; blocks for the disk only where nobody called `reserve` in time. Raises OSError."""
+        while (number := self._take()) is None:
+            self.reserve()
+        return number
+
+    def _take(self) -> int | None:
         with self._lock:
             if self._next >= self._limit:
-                self._store(self._limit + BLOCK)
+                return None
             self._next += 1
             return self._next - 1
 
     def reserve(self) -> None:
-        """Move the limit on where less than half a block is left; blocks for the disk. Raises OSError."""
-        with self._lock:
-            if self._limit - self._next < BLOCK // 2:
-                self._store(self._next + BLOCK)
+        """Move the limit on where less than half a block is left; blocks for the disk. Raises OSError.
+
+        `next` goes on meanwhile below the old limit; the new one counts once it is on the disk.
+        """
+        with self._writing:
+            with self._lock:
+                if self._limit - self._next >= BLOCK // 2:
+                    return
+                limit = self._next + BLOCK
+            self._store(limit)
+            with self._lock:
+                self._limit = limit
 
     def close(self) -> None:
         """Give unused numbers back and unlock; a second call does nothing. Raises OSError."""
-        with self._lock:
+        with self._writing:
             if self._file < 0:
                 return
+            with self._lock:
+                limit = self._limit = self._next  # what is given back is given to nobody here any more
             try:
-                self._store(self._next)
+                self._store(limit)
             finally:
                 os.close(self._file)
                 self._file = -1
 
     def _store(self, limit: int) -> None:
+        """Write and sync the slot that is not in use; `_writing` is held."""
         generation = self._generation + 1
         body = struct.pack("<QQ", generation, limit)
         slot = body + struct.pack("<I", zlib.crc32(body))
         os.pwrite(self._file, slot, (generation % _SLOTS) * _SLOT.size)
         os.fdatasync(self._file)
-        self._generation, self._limit = generation, limit
+        self._generation = generation
 
 
 def issued_below(folder: Path) -> int:

@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from recorder_desk import Context, Desk
 
 from inspectd.errors import StorageError
 from inspectd.health.meters import Count
-from inspectd.messages import Record
-from inspectd.records import recorder
+from inspectd.messages import LateScores, Record
+from inspectd.records import ledger, opening, recorder
+from inspectd.records.database import open_for_writing
 from inspectd.records.ledger import Ledger
 from inspectd.records.opening import Records
 from inspectd.records.reading import RecordReader
@@ -185,8 +187,9 @@ def test_a_huge_backlog_goes_in_small_steps_between_which_rows_are_written(conte
     with closing(Desk(context, tmp_path, keep_days=1)) as desk:
         old_ns = time.time_ns() - 3 * NS_PER_DAY
         desk.ledger.write([Record(verdict=verdict(seq, wall_ns=old_ns)) for seq in range(1, 30 * CHUNK + 1)])
-        oldest = 1
-        for step in range(1, 31):
+        desk.record(Record(verdict=verdict(30 * CHUNK + 1, wall_ns=old_ns + 9 * NS_PER_DAY // 4)))
+        oldest = recorded(tmp_path)[0]
+        for step in range(2, 31):
             now = verdict(30 * CHUNK + step, wall_ns=time.time_ns())
             desk.record(Record(verdict=now))
             numbers = recorded(tmp_path)
@@ -195,3 +198,124 @@ def test_a_huge_backlog_goes_in_small_steps_between_which_rows_are_written(conte
             oldest = numbers[0]
         assert verify(tmp_path, lambda entries: None).problems == []
         assert oldest == 30 * CHUNK + 1
+
+
+NO_UTF8 = "parts/caf\udce9.png"  # what a file name becomes whose bytes are no UTF-8
+
+
+def unstorable(seq: int) -> Record:
+    """A part with a number that no column takes."""
+    part = Record(verdict=verdict(seq))
+    return replace(part, verdict=replace(part.verdict, encoder=1 << 70))
+
+
+def test_text_that_is_no_utf8_is_recorded_readably(desk: Desk, tmp_path: Path) -> None:
+    """A source with undecodable bytes is written with their values, and proved."""
+    desk.record(Record(verdict=verdict(1), source=NO_UTF8), *rows(2, 3))
+    with RecordReader(tmp_path) as reader:
+        assert [part.source for part in reader.all()] == ["parts/caf\\udce9.png", "", ""]
+    assert desk.meters.counts()[Count.ROWS_LOST] == 0
+    assert verify(tmp_path, lambda entries: None).problems == []
+
+
+def test_one_row_that_cannot_be_stored_stops_no_other(desk: Desk, tmp_path: Path) -> None:
+    """It is counted and noted as a gap with its reason; what belongs to it and the rows around it are recorded."""
+    scores = LateScores(seq=2, part_id="p2", part_score=0.5, region_scores=(), scored_ns=1 << 70)
+    desk.ledger.write([*rows(1, 2), unstorable(3), *rows(4, 4)])
+    assert recorded(tmp_path) == [1, 2, 4]
+    for row in (scores, unstorable(5), *rows(6, 6)):
+        desk.recorder._unwritten.append(row)
+    desk.recorder.step()
+    assert recorded(tmp_path) == [1, 2, 4, 6]
+    counts = desk.meters.counts()
+    assert (counts[Count.ROWS], counts[Count.ROWS_LOST]) == (1, 2)
+    assert desk.settled == [5, 6]
+    report = verify(tmp_path, lambda entries: None)
+    assert report.problems == []
+    assert [(gap.first, gap.last) for gap in report.gaps] == [(3, 3), (5, 5)]
+    assert "cannot be stored" in report.gaps[0].why
+
+
+def test_a_second_word_of_late_scores_alone_is_refused_and_counted(desk: Desk) -> None:
+    """No part is in the batch: the count of rows stays, and the recorder goes on."""
+    scores = LateScores(seq=1, part_id="p1", part_score=0.5, region_scores=(), scored_ns=1)
+    desk.record(*rows(1, 1), scores)
+    desk.record(scores)
+    desk.record(*rows(2, 2))
+    counts = desk.meters.counts()
+    assert (counts[Count.ROWS], counts[Count.ROWS_LOST]) == (2, 1)
+
+
+@pytest.mark.parametrize("way", ["text", "number"])
+def test_a_start_after_a_row_that_cannot_be_stored_is_a_start_as_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What the journal has of it goes into the database, or is noted as a gap, and the next start does not find it."""
+    odd = Record(verdict=verdict(2), source=NO_UTF8) if way == "text" else unstorable(2)
+    found = [Record(verdict=verdict(1)), odd, Record(verdict=verdict(3))]
+    monkeypatch.setattr(opening, "replay", lambda folder: found)
+    after = Records(tmp_path, sync_s=1, set_aside=True)
+    after.sequence.close()
+    after.close()
+    assert recorded(tmp_path) == ([1, 2, 3] if way == "text" else [1, 3])
+    report = verify(tmp_path, lambda entries: None)
+    assert report.problems == []
+    assert [(gap.first, gap.last) for gap in report.gaps] == ([] if way == "text" else [(2, 2)])
+
+
+class Refusing:
+    """An `open_for_writing` that a full disk refuses as often as it is told to."""
+
+    def __init__(self, times: int) -> None:
+        self._times = times
+
+    def __call__(self, folder: Path) -> sqlite3.Connection:
+        """Refuse, or open."""
+        self._times -= 1
+        if self._times >= 0:
+            raise StorageError(f"{folder}: unable to open database file")
+        return open_for_writing(folder)
+
+
+def test_a_database_that_cannot_be_begun_anew_at_once_is_begun_later(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The damaged one is set aside and the disk refuses the next: rows wait until it does not, and none is lost."""
+    desk.record(*rows(1, 400))
+    desk.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    damage(tmp_path / "records.db")
+    desk.connection.execute("PRAGMA shrink_memory")
+    monkeypatch.setattr(ledger, "open_for_writing", Refusing(2))
+    desk.record(*rows(401, 410))
+    for _ in range(3):
+        desk.retry()
+    assert recorded(tmp_path) == list(range(401, 411))
+    assert "begun anew" in desk.meters.storage_faults()[0]
+    report = verify(tmp_path, lambda entries: None)
+    assert report.problems == []
+    assert [(gap.first, gap.last) for gap in report.gaps] == [(1, 400)]
+    assert "damaged" in report.gaps[0].why
+    assert len(list(tmp_path.glob("damaged-*-records.db"))) == 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_deleted_database_that_cannot_be_made_at_once_is_made_later(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Also where no row comes meanwhile; the new one says what it has not got."""
+    desk.record(*rows(1, 5))
+    for path in tmp_path.glob("records.db*"):
+        path.unlink()
+    monkeypatch.setattr(ledger, "open_for_writing", Refusing(times))
+    desk.ledger._sync_s = 0.0
+    desk.retry()
+    assert "unable to open" in desk.meters.storage_faults()[0]
+    desk.recorder._retry_s = 0.0
+    desk.record(*rows(6, 7))
+    for _ in range(3):
+        desk.retry()
+    assert recorded(tmp_path) == [6, 7]
+    assert desk.meters.storage_faults() == []
+    report = verify(tmp_path, lambda entries: None)
+    assert report.problems == []
+    assert [(gap.first, gap.last) for gap in report.gaps] == [(1, 5)]

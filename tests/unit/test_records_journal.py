@@ -182,6 +182,26 @@ def test_of_a_part_that_was_noted_twice_the_later_note_counts(tmp_path: Path, sm
     assert not list((tmp_path / "journal").iterdir())
 
 
+@pytest.mark.usefixtures("small_segments")
+def test_settling_looks_rows_up_without_the_lock_that_a_verdict_waits_for(journal: Journal) -> None:
+    """Twenty thousand numbers over many files: they are gone through before the lock is taken."""
+    for seq in range(1, 61):
+        assert journal.append(record(seq))
+        journal.prepare()
+    assert len(journal._full) > 10
+    looked: list[int] = []
+
+    def numbers() -> Iterator[int]:
+        for seq in range(1, 20_001):
+            looked.append(seq)
+            assert not journal._lock.locked()
+            yield seq
+
+    journal.settle(numbers())
+    assert len(looked) == 20_000
+    assert journal._full == []
+
+
 def journal_rows(folder: Path) -> list[Path]:
     """The segments that rows were written to."""
     return [path for path in (folder / "journal").iterdir() if any(path.read_bytes())]
