@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from functools import partial
 from threading import Event, Semaphore
 
@@ -24,7 +25,7 @@ from inspectd.inspect import Inspection, LocatePart
 from inspectd.intake import Intake
 from inspectd.messages import Verdict
 from inspectd.outputs.queries import Queries, RecentMaps
-from inspectd.outputs.rejects import make_tracker
+from inspectd.outputs.rejects import Settling, make_tracker
 from inspectd.outputs.topics import PUBLISHED_BOUND, Messages, Topics
 from inspectd.oversight import Oversight
 from inspectd.records.images import ImageKeeper, ImagePolicy
@@ -33,6 +34,7 @@ from inspectd.records.opening import Records
 from inspectd.records.reading import RecordReader
 from inspectd.records.recorder import Recorder
 from inspectd.records.retention import Retention
+from inspectd.records.rows import StoredPart
 from inspectd.register import Register
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
@@ -173,7 +175,7 @@ class StageBodies:
                 rows=rows,
                 images=images,
                 note=Noting(self._records.journal, self._meters),
-                tracker=make_tracker(self._station.tracking, self._left_over()),
+                tracker=make_tracker(self._station.tracking, self._left_over(), Settling(self._go.is_set)),
                 prepare=topics.messages,
                 announce=partial(self._announce, topics),
                 tell_reject=topics.tell_reject,
@@ -271,4 +273,9 @@ class StageBodies:
 def _recorded(reader: RecordReader, first: int, last: int, limit: int) -> tuple[list[Verdict], int]:
     """What the query stage answers from: verdicts of the records, and the newest number there, which is read first."""
     newest = reader.newest()
-    return [part.verdict for part in reader.between(first, min(last, newest), limit)], newest
+    return [_as_told(part) for part in reader.between(first, min(last, newest), limit)], newest
+
+
+def _as_told(part: StoredPart) -> Verdict:
+    """The verdict; of a reject that was held, what has become of it since."""
+    return part.verdict if part.told is None else replace(part.verdict, reject=part.told.reject)

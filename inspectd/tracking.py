@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -84,18 +84,25 @@ class Tracker:
     course: None where rejects are not tracked: then verdicts pass through as they are, and are told at once.
     lead_ns: how long a command takes to the actuator, its reaction included. hold: keep each command until its window
     opens less the lead, instead of telling it with the verdict: whoever gets it acts at once, so it never leaves early.
-    left_over: verdicts whose reject an earlier run held and never told; reported as missed.
+    left_over: verdicts whose reject an earlier run held and never told; reported as missed once `settled` says that
+    somebody can hear it. Where that comes too late for this run, they are left to the next.
     """
 
     def __init__(
-        self, course: Course | None, *, lead_ns: int = 0, hold: bool = False, left_over: Sequence[Verdict] = ()
+        self,
+        course: Course | None,
+        *,
+        lead_ns: int = 0,
+        hold: bool = False,
+        left_over: Sequence[Verdict] = (),
+        settled: Callable[[], bool] = lambda: True,
     ) -> None:
         self._course = course
         self._lead_ns = lead_ns
         self._hold = hold
         self._passing: OrderedDict[int, _Passing] = OrderedDict()
         self._held: list[tuple[int, int, Verdict]] = []  # by trigger: the first is the nearest to the actuator
-        self._left_over = tuple(left_over)
+        self._left_over, self._settled = tuple(left_over), settled
         self.missed = 0
         self.overlaps = 0  # pairs of an accepted and a rejected part in one window
 
@@ -165,11 +172,12 @@ class Tracker:
         return list(self._release(now_ns, everything=True))
 
     def _release(self, now_ns: int, *, everything: bool) -> Iterator[Verdict]:
-        left_over, self._left_over = self._left_over, ()
-        self.missed += len(left_over)
-        for verdict in left_over:
-            reject = verdict.reject or Reject(command=Command.MISSED)
-            yield replace(verdict, reject=replace(reject, command=Command.MISSED, detail=KILLED))
+        if self._left_over and self._settled():
+            left_over, self._left_over = self._left_over, ()
+            self.missed += len(left_over)
+            for verdict in left_over:
+                reject = verdict.reject or Reject(command=Command.MISSED)
+                yield replace(verdict, reject=replace(reject, command=Command.MISSED, detail=KILLED))
         while self._course is not None and self._held:
             verdict = self._held[0][2]
             reject = self._reject(self._course, verdict, now_ns)

@@ -1,6 +1,7 @@
 """Example client: follow results, rejects and missed rejects, check messages by their schema, fetch what it missed.
 
-A PLC bridge starts from here: replace `on_result` and `on_reject`. Needs pyzmq and jsonschema; see docs/messages.md.
+A PLC bridge starts from here: replace `on_result`, `on_reject` and `on_missed`. Needs pyzmq and jsonschema; see
+docs/messages.md.
 """
 
 from __future__ import annotations
@@ -9,104 +10,206 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from datetime import datetime
+from functools import partial
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import zmq
 from jsonschema import Draft202012Validator
 
-from inspectd.errors import EndpointError, KeysError
-from inspectd.wire.curve import Handshakes, connect
+from inspectd.errors import EndpointError, KeysError, NoAnswer
+from inspectd.wire.client import ask
+from inspectd.wire.curve import connect
+from inspectd.wire.errors import WireError
 from inspectd.wire.keys import ClientKey, read_client_key
-from inspectd.wire.public import schema
+from inspectd.wire.public import SILENT_S, schema
 
 Message = dict[str, Any]
-ANSWER_TIMEOUT_MS = 2000
-SILENT_MS = 3000
-RECORDED_BY_S = 0.5
+Context = zmq.Context[zmq.Socket[bytes]]
+TURN_MS = 100
+ANSWER_S = 2.0
+ASK_AGAIN_S = 0.5  # verdicts are announced first and recorded some milliseconds later
+LOST_AFTER_S = 2.0  # beyond the part's deadline
+MOST_WAITING = 10_000
 
 
-class Asker:
-    """Asks the daemon's query socket; a new socket after each silence, as REQ sockets need."""
+class Subscription:
+    """Some of a station's topics, on a socket of their own. Used by one thread. Raises EndpointError."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, key: ClientKey | None) -> None:
-        self._context = context
-        self._endpoint, self._key = endpoint, key
-        self._socket: zmq.Socket[bytes] | None = None
-        self._handshakes: Handshakes | None = None
+    def __init__(
+        self, context: Context, endpoint: str, station: str, key: ClientKey | None, names: Sequence[str]
+    ) -> None:
+        self._station = station
+        self._schemas = {name: Draft202012Validator(schema(name)) for name in names}
+        self._socket = context.socket(zmq.SUB)
+        for name in names:
+            self._socket.subscribe(f"{name}.{station}")
+        try:
+            self._handshakes = connect(self._socket, endpoint, key)
+        except EndpointError:
+            self._socket.close()
+            raise
 
-    def ask(self, question: Message) -> Message | None:
-        """The answer, or None where none came in time or the daemon refused."""
-        if self._socket is None:
-            self._socket = self._context.socket(zmq.REQ)
-            self._socket.linger = 0
-            self._handshakes = connect(self._socket, self._endpoint, self._key)
-        self._socket.send(json.dumps(question).encode())
-        if not self._socket.poll(ANSWER_TIMEOUT_MS):
-            self.close()
+    def next(self) -> tuple[str, Message] | None:
+        """The next message, with its name; None where none comes within a turn. Raises EndpointError where refused."""
+        self._handshakes.check()
+        if not self._socket.poll(TURN_MS):
             return None
-        answer: Message = json.loads(self._socket.recv_multipart()[0])
-        return None if answer["answer"] == "error" else answer
+        topic, body = self._socket.recv_multipart()
+        name, _, station = topic.decode().partition(".")
+        if station != self._station:
+            return None  # `result.a` is a prefix of `result.ab`
+        message = json.loads(body)
+        fault = next(self._schemas[name].iter_errors(message), None)
+        if fault is not None:
+            print(f"message on {topic.decode()} does not follow its schema: {fault.message}", file=sys.stderr)
+            return None
+        return name, message
 
     def close(self) -> None:
-        """Close the socket; a second call does nothing."""
-        if self._handshakes is not None:
-            self._handshakes.close()
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = self._handshakes = None
+        """Close the socket."""
+        self._handshakes.close()
+        self._socket.close()
+
+
+class Rejects(Thread):
+    """Follows rejects on a socket and in a thread of its own: nothing that is done with results delays one.
+
+    act: what to do with each message, by its name; called in this thread. `heard` is set once a message has come, or
+    none can come any more. It says when there is silence: then no reject would come either.
+    """
+
+    def __init__(self, subscribe: Callable[[], Subscription], act: Mapping[str, Callable[[Message], None]]) -> None:
+        super().__init__(name="rejects")
+        self._subscribe, self._act = subscribe, act
+        self._ending = Event()
+        self._error: Exception | None = None
+        self.heard = Event()
+
+    def run(self) -> None:
+        """The thread's body."""
+        try:
+            with closing(self._subscribe()) as subscription:
+                self._follow(subscription)
+        except Exception as error:
+            self._error = error
+        finally:
+            self.heard.set()
+
+    def check(self) -> None:
+        """Raise what has ended the thread: without it no part is taken off the line."""
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """Stop, and wait for it."""
+        self._ending.set()
+        self.join()
+
+    def _follow(self, subscription: Subscription) -> None:
+        silent_s = time.monotonic() + SILENT_S
+        while not self._ending.is_set():
+            if (came := subscription.next()) is not None:
+                name, message = came
+                self._act[name](message)
+                self.heard.set()
+            elif time.monotonic() < silent_s:
+                continue
+            else:
+                print("silent: no heartbeat; nobody inspects", file=sys.stderr)
+            silent_s = time.monotonic() + SILENT_S
 
 
 class Follower:
-    """Hands on each result exactly once, in order, the missed ones too.
+    """Hands on each result exactly once, in order, the missed ones too; what comes behind a missing one waits for it.
 
+    A missing number is asked for time and again, and heard where it comes by itself: its part may still be judged. It
+    is lost where it has no record LOST_AFTER_S after its deadline. A result that comes all the same is handed on.
+    recorded(first, last): an answer to the question for results; raises NoAnswer, WireError.
     `last_seq`: the newest number that was handled in an earlier run; everything after it is asked for. None: begin with
     whatever comes first.
     """
 
-    def __init__(self, asker: Asker, on_result: Callable[[Message], None], last_seq: int | None) -> None:
-        self._asker = asker
+    def __init__(
+        self, recorded: Callable[[int, int], Message], on_result: Callable[[Message], None], last_seq: int | None
+    ) -> None:
+        self._recorded = recorded
         self._on_result = on_result
         self._next = None if last_seq is None else last_seq + 1
+        self._newest = -1
+        self._waiting: dict[int, Message] = {}
+        self._lost: list[range] = []
+        self._deadline_s = 0.0
+        self._gap, self._gap_since_s, self._ask_at_s = -1, 0.0, 0.0
 
     def take(self, result: Message) -> None:
-        """Handle a result that came by subscription; asks for those before it first, where some are missing."""
-        seq = result["seq"]
-        if self._next is not None and seq < self._next:
-            return  # an answer to an earlier question has brought it already
-        if self._next is not None and seq > self._next:
-            self.fetch(seq - 1)
-        self._on_result(result)
-        self._next = seq + 1
+        """Take in a result that came by subscription."""
+        self._next = result["seq"] if self._next is None else self._next
+        self._newest = max(self._newest, result["seq"])
+        if len(self._waiting) < MOST_WAITING:  # else it is asked for later
+            self._keep(result)
+        self.turn()
 
     def heard_of(self, last_seq: int | None) -> None:
         """The heartbeat names the newest verdict: a gap at the end shows without waiting for the next part."""
-        if self._next is not None and last_seq is not None and last_seq >= self._next:
-            self.fetch(last_seq)
+        if self._next is not None and last_seq is not None:
+            self._newest = max(self._newest, last_seq)
+        self.turn()
 
-    def fetch(self, to_seq: int) -> None:
-        """Ask for everything up to `to_seq` and hand it on; numbers without a record are named on standard error."""
-        asked_twice = False
-        while self._next is not None and self._next <= to_seq:
-            answer = self._asker.ask({"ask": "results", "from_seq": self._next, "to_seq": to_seq})
-            if answer is None:
-                print(f"no answer: {self._next}..{to_seq} are still missing", file=sys.stderr)
+    def turn(self) -> None:
+        """Hand on what is next; where that is missing and it is time to ask, ask. To be called each now and then."""
+        self._hand_on()
+        while self._next is not None and self._next <= self._newest:
+            now_s = time.monotonic()
+            if self._gap != self._next:
+                self._gap, self._gap_since_s, self._ask_at_s = self._next, now_s, now_s
+            if now_s < self._ask_at_s:
                 return
-            incomplete = answer["missing"] or answer["complete_to"] < self._next
-            if incomplete and not asked_twice:
-                asked_twice = True  # verdicts are announced first and recorded some milliseconds later
-                time.sleep(RECORDED_BY_S)
-                continue
-            if answer["complete_to"] < self._next:
-                return
-            for first, last in answer["missing"]:
-                print(
-                    f"no record of {first}..{last}: the daemon was killed there, or they are too old", file=sys.stderr
-                )
-            for result in answer["results"]:
-                self._on_result(result)
-            self._next = answer["complete_to"] + 1
+            self._fetch(self._next, overdue=now_s - self._gap_since_s > self._deadline_s + LOST_AFTER_S)
+            self._hand_on()
+
+    def _fetch(self, first: int, *, overdue: bool) -> None:
+        """Ask for what is missing from `first` on; where that is overdue and has no record, go on without it."""
+        last = min(self._waiting, default=self._newest + 1) - 1
+        try:
+            answer = self._recorded(first, last)
+        except (NoAnswer, WireError) as error:
+            print(f"{first}..{last} are still missing: {error}", file=sys.stderr)
+            return
+        finally:
+            self._ask_at_s = time.monotonic() + ASK_AGAIN_S
+        for result in answer["results"]:
+            self._keep(result)
+        if overdue and answer["missing"] and answer["missing"][0][0] == first:
+            last = answer["missing"][0][1]
+            print(f"no record of {first}..{last}: the daemon was killed there, or they are too old", file=sys.stderr)
+            self._lost.append(range(first, last + 1))
+            self._next = last + 1
+
+    def _keep(self, result: Message) -> None:
+        """Let it wait for its turn, unless that has come and gone."""
+        seq, next_seq = result["seq"], self._next or 0
+        self._deadline_s = seconds_between(result["triggered_at"], result["due_at"])
+        if seq >= next_seq:
+            self._waiting[seq] = result
+        elif (lost := next((numbers for numbers in self._lost if seq in numbers), None)) is not None:
+            self._lost.remove(lost)
+            self._lost += [range(lost.start, seq), range(seq + 1, lost.stop)]
+            self._on_result(result)
+
+    def _hand_on(self) -> None:
+        while self._next is not None and (result := self._waiting.pop(self._next, None)) is not None:
+            self._on_result(result)
+            self._next += 1
+
+
+def seconds_between(start: str, end: str) -> float:
+    """From one time of a message to another."""
+    return (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds()
 
 
 def schedule(window: Message | None) -> str:
@@ -124,77 +227,69 @@ def schedule(window: Message | None) -> str:
     return ", ".join(parts)
 
 
+def say(line: str) -> None:
+    """Print a line at once and in one piece: two threads do."""
+    print(f"{line}\n", end="", flush=True)
+
+
 class Bridge:
-    """One station's subscription. key: where the daemon lets in only clients with one. Raises EndpointError."""
+    """One station's rejects and results. key: where the daemon lets in only clients with one."""
 
     def __init__(
         self, station: str, results: str, queries: str, *, last_seq: int | None, key: ClientKey | None
     ) -> None:
-        self.station = station
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._asker = Asker(self._context, queries, key)
-        self._follower = Follower(self._asker, self.on_result, last_seq)
-        self._schemas = {name: Draft202012Validator(schema(name)) for name in ("result", "reject", "missed", "health")}
-        for name in self._schemas:
-            self._socket.subscribe(f"{name}.{station}")
-        try:
-            self._handshakes = connect(self._socket, results, key)
-        except EndpointError:
-            self._context.destroy(linger=0)
-            raise
+        self._station, self._results, self._queries = station, results, queries
+        self._last_seq, self._key = last_seq, key
         self.handled = 0
 
     def on_result(self, result: Message) -> None:
         """What to do with a verdict: here, print it."""
         self.handled += 1
         score = result["part_score"]
-        print(
+        say(
             f"{result['seq']:>8}  {result['part_id']:<24} {result['verdict']:<8} "
-            f"{'' if score is None else format(score, '.4g'):>8}  {result['latency_ms']:.2f} ms  {result['detail']}",
-            flush=True,
+            f"{'' if score is None else format(score, '.4g'):>8}  {result['latency_ms']:.2f} ms  {result['detail']}"
         )
 
     def on_reject(self, reject: Message) -> None:
-        """What moves the gate: here, print it. Start a timer for the window, or compare the counter with its counts."""
+        """What moves the gate: here, print it. Start a timer for the window, or compare the counter with its counts.
+
+        Called in the thread of `Rejects`, as `on_missed` is: whatever takes its time here delays the next reject.
+        """
         when = schedule(reject["window"])
-        print(f"{reject['seq']:>8}  {reject['part_id']:<24} -> {reject['action']} {when}", flush=True)
+        say(f"{reject['seq']:>8}  {reject['part_id']:<24} -> {reject['action']} {when}")
 
     def on_missed(self, missed: Message) -> None:
         """A part that should be off the line is still on it: never act on it here, call a person. Here, print it."""
-        print(f"{missed['seq']:>8}  {missed['part_id']:<24} -> missed, {missed['detail']}", flush=True)
+        say(f"{missed['seq']:>8}  {missed['part_id']:<24} -> missed, {missed['detail']}")
+
+    def _recorded(self, first: int, last: int) -> Message:
+        """Ask the daemon for results that were missed. Raises NoAnswer, WireError."""
+        question = {"ask": "results", "from_seq": first, "to_seq": last}
+        return ask(self._queries, question, ANSWER_S, self._key)[0]
 
     def run(self, max_parts: int | None) -> None:
-        """Follow until `max_parts` results were handled. Raises EndpointError where we are refused."""
-        while max_parts is None or self.handled < max_parts:
-            self._handshakes.check()
-            if not self._socket.poll(SILENT_MS):
-                self._handshakes.check()
-                print("silent: no heartbeat; nobody inspects", file=sys.stderr)
-                continue
-            topic, body = self._socket.recv_multipart()
-            name, _, station = topic.decode().partition(".")
-            if station != self.station:
-                continue  # `result.a` is a prefix of `result.ab`
-            message = json.loads(body)
-            fault = next(self._schemas[name].iter_errors(message), None)
-            if fault is not None:
-                print(f"message on {topic.decode()} does not follow its schema: {fault.message}", file=sys.stderr)
-            elif name == "result":
-                self._follower.take(message)
-            elif name == "reject":
-                self.on_reject(message)
-            elif name == "missed":
-                self.on_missed(message)
-            else:
-                self._follower.heard_of(message["last_seq"])
-
-    def close(self) -> None:
-        """Close sockets and context."""
-        self._handshakes.close()
-        self._socket.close(linger=0)
-        self._asker.close()
-        self._context.term()
+        """Follow until `max_parts` results were handled; rejects first. Raises EndpointError where we are refused."""
+        with ExitStack() as stack:
+            context: Context = zmq.Context()
+            stack.callback(context.term)
+            subscribe = partial(Subscription, context, self._results, self._station, self._key)
+            act = {"reject": self.on_reject, "missed": self.on_missed, "health": lambda _: None}
+            rejects = Rejects(partial(subscribe, tuple(act)), act)
+            rejects.start()
+            stack.callback(rejects.end)
+            rejects.heard.wait(SILENT_S)
+            results = stack.enter_context(closing(subscribe(("result", "health"))))
+            follower = Follower(self._recorded, self.on_result, self._last_seq)
+            while max_parts is None or self.handled < max_parts:
+                rejects.check()
+                match results.next():
+                    case "result", result:
+                        follower.take(result)
+                    case "health", health:
+                        follower.heard_of(health["last_seq"])
+                    case None:
+                        follower.turn()
 
 
 def main() -> int:
@@ -214,11 +309,7 @@ def main() -> int:
     args = parser.parse_args()
     try:
         key = None if args.key is None else read_client_key(args.key)
-        bridge = Bridge(args.station, args.results, args.queries, last_seq=args.last_seq, key=key)
-        try:
-            bridge.run(args.max_parts)
-        finally:
-            bridge.close()
+        Bridge(args.station, args.results, args.queries, last_seq=args.last_seq, key=key).run(args.max_parts)
     except (EndpointError, KeysError) as error:
         print(f"plc_bridge: {error}", file=sys.stderr)
         return error.exit_code

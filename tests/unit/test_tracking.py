@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from line_values import MS, trigger, verdict
 
 from inspectd import tracking
 from inspectd.messages import Action, Command, Outcome, Reject, Verdict
+from inspectd.outputs import rejects
+from inspectd.outputs.rejects import Settling
 from inspectd.tracking import KILLED, STOPPED, ByDelay, Tracker
+from inspectd.wire.public import SILENT_S
 
 
 def tracker(*, delay_ms: float = 200, window_ms: float = 10, lead_ms: float = 5, hold: bool = False) -> Tracker:
@@ -150,6 +154,31 @@ def test_what_a_killed_run_held_is_reported_as_missed_once() -> None:
         assert command(told) == Reject(command=Command.MISSED, opens_ns=200 * MS, detail=KILLED)
         assert rule.due(2 * MS) == []
         assert rule.missed == 1
+
+
+def test_what_a_killed_run_held_waits_until_somebody_can_hear_it() -> None:
+    """Before that it is neither told nor counted, and an end before that leaves it to the next run."""
+    somebody: list[bool] = []
+    held = replace(judged(7, 0), reject=Reject(command=Command.HELD, opens_ns=200 * MS))
+    rule = Tracker(None, left_over=[held], settled=lambda: bool(somebody))
+    assert rule.due(MS) == rule.close(2 * MS) == []
+    assert rule.missed == 0
+    somebody.append(True)
+    (told,) = rule.due(3 * MS)
+    assert (told.seq, rule.missed) == (7, 1)
+
+
+def test_clients_have_the_silence_time_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It counts from the moment at which parts are taken, however long the start took before."""
+    clock = SimpleNamespace(now_s=100.0)
+    monkeypatch.setattr(rejects, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
+    begun: list[bool] = []
+    settled = Settling(lambda: bool(begun))
+    for clock.now_s, told in ((100.0, False), (160.0, False)):
+        assert settled() is told
+    begun.append(True)
+    for clock.now_s, told in ((161.0, False), (161.0 + SILENT_S - 0.01, False), (161.0 + SILENT_S, True)):
+        assert settled() is told
 
 
 def test_no_more_than_so_many_commands_are_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from soaking.supervisor import Supervisor
 ROOT = Path(__file__).parents[2]
 KEEP_BYTES = 256 * 2**20
 """Of records and images: some hundred thousand parts, far more than are waiting to be counted."""
+TAKEN_WITHIN_MS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,9 @@ def sustained_rate(ground: Ground, tell: Callable[[str], None]) -> float:
         stack.callback(context.term)
         triggers = stack.enter_context(context.socket(zmq.PUSH))
         triggers.linger = 0
-        triggers.sndhwm = 0
+        triggers.sndhwm = 0  # too many at once are the daemon's to refuse
+        triggers.immediate = True
+        triggers.sndtimeo = TAKEN_WITHIN_MS
         triggers.connect(endpoint)
         results = stack.enter_context(subscriber(bench))
         supervisor = stack.enter_context(closing(Supervisor(_plain(bench, ground), folder, _environment())))

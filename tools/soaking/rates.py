@@ -33,7 +33,7 @@ class Line:
         """Send single parts until a result comes: then both connections stand. Raises BenchmarkError."""
         give_up_s = time.monotonic() + SILENT_AT_MOST_S
         while not self._results.poll(200):
-            self._triggers.send(b"{}")
+            self._ask()
             if time.monotonic() > give_up_s:
                 raise BenchmarkError("the daemon answers no trigger")
         while self._results.poll(500):
@@ -47,8 +47,14 @@ class Line:
             wait_s = begun_s + index / rate_hz - time.perf_counter()
             if wait_s > 0:
                 time.sleep(wait_s)
-            self._triggers.send(b"{}")
+            self._ask()
         return self._unsustained(parts) == 0
+
+    def _ask(self) -> None:
+        try:
+            self._triggers.send(b"{}")
+        except zmq.Again:
+            raise BenchmarkError("the daemon takes no trigger") from None
 
     def _unsustained(self, parts: int) -> int:
         failed = 0
