@@ -10,6 +10,9 @@ from inspectd.register import Register
 from inspectd.triggers import Ask, TriggerSource
 from inspectd.wire.sockets import Socket, send
 
+UNREAD_AT_MOST = 1_000
+"""Messages that are taken in after the stop: a sender that never pauses must not keep the daemon from ending."""
+
 
 class Intake:
     """Triggers -> gate, then -> the camera's stage; one thread, that waits for nothing but triggers.
@@ -36,14 +39,24 @@ class Intake:
         self._meters = meters
 
     def run(self, stop: Event) -> None:
-        """Take parts in until `stop` is set or the planned number is reached."""
+        """Take parts in until `stop` is set or the planned number is reached.
+
+        What has come by then is taken in, too: its sender has heard of no refusal, and waits for a verdict.
+        """
         while not stop.is_set() and self._register.parts != self._max_parts:
-            self._meters.beat(Stage.TRIGGER)
-            ask = self._triggers.next(stop)
-            if isinstance(ask, Position):
-                send(self._positions, ask)
-            elif ask is not None:
-                self._take_in(ask)
+            self._take_next(stop)
+        left = UNREAD_AT_MOST
+        while stop.is_set() and left and self._register.parts != self._max_parts and self._triggers.waits():
+            self._take_next(stop)
+            left -= 1
+
+    def _take_next(self, stop: Event) -> None:
+        self._meters.beat(Stage.TRIGGER)
+        ask = self._triggers.next(stop)
+        if isinstance(ask, Position):
+            send(self._positions, ask)
+        elif ask is not None:
+            self._take_in(ask)
 
     def _take_in(self, ask: Ask) -> None:
         trigger = self._register.enter(ask)

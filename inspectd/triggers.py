@@ -38,6 +38,9 @@ class TriggerSource(Protocol):
     def next(self, stop: Event) -> Ask | Position | None:
         """Block for the next request, at most about 100 ms; None where there was none, or `stop` is set."""
 
+    def waits(self) -> bool:
+        """Whether a request has come that nobody has read; does not block."""
+
     def close(self) -> None:
         """Let go of sockets; a second call does nothing."""
 
@@ -66,6 +69,10 @@ class TimerTriggers:
         self._next_ns += self._period_ns
         return Ask(due_ns)
 
+    def waits(self) -> bool:
+        """Nothing: a schedule ends where it is stopped."""
+        return False
+
     def close(self) -> None:
         """Nothing to let go of."""
 
@@ -88,6 +95,10 @@ class MessageTriggers:
             self._meters.count(Count.TRIGGERS_REFUSED)
             log.warning("trigger message refused", why=str(error))
             return None
+
+    def waits(self) -> bool:
+        """Whether a message has come."""
+        return bool(self._socket.poll(0))
 
     def close(self) -> None:
         """Close the socket."""

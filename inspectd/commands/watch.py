@@ -21,13 +21,12 @@ from inspectd.commands.arguments import add_key, client_key, count
 from inspectd.config import load_station
 from inspectd.wire.curve import Handshakes, connect
 from inspectd.wire.errors import WireError
-from inspectd.wire.public import Json, from_bytes, health_topic, result_topic
+from inspectd.wire.public import SILENT_S, Json, from_bytes, health_topic, result_topic
 from inspectd.wire.sockets import Context, Socket
 
 SHOWN = 12
 REMEMBERED = 1000
 REFRESHES_PER_S = 8
-SILENT_S = 3.0
 COLOURS = {"PASS": "green", "REJECT": "red", "INVALID": "yellow"}
 
 

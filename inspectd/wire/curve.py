@@ -12,6 +12,8 @@ from inspectd.wire.sockets import Socket
 DOMAIN = b"inspectd"
 REFUSALS = zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
 BROKEN_OFF_IN_A_ROW = 3
+HEARTBEAT_MS, GONE_AFTER_MS = 1_000, 5_000
+"""A client that only listens never finds out by itself that a cable was pulled: TCP is silent about it."""
 
 
 def is_tcp(endpoint: str) -> bool:
@@ -30,6 +32,7 @@ def as_server(socket: Socket, pair: KeyPair) -> None:
 def connect(socket: Socket, endpoint: str, key: ClientKey | None) -> Handshakes:
     """Connect a client's socket, with its key where the endpoint is TCP; does not wait for the daemon.
 
+    A connection over which nothing comes back for GONE_AFTER_MS is given up, and made anew.
     Raises EndpointError for an address that ZeroMQ does not take. Close what it returns before the socket.
     """
     handshakes = Handshakes(socket, endpoint, key if is_tcp(endpoint) else None)
@@ -38,6 +41,8 @@ def connect(socket: Socket, endpoint: str, key: ClientKey | None) -> Handshakes:
             socket.setsockopt(zmq.CURVE_PUBLICKEY, key.pair.public)
             socket.setsockopt(zmq.CURVE_SECRETKEY, key.pair.secret)
             socket.setsockopt(zmq.CURVE_SERVERKEY, key.server)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, GONE_AFTER_MS)
         if "[" in endpoint:
             socket.setsockopt(zmq.IPV6, 1)
         socket.connect(reachable(endpoint))
