@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from line_values import verdict
 from recorder_desk import Context, Desk
+from structlog.testing import capture_logs
 
 from inspectd.health.meters import Count
 from inspectd.messages import Record, StoredImage
@@ -70,19 +71,19 @@ def restarted(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("days", [1, 365, 14 * 365])
-def test_a_wall_clock_that_jumps_forward_deletes_nothing(
-    desk: Desk, set_clock: SetClock, capsys: pytest.CaptureFixture[str], days: float
-) -> None:
+def test_a_wall_clock_that_jumps_forward_deletes_nothing(desk: Desk, set_clock: SetClock, days: float) -> None:
     """However far, also once parts bear its time; it is said once; and once it is right again, ages count again."""
     desk.ledger.write(parts(3.5, 2.5, 1, 0))
     set_clock(days)
     desk.ledger.write(parts(0, 0, first=5))
-    assert kept(desk) == kept(desk) == [1, 2, 3, 4, 5, 6]
-    assert capsys.readouterr().out.count("the wall clock was set") == 1
-    set_clock(0)
-    desk.ledger.write(parts(0, first=7))
-    assert kept(desk) == [1, 2, 3, 4, 5, 6, 7]
-    assert "right again" in capsys.readouterr().out
+    with capture_logs() as logged:
+        assert kept(desk) == kept(desk) == [1, 2, 3, 4, 5, 6]
+        set_clock(0)
+        desk.ledger.write(parts(0, first=7))
+        assert kept(desk) == [1, 2, 3, 4, 5, 6, 7]
+    set_off, right_again = (line["event"] for line in logged)
+    assert "the wall clock was set" in set_off
+    assert "right again" in right_again
 
 
 def test_ages_go_on_while_the_clock_is_only_corrected(desk: Desk, set_clock: SetClock) -> None:
@@ -93,15 +94,16 @@ def test_ages_go_on_while_the_clock_is_only_corrected(desk: Desk, set_clock: Set
 
 
 def test_a_start_with_a_wrong_clock_deletes_nothing_until_its_own_records_came_of_age(
-    desk: Desk, set_clock: SetClock, capsys: pytest.CaptureFixture[str]
+    desk: Desk, set_clock: SetClock
 ) -> None:
     """A year ahead from the start on, or a plant that was off for a year: the same to us; both keep all at first."""
     desk.ledger.write(parts(3.5, 1, 0))
     set_clock(365)
     restarted(desk)
     desk.ledger.write(parts(0, first=4))
-    assert kept(desk) == kept(desk) == [1, 2, 3, 4]
-    assert capsys.readouterr().out.count("no record is deleted for its age yet") == 1
+    with capture_logs() as logged:
+        assert kept(desk) == kept(desk) == [1, 2, 3, 4]
+    assert ["no record is deleted for its age yet" in line["event"] for line in logged] == [True]
     restarted(desk)
     assert kept(desk) == [1, 2, 3, 4]
     set_clock(365 + KEEP_DAYS / 2 + 0.1)
