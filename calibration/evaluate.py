@@ -218,16 +218,17 @@ def part_mask(
         raise DataError(
             f"{sample.mask_path}: marks a defect on {sample.path}, which is labelled good; move one of them"
         )
-    across, down = (math.ceil(shrunk) if shrunk >= MUCH_SMALLER else 1 for shrunk in _shrinking(matrix))
-    wide = cv2.dilate(mask.astype(np.uint8), np.ones((down, across), np.uint8))
+    wide = cv2.dilate(mask.astype(np.uint8), np.ones(_shown_by_one(matrix), np.uint8))
     warped = cv2.warpAffine(wide, matrix, shape[::-1], flags=cv2.INTER_NEAREST)
     return np.asarray(warped, dtype=np.bool_)
 
 
-def _shrinking(matrix: NDArray[np.float64]) -> tuple[float, float]:
-    """How many pixels of the frame one of the canvas shows, along the frame's x and y."""
-    x, y = np.hypot(*matrix[:, :2])
-    return float(1 / x), float(1 / y)
+def _shown_by_one(matrix: NDArray[np.float64]) -> tuple[int, int]:
+    """Rows and columns of the frame that one pixel of the canvas touches; 1 along a side that is not much smaller."""
+    shrunk = 1 / np.hypot(*matrix[:, :2])  # along the frame's x and y
+    across, down = np.abs(np.linalg.inv(matrix[:, :2])).sum(axis=1)  # the box around the pixel, which may stand askew
+    touched = np.where(shrunk >= MUCH_SMALLER, np.ceil(np.array([across, down]) - 1e-9), 1)
+    return int(touched[1]), int(touched[0])
 
 
 def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[RegionSettings]) -> Figures:

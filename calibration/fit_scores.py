@@ -185,7 +185,7 @@ def _fit_unseen(
     weighted = gmsd * np.array(weights)
     fitted = partial(_constants, unseen.outputs, weighted, model=model, canvas=canvas, regions=regions, known=known)
     owners = groups[unseen.indices]
-    canonical = in_one_pose(unseen.outputs)
+    canonical = model.score != "paper" and in_one_pose(unseen.outputs)
     whole = fitted(np.arange(len(owners)), canonical)
 
     def fused(rows: NDArray[np.int64]) -> FusedEngine:

@@ -59,7 +59,7 @@ class WatchedCamera:
         return shot
 
     def close(self) -> None:
-        """Release the device, and stop opening it; does not wait for a driver that hangs."""
+        """Release the device, and stop opening it; waits no longer than a moment for a driver that hangs."""
         self._closed.set()
         with self._lock:
             open_now = [camera for camera in (self._camera, self._fresh) if camera is not None]

@@ -104,6 +104,15 @@ class Station(Settings):
         return self
 
     @model_validator(mode="after")
+    def _silence_is_told_from_loss(self) -> Self:
+        if self.trigger.source == "camera" and self.camera.kind == "opencv" and "://" in self.camera.source:
+            raise ValueError(
+                f"trigger.source camera: the stream {self.camera.source} looks lost whenever no part comes; "
+                "use a device, or trigger.source timer or zmq"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _company_comes_before_the_deadline(self) -> Self:
         if self.engine.batch > 1 and self.engine.batch_wait_ms >= self.line.deadline_ms:
             raise ValueError(

@@ -36,7 +36,8 @@ class TriggerSource(Protocol):
     """Says when the next part is due, and where the belt is. Used by one thread."""
 
     def next(self, stop: Event) -> Ask | Position | None:
-        """Block for the next request, at most about 100 ms; None where there was none, or `stop` is set."""
+        """Block for the next request, at most about 100 ms; None where there was none. What `waits` is given also after
+        `stop` was set."""
 
     def waits(self) -> bool:
         """Whether a request has come that nobody has read; does not block."""

@@ -34,6 +34,7 @@ TURN_MS = 100
 ANSWER_S = 2.0
 ASK_AGAIN_S = 0.5  # verdicts are announced first and recorded some milliseconds later
 LOST_AFTER_S = 2.0  # beyond the part's deadline
+UNANSWERED_S = 60.0  # so long results wait for one that nobody answers for
 MOST_WAITING = 10_000
 
 
@@ -80,7 +81,7 @@ class Rejects(Thread):
     """Follows rejects on a socket and in a thread of its own: nothing that is done with results delays one.
 
     act: what to do with each message, by its name; called in this thread. `heard` is set once a message has come, or
-    none can come any more. It says when there is silence: then no reject would come either.
+    none can come any more. The thread prints when there is silence: then no reject would come either.
     """
 
     def __init__(self, subscribe: Callable[[], Subscription], act: Mapping[str, Callable[[Message], None]]) -> None:
@@ -145,9 +146,14 @@ class Follower:
         self._lost: list[range] = []
         self._deadline_s = 0.0
         self._gap, self._gap_since_s, self._ask_at_s = -1, 0.0, 0.0
+        self._came_s = 0.0
 
     def take(self, result: Message) -> None:
         """Take in a result that came by subscription."""
+        now_s = time.monotonic()
+        if now_s - self._came_s > SILENT_S:
+            self._gap_since_s = now_s  # the daemon was away: what nobody could answer is not overdue
+        self._came_s = now_s
         self._next = result["seq"] if self._next is None else self._next
         self._newest = max(self._newest, result["seq"])
         if len(self._waiting) < MOST_WAITING:  # else it is asked for later
@@ -169,26 +175,31 @@ class Follower:
                 self._gap, self._gap_since_s, self._ask_at_s = self._next, now_s, now_s
             if now_s < self._ask_at_s:
                 return
-            self._fetch(self._next, overdue=now_s - self._gap_since_s > self._deadline_s + LOST_AFTER_S)
+            self._fetch(self._next, for_s=now_s - self._gap_since_s)
             self._hand_on()
 
-    def _fetch(self, first: int, *, overdue: bool) -> None:
-        """Ask for what is missing from `first` on; where that is overdue and has no record, go on without it."""
+    def _fetch(self, first: int, *, for_s: float) -> None:
+        """Ask for what has been missing from `first` on for so long; where that is overdue, go on without it."""
         last = min(self._waiting, default=self._newest + 1) - 1
+        missing = []
         try:
             answer = self._recorded(first, last)
+            missing = answer["missing"]
+            for result in answer["results"]:
+                self._keep(result)
         except (NoAnswer, WireError) as error:
             print(f"{first}..{last} are still missing: {error}", file=sys.stderr)
-            return
-        finally:
-            self._ask_at_s = time.monotonic() + ASK_AGAIN_S
-        for result in answer["results"]:
-            self._keep(result)
-        if overdue and answer["missing"] and answer["missing"][0][0] == first:
-            last = answer["missing"][0][1]
-            print(f"no record of {first}..{last}: the daemon was killed there, or they are too old", file=sys.stderr)
-            self._lost.append(range(first, last + 1))
-            self._next = last + 1
+        self._ask_at_s = time.monotonic() + ASK_AGAIN_S
+        behind = min(self._waiting, default=first)
+        if missing and missing[0][0] == first and for_s > self._deadline_s + LOST_AFTER_S:
+            self._go_on_after(first, missing[0][1], "the daemon was killed there, or they are too old")
+        elif behind > first and for_s > UNANSWERED_S and time.monotonic() - self._came_s < SILENT_S:
+            self._go_on_after(first, behind - 1, "later ones come and wait, and no answer brings these: see --queries")
+
+    def _go_on_after(self, first: int, last: int, why: str) -> None:
+        print(f"no record of {first}..{last}: {why}", file=sys.stderr)
+        self._lost.append(range(first, last + 1))
+        self._next = last + 1
 
     def _keep(self, result: Message) -> None:
         """Let it wait for its turn, unless that has come and gone."""
@@ -198,7 +209,7 @@ class Follower:
             self._waiting[seq] = result
         elif (lost := next((numbers for numbers in self._lost if seq in numbers), None)) is not None:
             self._lost.remove(lost)
-            self._lost += [range(lost.start, seq), range(seq + 1, lost.stop)]
+            self._lost += [left for left in (range(lost.start, seq), range(seq + 1, lost.stop)) if left]
             self._on_result(result)
 
     def _hand_on(self) -> None:

@@ -11,7 +11,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inspectd.errors import CameraError
 from inspectd.messages import Image
+
+
+def to_image(native: NDArray[Any], where: str) -> Image:
+    """`to_rgb` of what a device gave. Raises CameraError, one line that says where, for what is no picture."""
+    try:
+        return to_rgb(native)
+    except (ValueError, cv2.error) as error:
+        raise CameraError(f"{where}: {' '.join(str(error).split())}") from error
 
 
 def to_rgb(native: NDArray[Any]) -> Image:

@@ -8,7 +8,7 @@ import cv2
 
 from inspectd.camera import Shot
 from inspectd.camera_sections import OpenCvCameraSettings
-from inspectd.cameras.decoding import quiet_opencv, to_rgb
+from inspectd.cameras.decoding import quiet_opencv, to_image
 from inspectd.cameras.live import LiveReader
 from inspectd.errors import CameraError
 
@@ -21,8 +21,7 @@ V4L2_PATIENCE = ("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
 class OpenCvCamera:
     """A live camera. The constructor blocks up to 5 s; raises CameraError where the device or stream does not open.
 
-    every_image: each image that arrives is a part. Else `grab` gives one that arrived after it was called, whatever the
-    driver has buffered.
+    every_image: each image that arrives is a part. Else `grab` gives the newest ones, with the time of their arrival.
     """
 
     def __init__(self, settings: OpenCvCameraSettings, *, every_image: bool = False) -> None:
@@ -40,12 +39,8 @@ class OpenCvCamera:
     def grab(self, timeout_s: float) -> Shot:
         """Block for the next image, at most `timeout_s`. Raises as LiveReader.next."""
         native, captured_ns = self._reader.next(timeout_s)
-        try:
-            image = to_rgb(native)
-        except (ValueError, cv2.error) as error:
-            raise CameraError(f"camera {self._source}: {' '.join(str(error).split())}") from error
         return Shot(
-            image=image,
+            image=to_image(native, f"camera {self._source}"),
             captured_ns=captured_ns,
             exposure_us=self._exposure_us,
             source=f"opencv:{self._source}",

@@ -8,7 +8,7 @@ import cv2
 
 from inspectd.camera import Shot
 from inspectd.camera_sections import VideoCameraSettings
-from inspectd.cameras.decoding import quiet_opencv, to_rgb
+from inspectd.cameras.decoding import quiet_opencv, to_image
 from inspectd.errors import CameraError, EndOfFootage
 
 
@@ -37,12 +37,8 @@ class VideoCamera:
             native = self._read()
             if native is None:
                 raise CameraError(f"{self._path}: could be read once and no longer can")
-        self._frame += 1
-        try:
-            image = to_rgb(native)
-        except (ValueError, cv2.error) as error:
-            raise CameraError(f"{self._path}#{self._frame - 1}: {' '.join(str(error).split())}") from error
-        return Shot(image=image, captured_ns=time.monotonic_ns(), source=f"{self._path}#{self._frame - 1}")
+        source = f"{self._path}#{self._frame - 1}"
+        return Shot(image=to_image(native, source), captured_ns=time.monotonic_ns(), source=source)
 
     def close(self) -> None:
         """Close the file; a second call does nothing."""
@@ -56,9 +52,12 @@ class VideoCamera:
         return capture
 
     def _read(self) -> cv2.typing.MatLike | None:
+        """The next frame; None at the end. It counts, also where it cannot be decoded."""
+        self._frame += 1
         try:
             with quiet_opencv():
                 done, native = self._capture.read()
         except cv2.error as error:
-            raise CameraError(f"{self._path}: frame {self._frame} cannot be decoded: {error.err}") from error
+            raise CameraError(f"{self._path}#{self._frame - 1}: cannot be decoded: {error.err}") from error
+        self._frame -= not done
         return native if done else None

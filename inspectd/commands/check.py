@@ -27,6 +27,8 @@ from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
 
 TIMED_PARTS = 50
+FIRST_IMAGE_S = 5.0
+"""What a camera that has just been opened may take; it is not yet the line's pace."""
 NS_PER_MS = 1e6
 EPILOG = """\
 example:
@@ -116,7 +118,7 @@ def _camera(station: Station) -> Iterator[str]:
 
 def _seen(station: Station) -> str:
     with closing(open_camera(station.camera)) as camera:
-        shot = camera.grab(station.trigger.frame_timeout_ms / 1e3)
+        shot = camera.grab(max(FIRST_IMAGE_S, station.trigger.frame_timeout_ms / 1e3))
     height, width = shot.image.shape[:2]
     seen = f"{station.camera.kind}, {width}x{height}"
     try:

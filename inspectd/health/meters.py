@@ -83,7 +83,7 @@ _MEANINGS = {
     Count.BUNDLES_REFUSED: "bundles asked for while running that could not be used",
     Count.CAMERA_FAULTS: "images that the camera failed to give",
     Count.CAMERA_REOPENED: "times that a lost camera was opened again",
-    Count.STALE_IMAGES: "images thrown away because they were older than the trigger",
+    Count.STALE_IMAGES: "images thrown away as older than the trigger; a camera that runs freely gives some",
     Count.STAGE_ERRORS: "faults inside a stage, or messages lost between two; must be zero",
     Count.REFUSED: "answers that the gate refused: the second one, another part's, or a fault after the verdict",
     Count.LATE_SCORES: "scores that came after their part's verdict",

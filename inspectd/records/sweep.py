@@ -18,6 +18,7 @@ from inspectd.records.ledger import Ledger
 FILES = 20
 PAUSE_S = 0.1
 _NAME = re.compile(r"(\d{10,18})-[A-Z]+\.(png|part)")
+_EMPTY = "SELECT NOT EXISTS (SELECT 1 FROM chain)"  # begun anew: what stands first there would go first
 _FIRST = "SELECT first_seq FROM events WHERE kind = 'start' ORDER BY entry DESC LIMIT 1"
 log = structlog.get_logger(__name__)
 
@@ -40,7 +41,7 @@ class Sweep:
 
     def step(self) -> None:
         """Look at a few files where it is time to. Raises sqlite3.Error, after which they come again."""
-        if self._done or time.monotonic() < self._next_s:
+        if self._done or time.monotonic() < self._next_s or self._ledger.connection.execute(_EMPTY).fetchone()[0]:
             return
         self._next_s = time.monotonic() + PAUSE_S
         if self._files is None:

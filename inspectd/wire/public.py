@@ -18,7 +18,7 @@ from inspectd.wire.errors import WireError
 
 VERSION = 1
 MAX_MESSAGE_BYTES = 1 << 22
-SILENT_S = 3.0  # no heartbeat for so long: nobody inspects; whoever was connected before a start is again by then
+SILENT_S = 3.0  # no heartbeat for so long: nobody inspects; whoever was connected before a kill is again by then
 SCHEMAS = ("result", "reject", "missed", "health", "question", "answer")
 Json = dict[str, Any]
 

@@ -175,3 +175,12 @@ def test_tracking_that_works_is_accepted(tmp_path: Path) -> None:
     encoder = {"by": "encoder", "distance_counts": 1000, "window_counts": 100, "fastest_counts_per_s": 10_000}
     source = {"source": "zmq", "endpoint": "ipc://x"}
     assert load_station(_write(tmp_path, {"tracking": encoder, "trigger": source})).tracking.earliest_ms() == 95
+
+
+def test_a_stream_whose_every_image_is_a_part_is_refused(tmp_path: Path) -> None:
+    """It looks lost whenever the line stands still; a device, or a stream with a timer, is fine."""
+    stream, device = ({"kind": "opencv", "source": source} for source in ("rtsp://127.0.0.1/line", "/dev/video0"))
+    with pytest.raises(SettingsError, match=r"rtsp://127\.0\.0\.1/line looks lost whenever no part comes"):
+        load_station(_write(tmp_path, {"camera": stream, "trigger": {"source": "camera"}}))
+    load_station(_write(tmp_path, {"camera": device, "trigger": {"source": "camera"}}))
+    load_station(_write(tmp_path, {"camera": stream, "trigger": {"source": "timer", "period_ms": 20}}))

@@ -164,6 +164,16 @@ def test_masks_shrunk_along_one_side_are_widened_along_it_alone() -> None:
     assert found.any()
 
 
+def test_small_defects_of_parts_that_lie_askew_are_not_lost() -> None:
+    """A pixel of the canvas then shows a diamond of the frame."""
+    turn = np.array([[1.0, -1.0], [1.0, 1.0]]) / np.sqrt(2) / 8
+    matrix = np.column_stack([turn, [32.0, 0.0]])
+    for place in range(60, 190, 3):
+        mask = np.zeros((256, 256), np.uint8)
+        mask[place, 256 - place - 40] = 255
+        assert warped(mask, matrix).any()
+
+
 def warped(mask: NDArray[np.uint8], matrix: NDArray[np.float64]) -> NDArray[np.bool_]:
     """The mask of a defective part on a canvas of 64x64."""
     with TemporaryDirectory() as folder:

@@ -113,6 +113,20 @@ def test_without_an_answer_nothing_is_given_up(make_line: Any) -> None:
     assert line.handed_on == [1, 2, 3, 4]
 
 
+def test_what_nobody_answers_for_holds_up_the_others_for_a_minute_at_most(make_line: Any, capsys: Any) -> None:
+    """Parts go on, and no question is ever answered (a port that is closed): it says so; what comes later counts."""
+    line = make_line()
+    line.come(1)
+    line.down = True
+    for seq in range(3, 65):
+        line.come(seq)
+        line.wait(1)
+    assert line.handed_on == [1, *range(3, 65)]
+    assert "no record of 2..2: later ones come and wait" in capsys.readouterr().err
+    line.come(2)
+    assert line.handed_on[-1] == 2
+
+
 def test_the_heartbeat_shows_a_gap_at_the_end(make_line: Any) -> None:
     """Without another part, what was missed last is asked for."""
     line = make_line()

@@ -24,7 +24,7 @@ UNIT_NICENESS = -10
 ENDS_WITHIN_S = 60.0
 WATCHDOG_S = 5.0
 RESTARTS_AT_MOST = 5
-"""Ends in a row without a verdict in between, after which a soak run gives up, as the unit's StartLimitBurst does."""
+"""Ends in a row without a verdict in between, after which a soak run gives up; the unit never does."""
 REMEMBERED_LINES = 200
 NOTICE_BYTES = 4096
 
