@@ -6,6 +6,9 @@ lies; an operation on tensors of two devices fails as it would on a card. `tests
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
@@ -140,3 +143,18 @@ def test_a_card_that_is_not_there_is_one_line() -> None:
         training_device("cuda")
     assert "\n" not in str(refusal.value)
     assert "calibration.device: auto" in str(refusal.value)
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_half_precision_only_where_the_processor_has_it(instructions: str) -> None:
+    """An AVX2 processor trains in float32: it would emulate bfloat16, 8 to 12 times as slowly."""
+    script = (
+        "import torch; from calibration.device import CPU, half_precision\n"
+        "with half_precision(CPU): print(torch.nn.Conv2d(1, 1, 1)(torch.ones(1, 1, 2, 2)).dtype)\n"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    shown = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    real = instructions != "AVX2" and torch.cpu._is_avx512_bf16_supported()
+    assert shown == ("torch.bfloat16" if real else "torch.float32")
