@@ -29,7 +29,8 @@ Drawn = tuple[Floats, Floats]
 """What replaces the window (h, w, 3), and how much of it, (h, w) of 0..1."""
 
 SIZES: Final = MappingProxyType({"small": (0.015, 0.03), "medium": (0.04, 0.08), "large": (0.10, 0.20)})
-"""Longest extent of a defect as a share of its region's side. Scratches and fibres are LINE_LENGTH times as long."""
+"""Longest extent of a defect as a share of the part's side (geometric mean of height and width) in its region and those
+that touch it. Scratches and fibres are LINE_LENGTH times as long."""
 LEAST_SIZE_PX: Final = MappingProxyType({"small": 2.5, "medium": 4.0, "large": 6.5})
 LINE_LENGTH = 2.5
 REACH, MARGIN_PX = 1.7, 6
@@ -39,8 +40,14 @@ VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.2, "large": 
 VISIBLE_LEVELS: Final = MappingProxyType({"small": 14.0, "medium": 10.0, "large": 8.0})
 """Least mean change over the mask, in deviations of the part's own local grain and in levels of 0..255: what is small
 must be stronger to be seen."""
-SMOOTHED_GRAINS, SMOOTHED_LEVELS = 0.6, 3.0
+SMOOTHED_GRAINS, SMOOTHED_LEVELS = 0.6, 6.0
 """The same for blur, which can take away no more than the grain itself."""
+BLACK = 16.0
+"""Levels below all look black."""
+DARK, BRIGHTER_SHARE = 64.0, 0.8
+"""On surfaces below this level most contrasts are brighter."""
+LEAST_EXTENT = 0.5
+"""Of the size drawn: less of it within part and region is drawn again elsewhere."""
 STRONGER = 1.15
 """By so much a defect that could not be seen grows, each time."""
 ATTEMPTS = 24
@@ -48,6 +55,8 @@ LEAST_GRAIN = 1.5
 LEAST_MASK_PX = 4
 MASK_SHARE, MASK_LEVELS = 0.15, 2.0
 """The mask holds what changed by more than this share of the defect's strongest change, and more than these levels."""
+CLOSED_SHARE = 0.1
+"""Gaps up to so much of the size are closed."""
 FADE_PX = 2
 """Change reaches so far beyond the mask and no further."""
 
@@ -56,16 +65,18 @@ LEAST_FOREGROUND, MOST_FOREGROUND = 0.15, 0.90
 EVEN_BORDER = 0.7
 """Share of the picture's border that must look alike to be called background."""
 BACKGROUND_LEVELS, BACKGROUND_GRAINS = 16.0, 6.0
+SILHOUETTE_PX = 3
+"""Pieces break off where the background is so near."""
 AROUND = np.linspace(-math.pi, math.pi, 64, endpoint=False)
 FAINTEST, STRONGEST = 1.2, 3.0
 """Contrast of a defect, in what is just visible, drawn log-uniformly."""
-BUSY_TRIES = 8
+PLACES = 8
+LEAST_SILHOUETTE_PX = 8
 ON_STRUCTURE: Final = frozenset({"bend", "blur"})
-"""Kinds that show only where the part has edges: they take the busiest of BUSY_TRIES places."""
+"""Kinds that show only where the part has edges: they take the busiest of PLACES places."""
 OFF_THE_PART: Final = frozenset({"bend"})
 """Kinds that may reach beyond the part's outline."""
 FALLBACK: Final = "stain"
-DISC = np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3)), np.uint8)
 FINE = 4
 """Lines are drawn so many times larger, then averaged."""
 
@@ -92,7 +103,8 @@ def make_defects(
 
     Kinds go round, then sizes, and parts in shuffled rounds. Defect k depends on the parts, the regions, the seed and k
     alone. Where parts are so even that a kind cannot be seen on them (blur on a blank surface), a stain takes its place
-    and is called one. Raises ValueError without parts or regions, or where `count` is negative.
+    and is called one. Raises ValueError without parts or regions, with a region
+    outside the images, or where `count` is negative.
     """
     if len(images) == 0 or len(regions) == 0 or count < 0:
         raise ValueError("made defects need at least one good part, at least one region, and a count of 0 or more")
@@ -130,7 +142,7 @@ def visibility(good: NDArray[np.uint8], defect: MadeDefect) -> float:
     window = _window(float(rows.mean()), float(columns.mean()), extent, defect.mask.shape)
     before, after = good[window].astype(np.float32), defect.image[window].astype(np.float32)
     mask = defect.mask[window]
-    change = float(np.abs(after - before).mean(axis=2)[mask].mean())
+    change = float(np.abs(np.maximum(after, BLACK) - np.maximum(before, BLACK)).mean(axis=2)[mask].mean())
     return change / _needed(defect.kind, defect.size, _grain(before, extent, mask))
 
 
@@ -208,8 +220,12 @@ class _Station:
                 slice(region.top_px, region.top_px + region.height_px),
                 slice(region.left_px, region.left_px + region.width_px),
             )
+            if not self.allowed[area].size:
+                raise ValueError(f"region {region.name} lies outside the part images")
             self.allowed[area] = True
             self._areas.append(area)
+        _, labels = cv2.connectedComponents(self.allowed.astype(np.uint8), connectivity=4)
+        self._joined = [np.asarray(labels == labels[area].max(), np.bool_) for area in self._areas]
         self._parts: dict[int, _Part] = {}
 
     def part(self, place: int) -> _Part:
@@ -226,23 +242,28 @@ class _Station:
             whole = not LEAST_FOREGROUND <= share <= MOST_FOREGROUND
             foreground[area] |= True if whole else stands_out[area]
         has_background = LEAST_FOREGROUND <= stands_out.mean() <= MOST_FOREGROUND
-        inner = cv2.erode(stands_out.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        band = np.ones((2 * SILHOUETTE_PX + 1, 2 * SILHOUETTE_PX + 1), np.uint8)
+        inner = cv2.erode(stands_out.astype(np.uint8), band) > 0
         silhouette = stands_out & ~inner & foreground & has_background
         grey = np.asarray(cv2.GaussianBlur(image.mean(axis=2, dtype=np.float32), (0, 0), 1.0), np.float32)
         slope = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
         busy = np.asarray(cv2.GaussianBlur(slope, (0, 0), 2.0), np.float32)
-        zones = tuple(_zone(area, foreground, silhouette) for area in self._areas)
+        zones = tuple(
+            _zone(area, joined, foreground, silhouette) for area, joined in zip(self._areas, self._joined, strict=True)
+        )
         is_grey = bool((image == image[..., :1]).all())
         return _Part(image=image, foreground=foreground, busy=busy, zones=zones, grey=is_grey)
 
 
-def _zone(area: tuple[slice, slice], foreground: Mask, silhouette: Mask) -> _Zone:
+def _zone(area: tuple[slice, slice], joined: Mask, foreground: Mask, silhouette: Mask) -> _Zone:
+    """A region; joined: (H, W) bool, the region with those that touch it, which together show one thing."""
     corner = np.array([area[0].start, area[1].start])
-    part = np.argwhere(foreground[area]) + corner
-    if len(part) == 0:  # the region lies outside the canvas or holds nothing
-        raise ValueError("a region lies outside the part images")
-    height, width = np.ptp(part, axis=0) + 1
-    return _Zone(part=part, silhouette=np.argwhere(silhouette[area]) + corner, side=math.sqrt(height * width))
+    height, width = np.ptp(np.argwhere(foreground & joined), axis=0) + 1
+    return _Zone(
+        part=np.argwhere(foreground[area]) + corner,
+        silhouette=np.argwhere(silhouette[area]) + corner,
+        side=math.sqrt(height * width),
+    )
 
 
 def _stands_out(image: Images) -> Mask:
@@ -272,7 +293,7 @@ def _stands_out(image: Images) -> Mask:
     return np.asarray(holes == 0, np.bool_)
 
 
-def _without_specks(found: NDArray[np.uint8], least: int) -> NDArray[np.uint8]:
+def _without_specks(found: cv2.typing.MatLike, least: int) -> NDArray[np.uint8]:
     """Only the connected pieces of at least so many pixels."""
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(found, connectivity=4)
     keep = statistics[:, cv2.CC_STAT_AREA] >= least
@@ -309,8 +330,8 @@ def _make(station: _Station, source: int, kind: str, size: str, rng: np.random.G
     best, best_seen = None, -1.0
     for attempted in (kind, FALLBACK):
         for attempt in range(ATTEMPTS):
-            made = _attempt(station, source, (attempted, size), STRONGER**attempt, rng)
-            seen = visibility(station.images[source], made)
+            made, px = _attempt(station, source, (attempted, size), STRONGER**attempt, rng)
+            seen = visibility(station.images[source], made) if _extent(made.mask) >= LEAST_EXTENT * px else 0.0
             if seen > best_seen:
                 best, best_seen = made, seen
             if best is not None and seen >= 1:
@@ -321,14 +342,13 @@ def _make(station: _Station, source: int, kind: str, size: str, rng: np.random.G
 
 def _attempt(
     station: _Station, source: int, wanted: tuple[str, str], strength: float, rng: np.random.Generator
-) -> MadeDefect:
-    """Draw one defect somewhere, visible or not."""
+) -> tuple[MadeDefect, float]:
+    """Draw one defect somewhere, visible or not; and the size in px that it should have."""
     kind, size = wanted
     part = station.part(source)
     zone = part.zones[int(rng.integers(len(part.zones)))]
     px = max(float(rng.uniform(*SIZES[size])) * zone.side, LEAST_SIZE_PX[size])
-    edge = kind == "missing" and len(zone.silhouette) > 8
-    row, column = _place(part, zone, kind, rng, edge=edge)
+    row, column, edge = _place(part, zone, kind, px, rng)
     window = _window(row, column, px, part.foreground.shape)
     scene = _scene(station, part, window, (row, column, px), rng)
     scene = replace(scene, contrast=_contrast(scene, size, strength, rng), strength=strength, edge=edge)
@@ -338,7 +358,13 @@ def _attempt(
         allowed = allowed * scene.foreground
     image, mask = part.image.copy(), np.zeros(part.foreground.shape, np.bool_)
     image[window], mask[window] = _composed(scene, after, amount * allowed, station.allowed[window])
-    return MadeDefect(image=image, mask=mask, kind=kind, size=size, source=source)
+    return MadeDefect(image=image, mask=mask, kind=kind, size=size, source=source), px
+
+
+def _extent(mask: Mask) -> float:
+    """Longer side, in px, of what the mask covers; 0 where it is empty or covers fewer than LEAST_MASK_PX."""
+    rows, columns = np.nonzero(mask)
+    return float(max(np.ptp(rows), np.ptp(columns)) + 1) if len(rows) >= LEAST_MASK_PX else 0.0
 
 
 def _composed(scene: _Scene, after: Floats, amount: Floats, allowed: Mask) -> tuple[Images, Mask]:
@@ -350,23 +376,31 @@ def _composed(scene: _Scene, after: Floats, amount: Floats, allowed: Mask) -> tu
     change = np.abs(mixed - scene.before).max(axis=2)
     limit = max(MASK_LEVELS, MASK_SHARE * float(change.max()))
     changed = ((change > limit) & allowed).astype(np.uint8)
-    padded = cv2.copyMakeBorder(changed, 2, 2, 2, 2, cv2.BORDER_CONSTANT, value=0)
-    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, DISC)[2:-2, 2:-2]
+    reach = 1 + round(scene.size * CLOSED_SHARE)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    padded = np.pad(changed, reach)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, disc)[reach:-reach, reach:-reach]
     mask = (closed > 0) & allowed & (amount > 0)
     near = cv2.dilate(mask.astype(np.uint8), np.ones((2 * FADE_PX + 1, 2 * FADE_PX + 1), np.uint8)) > 0
     mixed = np.where((near & allowed)[..., None], mixed, scene.before)
     return mixed.astype(np.uint8), np.asarray(mask, np.bool_)
 
 
-def _place(part: _Part, zone: _Zone, kind: str, rng: np.random.Generator, *, edge: bool) -> tuple[float, float]:
-    """Row and column of the middle: on the silhouette, on the busiest of a few places, or anywhere on the part."""
-    if edge:
-        row, column = zone.silhouette[int(rng.integers(len(zone.silhouette)))]
-        return float(row), float(column)
-    tries = BUSY_TRIES if kind in ON_STRUCTURE else 1
-    places = zone.part[rng.integers(len(zone.part), size=tries)]
-    best = places[int(np.argmax(part.busy[places[:, 0], places[:, 1]]))]
-    return float(best[0]), float(best[1])
+def _place(part: _Part, zone: _Zone, kind: str, size: float, rng: np.random.Generator) -> tuple[float, float, bool]:
+    """Row and column of the middle, and whether it is on the silhouette.
+
+    What is missing breaks off the silhouette where there is one; what shows on structure alone takes the busiest of
+    PLACES places; all keep away from the picture's border, if one of them can.
+    """
+    edge = kind == "missing" and len(zone.silhouette) >= LEAST_SILHOUETTE_PX
+    among = zone.silhouette if edge else zone.part
+    places = among[rng.integers(len(among), size=PLACES)]
+    room = np.minimum(places, np.array(part.foreground.shape) - 1 - places).min(axis=1) >= size / 2
+    worth = room.astype(np.float64)
+    if kind in ON_STRUCTURE:
+        worth += part.busy[places[:, 0], places[:, 1]] / (1.0 + float(part.busy.max()))
+    row, column = places[int(np.argmax(worth))]
+    return float(row), float(column), edge
 
 
 def _window(row: float, column: float, size: float, shape: tuple[int, ...]) -> tuple[slice, slice]:
@@ -417,7 +451,7 @@ def _contrast(scene: _Scene, size: str, strength: float, rng: np.random.Generato
 # ---- shapes ----
 
 
-def _smooth(ramp: Floats) -> Floats:
+def _smooth(ramp: NDArray[np.floating]) -> Floats:
     """0..1 -> 0..1, flat at both ends."""
     ramp = np.clip(ramp, 0, 1)
     return np.asarray(ramp * ramp * (3 - 2 * ramp), np.float32)
@@ -468,7 +502,7 @@ def _fractal(shape: tuple[int, ...], coarsest_px: float, rng: np.random.Generato
         px, weight = px / 2, weight * 0.6
         if px < 1:
             break
-    return (total - total.mean()) / max(float(total.std()), 1e-3)
+    return np.asarray((total - total.mean()) / max(float(total.std()), 1e-3), np.float32)
 
 
 def _curve(scene: _Scene, rng: np.random.Generator, wander: float) -> NDArray[np.float64]:
@@ -502,12 +536,19 @@ def _widths(points: NDArray[np.float64], thickest: float, rng: np.random.Generat
     )
 
 
+def _level(scene: _Scene) -> float:
+    """Mean level of the part in the window, BLACK at least."""
+    shown = scene.foreground > 0.5
+    return max(BLACK, float(scene.before[shown].mean() if shown.any() else scene.before.mean()))
+
+
 def _sign(scene: _Scene, rng: np.random.Generator) -> float:
     """Brighter or darker, whichever has room; where both have, by chance."""
-    level = float(scene.before[scene.foreground > 0.5].mean()) if (scene.foreground > 0.5).any() else 128.0
-    if level - scene.contrast < 0:
+    level = _level(scene)
+    if level - scene.contrast < BLACK:
         return 1.0
-    return -1.0 if level + scene.contrast > 255 or rng.random() < 0.5 else 1.0
+    brighter = BRIGHTER_SHARE if level < DARK else 0.5
+    return 1.0 if level + scene.contrast <= 255 and rng.random() < brighter else -1.0
 
 
 def _tint(scene: _Scene, rng: np.random.Generator, spread: float) -> Floats:
@@ -544,10 +585,10 @@ def _texture(scene: _Scene, rng: np.random.Generator) -> Drawn:
     if rng.random() < 0.5:
         around = scene.before.mean(axis=(0, 1))
         deviation = max(float(texture.std()), 4.0)
-        texture = around + (texture - texture.mean(axis=(0, 1))) / deviation * max(scene.contrast * 1.2, 12.0)
-    texture = np.clip(texture, 0, 255)
+        toned = around + (texture - texture.mean(axis=(0, 1))) / deviation * max(scene.contrast * 1.2, 12.0)
+        texture = np.asarray(toned, np.float32)
     share = np.float32(min(1.0, rng.uniform(0.55, 1.0) * scene.strength))
-    return np.asarray(texture, np.float32), _blob(scene, rng) * share
+    return np.asarray(np.clip(texture, 0, 255), np.float32), _blob(scene, rng) * share
 
 
 def _photographed(scene: _Scene, rng: np.random.Generator) -> Floats:
@@ -578,7 +619,7 @@ def _noisy(scene: _Scene, rng: np.random.Generator) -> Floats:
 
 def _scratch(scene: _Scene, rng: np.random.Generator) -> Drawn:
     """A thin, slightly curved line of varying width and depth; some have a rim of the other sign, some a twin."""
-    thickest = rng.uniform(0.8, 1.3) * max(1.0, min(2.5, 0.06 * scene.size))
+    thickest = rng.uniform(0.8, 1.3) * max(1.0, min(2.0, 0.045 * scene.size))
     points = _curve(scene, rng, rng.uniform(0.02, 0.35))
     line = _stroke(scene, points, _widths(points, thickest, rng))
     if rng.random() < 0.2:
@@ -665,8 +706,9 @@ def _bend(scene: _Scene, rng: np.random.Generator) -> Drawn:
     at_y = (scene.y - scene.y[0, 0] + dy).astype(np.float32)
     bent = np.asarray(cv2.remap(scene.before, at_x, at_y, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT_101), np.float32)
     slope = bump * (scene.x * np.float32(math.cos(angle)) + scene.y * np.float32(math.sin(angle))) / radius
-    shade = slope * np.float32(2.5 * rng.uniform(0.3, 1.0) * scene.contrast) * scene.foreground
-    return bent + shade[..., None], np.asarray(bump > 0, np.float32)
+    shade = slope * np.float32(2.5 * rng.uniform(0.2, 0.5) * min(2.0, scene.strength) * scene.contrast / _level(scene))
+    shade = np.clip(shade, -0.5, 0.8) * scene.foreground
+    return np.asarray(bent * (1 + shade[..., None]), np.float32), np.asarray(bump > 0, np.float32)
 
 
 def _blur(scene: _Scene, rng: np.random.Generator) -> Drawn:
@@ -694,11 +736,12 @@ def _contamination(scene: _Scene, rng: np.random.Generator) -> Drawn:
         points = _curve(scene, rng, rng.uniform(0.5, 1.3)) * 0.8
         covered = _stroke(scene, points, np.full(len(points), rng.uniform(0.8, 1.2) * max(1.0, 0.04 * scene.size)))
     else:
-        covered = np.zeros_like(scene.x)
+        covered, ragged = np.zeros_like(scene.x), _fractal(scene.x.shape, 0.2 * scene.size, rng)
         for _ in range(int(rng.integers(2, 7))):
             x, y = rng.normal(0, 0.22 * scene.size, 2)
             radius = max(0.8, scene.size * rng.uniform(0.06, 0.16))
             squeezed = np.hypot(scene.x - np.float32(x), (scene.y - np.float32(y)) * np.float32(rng.uniform(0.8, 1.6)))
+            squeezed = squeezed + ragged * np.float32(0.3 * radius)
             covered = np.maximum(covered, np.clip(radius - squeezed + 0.5, 0, 1))
     contrast = np.float32(_sign(scene, rng) * 1.6 * scene.contrast)
     dirt = np.median(scene.before, axis=(0, 1)) + contrast * _tint(scene, rng, 0.3)
@@ -710,11 +753,10 @@ def _light(scene: _Scene, rng: np.random.Generator) -> Drawn:
     """A glare or a dull place: the light changes smoothly, the surface below stays what it is."""
     along, across = _turned(scene, rng.uniform(0, math.pi))
     across = across / np.float32(rng.uniform(0.5, 1.0))
-    bump = _smooth((1 - np.hypot(along, across) / np.float32(0.75 * scene.size + 1)) * np.float32(1.6))
-    level = max(8.0, float(scene.before[scene.foreground > 0.5].mean())) if (scene.foreground > 0.5).any() else 128.0
-    gain = np.float32(_sign(scene, rng) * 1.7 * scene.contrast / level)
-    after = scene.before * (1 + gain)
-    return np.asarray(after, np.float32), bump
+    away = np.hypot(along, across) / np.float32(0.75 * scene.size + 1)
+    bump = _smooth((1 - away) * np.float32(rng.uniform(1.4, 2.4)))
+    gain = np.clip(_sign(scene, rng) * 1.2 * scene.contrast / _level(scene), -0.65, 4.0)
+    return np.asarray(scene.before * (1 + np.float32(gain)), np.float32), bump
 
 
 _DRAWERS: Final[dict[str, Callable[[_Scene, np.random.Generator], Drawn]]] = {
