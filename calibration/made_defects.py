@@ -37,11 +37,11 @@ REACH, MARGIN_PX = 1.7, 6
 """A window reaches so many sizes and pixels from its defect's middle."""
 
 VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.2, "large": 1.7})
-VISIBLE_LEVELS: Final = MappingProxyType({"small": 14.0, "medium": 10.0, "large": 8.0})
+VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0})
 """Least mean change over the mask, in deviations of the part's own local grain and in levels of 0..255: what is small
 must be stronger to be seen."""
-SMOOTHED_GRAINS, SMOOTHED_LEVELS = 0.6, 6.0
-"""The same for blur, which can take away no more than the grain itself."""
+SMOOTHED_GRAINS, SMOOTHED_LEVELS = 0.6, 0.7
+"""The same for blur, which can take away no more than the grain itself; levels as a share of VISIBLE_LEVELS."""
 BLACK = 16.0
 """Levels below all look black."""
 DARK, BRIGHTER_SHARE = 64.0, 0.8
@@ -68,8 +68,8 @@ BACKGROUND_LEVELS, BACKGROUND_GRAINS = 16.0, 6.0
 SILHOUETTE_PX = 3
 """Pieces break off where the background is so near."""
 AROUND = np.linspace(-math.pi, math.pi, 64, endpoint=False)
-FAINTEST, STRONGEST = 1.2, 3.0
-"""Contrast of a defect, in what is just visible, drawn log-uniformly."""
+FAINTEST, STRONGEST, MOST = 1.2, 3.0, 4.0
+"""Contrast of a defect, in what is just visible, drawn log-uniformly; and what it grows to."""
 PLACES = 8
 LEAST_SILHOUETTE_PX = 8
 ON_STRUCTURE: Final = frozenset({"bend", "blur"})
@@ -133,7 +133,8 @@ def visibility(good: NDArray[np.uint8], defect: MadeDefect) -> float:
     """How far a defect exceeds what a person needs to see it on its good part (H, W, 3): 1 is just visible.
 
     The mean absolute change over the mask, divided by what its size needs: VISIBLE_GRAINS deviations of the good part's
-    grain around it, and VISIBLE_LEVELS at least (blur: SMOOTHED_GRAINS and SMOOTHED_LEVELS). 0 where the mask is empty.
+    grain around it, and VISIBLE_LEVELS at least (blur: SMOOTHED_GRAINS, and SMOOTHED_LEVELS of those). 0 where the mask
+    is empty.
     """
     rows, columns = np.nonzero(defect.mask)
     if len(rows) == 0:
@@ -190,7 +191,7 @@ def _tile(defect: MadeDefect, side_px: int, *, boxes: bool) -> Images:
 
 @dataclass(frozen=True, slots=True)
 class _Zone:
-    """A region of one part: where the part is within it, (N, 2) rows and columns; its silhouette; its side in px."""
+    """A region of one part: (N, 2) rows and columns well on the part, those of its silhouette, and its side in px."""
 
     part: NDArray[np.intp]
     silhouette: NDArray[np.intp]
@@ -259,8 +260,9 @@ def _zone(area: tuple[slice, slice], joined: Mask, foreground: Mask, silhouette:
     """A region; joined: (H, W) bool, the region with those that touch it, which together show one thing."""
     corner = np.array([area[0].start, area[1].start])
     height, width = np.ptp(np.argwhere(foreground & joined), axis=0) + 1
+    well_on = cv2.erode(foreground.astype(np.uint8), np.ones((5, 5), np.uint8))[area] > 0
     return _Zone(
-        part=np.argwhere(foreground[area]) + corner,
+        part=np.argwhere(well_on if well_on.any() else foreground[area]) + corner,
         silhouette=np.argwhere(silhouette[area]) + corner,
         side=math.sqrt(height * width),
     )
@@ -438,14 +440,14 @@ def _grain(before: Floats, size: float, where: Mask) -> float:
 def _needed(kind: str, size: str, grain: float) -> float:
     """Least visible mean change, in levels."""
     if kind == "blur":
-        return max(SMOOTHED_LEVELS, SMOOTHED_GRAINS * grain)
+        return max(SMOOTHED_LEVELS * VISIBLE_LEVELS[size], SMOOTHED_GRAINS * grain)
     return max(VISIBLE_LEVELS[size], VISIBLE_GRAINS[size] * grain)
 
 
 def _contrast(scene: _Scene, size: str, strength: float, rng: np.random.Generator) -> float:
-    """Peak contrast in levels, plain to moderate: FAINTEST to STRONGEST times what is just visible."""
+    """Peak contrast in levels, moderate to plain: FAINTEST to STRONGEST times what is just visible, at most MOST."""
     times = math.exp(rng.uniform(math.log(FAINTEST), math.log(STRONGEST)))
-    return float(np.clip(times * strength * _needed("", size, scene.grain), 10.0, 200.0))
+    return min(times * strength, MOST) * _needed("", size, scene.grain)
 
 
 # ---- shapes ----
@@ -611,8 +613,8 @@ def _photographs() -> tuple[Images, ...]:
 
 def _noisy(scene: _Scene, rng: np.random.Generator) -> Floats:
     noise = _fractal(scene.x.shape, scene.size * rng.uniform(0.15, 0.6), rng)
-    if rng.random() < 0.3:
-        noise = np.abs(noise) * 2 - 1.5  # ridges
+    if rng.random() < 0.3:  # ridges
+        noise = np.asarray(np.abs(noise) * 2 - 1.5, np.float32)
     colour = scene.before.mean(axis=(0, 1)) + rng.uniform(-1, 1) * scene.contrast
     return np.asarray(colour + noise[..., None] * _tint(scene, rng, 0.4) * scene.contrast, np.float32)
 
@@ -641,7 +643,7 @@ def _stain(scene: _Scene, rng: np.random.Generator) -> Drawn:
     cloud = np.clip(0.8 + 0.2 * _fractal(blob.shape, scene.size / 2, rng), 0.3, 1.2)
     if rng.random() < 0.35:
         cloud = cloud * np.float32(0.55) + _smooth(1 - np.abs(blob - 0.5) * 2) * np.float32(0.8)
-    contrast = _sign(scene, rng) * 1.25 * scene.contrast * _tint(scene, rng, 0.35)
+    contrast = _sign(scene, rng) * 1.25 * scene.contrast * _tint(scene, rng, 0.25)
     return np.asarray(scene.before + cloud[..., None] * contrast, np.float32), blob
 
 
@@ -733,7 +735,7 @@ def _blur(scene: _Scene, rng: np.random.Generator) -> Drawn:
 def _contamination(scene: _Scene, rng: np.random.Generator) -> Drawn:
     """Dirt on the part: a fibre or hair, or a few specks, with a faint shadow."""
     if rng.random() < 0.5:
-        points = _curve(scene, rng, rng.uniform(0.5, 1.3)) * 0.8
+        points = _curve(scene, rng, rng.uniform(0.4, 1.0)) * 0.8
         covered = _stroke(scene, points, np.full(len(points), rng.uniform(0.8, 1.2) * max(1.0, 0.04 * scene.size)))
     else:
         covered, ragged = np.zeros_like(scene.x), _fractal(scene.x.shape, 0.2 * scene.size, rng)
@@ -754,8 +756,8 @@ def _light(scene: _Scene, rng: np.random.Generator) -> Drawn:
     along, across = _turned(scene, rng.uniform(0, math.pi))
     across = across / np.float32(rng.uniform(0.5, 1.0))
     away = np.hypot(along, across) / np.float32(0.75 * scene.size + 1)
-    bump = _smooth((1 - away) * np.float32(rng.uniform(1.4, 2.4)))
-    gain = np.clip(_sign(scene, rng) * 1.2 * scene.contrast / _level(scene), -0.65, 4.0)
+    bump = _smooth((1 - away) * np.float32(rng.uniform(1.1, 1.9)))
+    gain = np.clip(_sign(scene, rng) * 1.2 * scene.contrast / _level(scene), -0.5, 3.0)
     return np.asarray(scene.before * (1 + np.float32(gain)), np.float32), bump
 
 
