@@ -38,11 +38,11 @@ REACH, MARGIN_PX = 1.7, 6
 
 VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.2, "large": 1.7})
 VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0})
-"""Least mean change over the mask, in deviations of the part's own local grain and in levels of 0..255: what is small
-must be stronger to be seen."""
+"""Least root-mean-square change over the mask, in deviations of the part's own local grain and in levels of 0..255:
+what is small must be stronger to be seen."""
 SMOOTHED_GRAINS, SMOOTHED_LEVELS = 0.6, 0.7
 """The same for blur, which can take away no more than the grain itself; levels as a share of VISIBLE_LEVELS."""
-BLACK = 16.0
+BLACK = np.uint8(16)
 """Levels below all look black."""
 DARK, BRIGHTER_SHARE = 64.0, 0.8
 """On surfaces below this level most contrasts are brighter."""
@@ -73,7 +73,8 @@ FAINTEST, STRONGEST, MOST = 1.2, 3.0, 4.0
 PLACES = 8
 LEAST_SILHOUETTE_PX = 8
 ON_STRUCTURE: Final = frozenset({"bend", "blur"})
-"""Kinds that show only where the part has edges: they take the busiest of PLACES places."""
+"""Kinds that show only where the part has edges: they take the busiest of PLACES places, of more with each
+attempt."""
 OFF_THE_PART: Final = frozenset({"bend"})
 """Kinds that may reach beyond the part's outline."""
 FALLBACK: Final = "stain"
@@ -132,19 +133,20 @@ def with_defects(images: Images, regions: Sequence[RegionSettings], seed: int) -
 def visibility(good: NDArray[np.uint8], defect: MadeDefect) -> float:
     """How far a defect exceeds what a person needs to see it on its good part (H, W, 3): 1 is just visible.
 
-    The mean absolute change over the mask, divided by what its size needs: VISIBLE_GRAINS deviations of the good part's
-    grain around it, and VISIBLE_LEVELS at least (blur: SMOOTHED_GRAINS, and SMOOTHED_LEVELS of those). 0 where the mask
-    is empty.
+    The root-mean-square change over mask and channels, divided by what its size needs: VISIBLE_GRAINS deviations of
+    the good part's grain around it, and VISIBLE_LEVELS at least (blur: SMOOTHED_GRAINS, and SMOOTHED_LEVELS of those).
+    0 where the mask is empty.
     """
-    rows, columns = np.nonzero(defect.mask)
-    if len(rows) == 0:
+    box = _box(defect.mask)
+    if box is None:
         return 0.0
-    extent = float(max(np.ptp(rows), np.ptp(columns)) + 1)
-    window = _window(float(rows.mean()), float(columns.mean()), extent, defect.mask.shape)
-    before, after = good[window].astype(np.float32), defect.image[window].astype(np.float32)
+    extent = float(max(box[1] - box[0], box[3] - box[2]))
+    window = _window((box[0] + box[1] - 1) / 2, (box[2] + box[3] - 1) / 2, extent, defect.mask.shape)
     mask = defect.mask[window]
-    change = float(np.abs(np.maximum(after, BLACK) - np.maximum(before, BLACK)).mean(axis=2)[mask].mean())
-    return change / _needed(defect.kind, defect.size, _grain(before, extent, mask))
+    before, after = np.maximum(good[window], BLACK), np.maximum(defect.image[window], BLACK)
+    change = after[mask].astype(np.float32) - before[mask]
+    rms = math.sqrt(float(np.square(change).mean()))
+    return rms / _needed(defect.kind, defect.size, _grain(good[window].astype(np.float32), extent, mask))
 
 
 def gallery(
@@ -172,10 +174,10 @@ def _tile(defect: MadeDefect, side_px: int, *, boxes: bool) -> Images:
     height, width = (max(1, round(side * scale)) for side in defect.mask.shape)
     by = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     picture = np.asarray(cv2.resize(defect.image, (width, height), interpolation=by), np.uint8)
-    rows, columns = np.nonzero(defect.mask)
-    if boxes and len(rows):
-        low = (int(columns.min() * scale) - 4, int(rows.min() * scale) - 4)
-        high = (int((columns.max() + 1) * scale) + 4, int((rows.max() + 1) * scale) + 4)
+    box = _box(defect.mask)
+    if boxes and box is not None:
+        low = (int(box[2] * scale) - 4, int(box[0] * scale) - 4)
+        high = (int(box[3] * scale) + 4, int(box[1] * scale) + 4)
         cv2.rectangle(picture, low, high, (255, 60, 0), 1)
     label, margin = 16, 2
     tile = np.full((height + label + margin, width + 2 * margin, 3), 255, np.uint8)
@@ -246,7 +248,7 @@ class _Station:
         band = np.ones((2 * SILHOUETTE_PX + 1, 2 * SILHOUETTE_PX + 1), np.uint8)
         inner = cv2.erode(stands_out.astype(np.uint8), band) > 0
         silhouette = stands_out & ~inner & foreground & has_background
-        grey = np.asarray(cv2.GaussianBlur(image.mean(axis=2, dtype=np.float32), (0, 0), 1.0), np.float32)
+        grey = np.asarray(cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0), np.float32)
         slope = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
         busy = np.asarray(cv2.GaussianBlur(slope, (0, 0), 2.0), np.float32)
         zones = tuple(
@@ -350,7 +352,7 @@ def _attempt(
     part = station.part(source)
     zone = part.zones[int(rng.integers(len(part.zones)))]
     px = max(float(rng.uniform(*SIZES[size])) * zone.side, LEAST_SIZE_PX[size])
-    row, column, edge = _place(part, zone, kind, px, rng)
+    row, column, edge = _place(part, zone, kind, rng, size=px, tries=round(PLACES * strength**2))
     window = _window(row, column, px, part.foreground.shape)
     scene = _scene(station, part, window, (row, column, px), rng)
     scene = replace(scene, contrast=_contrast(scene, size, strength, rng), strength=strength, edge=edge)
@@ -363,10 +365,18 @@ def _attempt(
     return MadeDefect(image=image, mask=mask, kind=kind, size=size, source=source), px
 
 
+def _box(mask: Mask) -> tuple[int, int, int, int] | None:
+    """First and past-the-last row, then column, of what the mask covers; None where that is nothing."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if len(rows) == 0:
+        return None
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
 def _extent(mask: Mask) -> float:
-    """Longer side, in px, of what the mask covers; 0 where it is empty or covers fewer than LEAST_MASK_PX."""
-    rows, columns = np.nonzero(mask)
-    return float(max(np.ptp(rows), np.ptp(columns)) + 1) if len(rows) >= LEAST_MASK_PX else 0.0
+    """Longer side, in px, of what the mask covers; 0 where that is fewer than LEAST_MASK_PX."""
+    box = _box(mask)
+    return 0.0 if box is None or mask.sum() < LEAST_MASK_PX else float(max(box[1] - box[0], box[3] - box[2]))
 
 
 def _composed(scene: _Scene, after: Floats, amount: Floats, allowed: Mask) -> tuple[Images, Mask]:
@@ -388,15 +398,18 @@ def _composed(scene: _Scene, after: Floats, amount: Floats, allowed: Mask) -> tu
     return mixed.astype(np.uint8), np.asarray(mask, np.bool_)
 
 
-def _place(part: _Part, zone: _Zone, kind: str, size: float, rng: np.random.Generator) -> tuple[float, float, bool]:
+def _place(
+    part: _Part, zone: _Zone, kind: str, rng: np.random.Generator, *, size: float, tries: int
+) -> tuple[float, float, bool]:
     """Row and column of the middle, and whether it is on the silhouette.
 
-    What is missing breaks off the silhouette where there is one; what shows on structure alone takes the busiest of
-    PLACES places; all keep away from the picture's border, if one of them can.
+    What is missing breaks off the silhouette where there is one, half of what is bent lies there; what shows on
+    structure alone takes the busiest place of so many; all keep away from the picture's border, if one of them can.
     """
-    edge = kind == "missing" and len(zone.silhouette) >= LEAST_SILHOUETTE_PX
+    edge = kind == "missing" or (kind == "bend" and rng.random() < 0.5)
+    edge = edge and len(zone.silhouette) >= LEAST_SILHOUETTE_PX
     among = zone.silhouette if edge else zone.part
-    places = among[rng.integers(len(among), size=PLACES)]
+    places = among[rng.integers(len(among), size=tries)]
     room = np.minimum(places, np.array(part.foreground.shape) - 1 - places).min(axis=1) >= size / 2
     worth = room.astype(np.float64)
     if kind in ON_STRUCTURE:
@@ -431,7 +444,7 @@ def _scene(
 
 def _grain(before: Floats, size: float, where: Mask) -> float:
     """Robust deviation of what is finer than this size, in levels, over the window or where most of the part is."""
-    grey = before.mean(axis=2)
+    grey = np.asarray(cv2.cvtColor(before, cv2.COLOR_RGB2GRAY), np.float32)
     rest = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), max(2.0, size / 3)))
     chosen = rest[where] if where.sum() >= 32 else rest
     return max(LEAST_GRAIN, 1.48 * float(np.median(chosen)))
@@ -541,7 +554,7 @@ def _widths(points: NDArray[np.float64], thickest: float, rng: np.random.Generat
 def _level(scene: _Scene) -> float:
     """Mean level of the part in the window, BLACK at least."""
     shown = scene.foreground > 0.5
-    return max(BLACK, float(scene.before[shown].mean() if shown.any() else scene.before.mean()))
+    return max(float(BLACK), float(scene.before[shown].mean() if shown.any() else scene.before.mean()))
 
 
 def _sign(scene: _Scene, rng: np.random.Generator) -> float:
@@ -681,7 +694,7 @@ def _hole(scene: _Scene, rng: np.random.Generator) -> Drawn:
         blob = _stroke(scene, points, wide)
     around = scene.before.mean(axis=(0, 1))
     contrast = max(1.3 * scene.contrast, 0.5 * float(around.mean()))
-    sign = -1.0 if around.mean() > 1.2 * _needed("", "medium", scene.grain) else 1.0
+    sign = -1.0 if around.mean() > BLACK + scene.contrast else 1.0
     inside = np.clip(around + sign * contrast * (0.8 + 0.2 * around / max(1.0, float(around.mean()))), 4, 250)
     filled = inside + 0.3 * scene.grain * rng.standard_normal((*blob.shape, 1))
     lifted = np.roll(blob, (1, 1), (0, 1)) * (1 - blob)  # the lit edge of what was torn
@@ -708,8 +721,8 @@ def _bend(scene: _Scene, rng: np.random.Generator) -> Drawn:
     at_y = (scene.y - scene.y[0, 0] + dy).astype(np.float32)
     bent = np.asarray(cv2.remap(scene.before, at_x, at_y, cv2.INTER_LINEAR, None, cv2.BORDER_REFLECT_101), np.float32)
     slope = bump * (scene.x * np.float32(math.cos(angle)) + scene.y * np.float32(math.sin(angle))) / radius
-    shade = slope * np.float32(2.5 * rng.uniform(0.2, 0.5) * min(2.0, scene.strength) * scene.contrast / _level(scene))
-    shade = np.clip(shade, -0.5, 0.8) * scene.foreground
+    shade = slope * np.float32(2.5 * rng.uniform(0.2, 0.5) * min(6.0, scene.strength) * scene.contrast / _level(scene))
+    shade = np.clip(shade, -0.6, 1.0) * scene.foreground
     return np.asarray(bent * (1 + shade[..., None]), np.float32), np.asarray(bump > 0, np.float32)
 
 
