@@ -36,12 +36,13 @@ LINE_LENGTH = 2.5
 REACH, MARGIN_PX = 1.7, 6
 """A window reaches so many sizes and pixels from its defect's middle."""
 
-VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.2, "large": 1.7})
+VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 2.2})
 VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0})
 """Least root-mean-square change over the mask, in deviations of the part's own local grain and in levels of 0..255:
 what is small must be stronger to be seen."""
-SMOOTHED_GRAINS, SMOOTHED_LEVELS = 0.6, 0.7
-"""The same for blur, which can take away no more than the grain itself; levels as a share of VISIBLE_LEVELS."""
+LENIENT: Final = MappingProxyType({"blur": (0.4, 0.7), "bend": (0.7, 0.8)})
+"""Shares of the two that do for kinds that only move or take away what is there: blur cannot change more than the
+grain itself, and both are seen by their shape."""
 BLACK = np.uint8(16)
 """Levels below all look black."""
 DARK, BRIGHTER_SHARE = 64.0, 0.8
@@ -134,7 +135,7 @@ def visibility(good: NDArray[np.uint8], defect: MadeDefect) -> float:
     """How far a defect exceeds what a person needs to see it on its good part (H, W, 3): 1 is just visible.
 
     The root-mean-square change over mask and channels, divided by what its size needs: VISIBLE_GRAINS deviations of
-    the good part's grain around it, and VISIBLE_LEVELS at least (blur: SMOOTHED_GRAINS, and SMOOTHED_LEVELS of those).
+    the good part's grain around it, and VISIBLE_LEVELS at least (blur, bend: LENIENT shares).
     0 where the mask is empty.
     """
     box = _box(defect.mask)
@@ -452,9 +453,8 @@ def _grain(before: Floats, size: float, where: Mask) -> float:
 
 def _needed(kind: str, size: str, grain: float) -> float:
     """Least visible mean change, in levels."""
-    if kind == "blur":
-        return max(SMOOTHED_LEVELS * VISIBLE_LEVELS[size], SMOOTHED_GRAINS * grain)
-    return max(VISIBLE_LEVELS[size], VISIBLE_GRAINS[size] * grain)
+    of_grain, of_levels = LENIENT.get(kind, (1.0, 1.0))
+    return max(of_levels * VISIBLE_LEVELS[size], of_grain * VISIBLE_GRAINS[size] * grain)
 
 
 def _contrast(scene: _Scene, size: str, strength: float, rng: np.random.Generator) -> float:
