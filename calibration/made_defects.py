@@ -40,7 +40,7 @@ VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 
 VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0})
 """Least root-mean-square change over the mask, in deviations of the part's own local grain and in levels of 0..255:
 what is small must be stronger to be seen."""
-LENIENT: Final = MappingProxyType({"blur": (0.4, 0.7), "bend": (0.7, 0.8)})
+LENIENT: Final = MappingProxyType({"blur": (0.5, 1.0), "bend": (0.7, 0.8)})
 """Shares of the two that do for kinds that only move or take away what is there: blur cannot change more than the
 grain itself, and both are seen by their shape."""
 BLACK = np.uint8(16)
@@ -79,6 +79,8 @@ attempt."""
 OFF_THE_PART: Final = frozenset({"bend"})
 """Kinds that may reach beyond the part's outline."""
 FALLBACK: Final = "stain"
+PARTS_KEPT = 64
+"""So many parts stay looked at, for memory's sake."""
 FINE = 4
 """Lines are drawn so many times larger, then averaged."""
 
@@ -104,9 +106,8 @@ def make_defects(
     """Make `count` defects on copies of good parts (P, H, W, 3) uint8 RGB, inside the regions.
 
     Kinds go round, then sizes, and parts in shuffled rounds. Defect k depends on the parts, the regions, the seed and k
-    alone. Where parts are so even that a kind cannot be seen on them (blur on a blank surface), a stain takes its place
-    and is called one. Raises ValueError without parts or regions, with a region
-    outside the images, or where `count` is negative.
+    alone. Where a kind cannot be seen on a part (blur on a blank surface), a stain takes its place and is called one.
+    Raises ValueError without parts or regions, with a region outside the images, or where `count` is negative.
     """
     if len(images) == 0 or len(regions) == 0 or count < 0:
         raise ValueError("made defects need at least one good part, at least one region, and a count of 0 or more")
@@ -121,7 +122,10 @@ def make_defects(
 
 
 def with_defects(images: Images, regions: Sequence[RegionSettings], seed: int) -> Images:
-    """Copies of good parts (P, H, W, 3) uint8, each with one defect of a random kind and size inside a region."""
+    """Copies of good parts (P, H, W, 3) uint8, each with one defect of a random kind and size inside a region.
+
+    The same seed gives the same defects. Raises ValueError with a region outside the images.
+    """
     station = _Station(images, regions)
     marked = np.empty_like(images)
     for place in range(len(images)):
@@ -194,19 +198,21 @@ def _tile(defect: MadeDefect, side_px: int, *, boxes: bool) -> Images:
 
 @dataclass(frozen=True, slots=True)
 class _Zone:
-    """A region of one part: (N, 2) rows and columns well on the part, those of its silhouette, and its side in px."""
+    """A region of one part: flat indices well on the part, those of its silhouette, and its side in px."""
 
-    part: NDArray[np.intp]
-    silhouette: NDArray[np.intp]
+    part: NDArray[np.int32]
+    silhouette: NDArray[np.int32]
     side: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A good part: its pixels, where it is (H, W), how busy each place is, and its regions."""
+    """A good part: its pixels; (H, W) each: where it is within the regions, what stands out from an even background,
+    how busy each place is; and its regions."""
 
     image: Images
     foreground: Mask
+    stands_out: Mask
     busy: Floats
     zones: tuple[_Zone, ...]
     grey: bool
@@ -235,6 +241,8 @@ class _Station:
     def part(self, place: int) -> _Part:
         """The part at this place."""
         if place not in self._parts:
+            if len(self._parts) >= PARTS_KEPT:
+                del self._parts[next(iter(self._parts))]
             self._parts[place] = self._look(self.images[place])
         return self._parts[place]
 
@@ -256,19 +264,24 @@ class _Station:
             _zone(area, joined, foreground, silhouette) for area, joined in zip(self._areas, self._joined, strict=True)
         )
         is_grey = bool((image == image[..., :1]).all())
-        return _Part(image=image, foreground=foreground, busy=busy, zones=zones, grey=is_grey)
+        return _Part(image, foreground, stands_out, busy, zones, is_grey)
 
 
 def _zone(area: tuple[slice, slice], joined: Mask, foreground: Mask, silhouette: Mask) -> _Zone:
     """A region; joined: (H, W) bool, the region with those that touch it, which together show one thing."""
-    corner = np.array([area[0].start, area[1].start])
-    height, width = np.ptp(np.argwhere(foreground & joined), axis=0) + 1
+    box = _box(foreground & joined) or (0, 1, 0, 1)
     well_on = cv2.erode(foreground.astype(np.uint8), np.ones((5, 5), np.uint8))[area] > 0
     return _Zone(
-        part=np.argwhere(well_on if well_on.any() else foreground[area]) + corner,
-        silhouette=np.argwhere(silhouette[area]) + corner,
-        side=math.sqrt(height * width),
+        part=_flat(well_on if well_on.any() else foreground[area], area, foreground.shape[1]),
+        silhouette=_flat(silhouette[area], area, foreground.shape[1]),
+        side=math.sqrt((box[1] - box[0]) * (box[3] - box[2])),
     )
+
+
+def _flat(where: Mask, area: tuple[slice, slice], width: int) -> NDArray[np.int32]:
+    """Flat indices in the whole picture, of this width, of what is marked in an area of it."""
+    rows, columns = np.divmod(np.flatnonzero(where), where.shape[1])
+    return np.asarray((rows + area[0].start) * width + columns + area[1].start, np.int32)
 
 
 def _stands_out(image: Images) -> Mask:
@@ -313,14 +326,16 @@ def _without_specks(found: cv2.typing.MatLike, least: int) -> NDArray[np.uint8]:
 class _Scene:
     """The window in which a defect is drawn.
 
-    before: (h, w, 3) float32 of the good part; foreground: (h, w) float32 of 0..1; y, x: (h, w) px from the middle;
-    size: px; contrast: levels; strength: grows from 1 with each attempt.
+    before: (h, w, 3) float32 of the good part; foreground: (h, w) float32 of 0..1; stands_out: (h, w) bool;
+    y, x: (h, w) px from the middle; size: px; edge: whether the middle is on the silhouette;
+    contrast: levels; strength: grows from 1 with each attempt.
     """
 
     station: _Station
     part: _Part
     before: Floats
     foreground: Floats
+    stands_out: Mask
     y: Floats
     x: Floats
     size: float
@@ -332,16 +347,15 @@ class _Scene:
 
 def _make(station: _Station, source: int, kind: str, size: str, rng: np.random.Generator) -> MadeDefect:
     """One visible defect; a stain where this kind cannot be seen on this part; the most visible one where none can."""
-    best, best_seen = None, -1.0
-    for attempted in (kind, FALLBACK):
-        for attempt in range(ATTEMPTS):
-            made, px = _attempt(station, source, (attempted, size), STRONGER**attempt, rng)
-            seen = visibility(station.images[source], made) if _extent(made.mask) >= LEAST_EXTENT * px else 0.0
-            if seen > best_seen:
-                best, best_seen = made, seen
-            if best is not None and seen >= 1:
-                return best
-    assert best is not None  # noqa: S101 (the first attempt is better than none)
+    for attempt in range(2 * ATTEMPTS):
+        fell_back, grown = divmod(attempt, ATTEMPTS)
+        attempted = FALLBACK if fell_back else kind
+        made, px = _attempt(station, source, (attempted, size), STRONGER**grown, rng)
+        seen = visibility(station.images[source], made) if _extent(made.mask) >= LEAST_EXTENT * px else 0.0
+        if attempt == 0 or seen > best_seen:
+            best, best_seen = made, seen
+        if seen >= 1:
+            return made
     return best
 
 
@@ -410,7 +424,8 @@ def _place(
     edge = kind == "missing" or (kind == "bend" and rng.random() < 0.5)
     edge = edge and len(zone.silhouette) >= LEAST_SILHOUETTE_PX
     among = zone.silhouette if edge else zone.part
-    places = among[rng.integers(len(among), size=tries)]
+    chosen = among[rng.integers(len(among), size=tries)]
+    places = np.stack(np.divmod(chosen, part.foreground.shape[1]), axis=1)
     room = np.minimum(places, np.array(part.foreground.shape) - 1 - places).min(axis=1) >= size / 2
     worth = room.astype(np.float64)
     if kind in ON_STRUCTURE:
@@ -438,13 +453,12 @@ def _scene(
     y, x = np.mgrid[window].astype(np.float32)
     grain = _grain(before, size, foreground)
     soft = np.asarray(cv2.GaussianBlur(foreground.astype(np.float32), (0, 0), 0.7), np.float32)
-    return _Scene(
-        station, part, before, soft, y - np.float32(row), x - np.float32(column), size, grain, 0.0, 1.0, False
-    )
+    y, x = y - np.float32(row), x - np.float32(column)
+    return _Scene(station, part, before, soft, part.stands_out[window], y, x, size, grain, 0.0, 1.0, False)
 
 
 def _grain(before: Floats, size: float, where: Mask) -> float:
-    """Robust deviation of what is finer than this size, in levels, over the window or where most of the part is."""
+    """Robust deviation, in levels, of what is finer than this size: where asked, or everywhere if that is little."""
     grey = np.asarray(cv2.cvtColor(before, cv2.COLOR_RGB2GRAY), np.float32)
     rest = np.abs(grey - cv2.GaussianBlur(grey, (0, 0), max(2.0, size / 3)))
     chosen = rest[where] if where.sum() >= 32 else rest
@@ -452,7 +466,7 @@ def _grain(before: Floats, size: float, where: Mask) -> float:
 
 
 def _needed(kind: str, size: str, grain: float) -> float:
-    """Least visible mean change, in levels."""
+    """Least visible root-mean-square change, in levels."""
     of_grain, of_levels = LENIENT.get(kind, (1.0, 1.0))
     return max(of_levels * VISIBLE_LEVELS[size], of_grain * VISIBLE_GRAINS[size] * grain)
 
@@ -483,7 +497,8 @@ def _blob(scene: _Scene, rng: np.random.Generator, fade: tuple[float, float] = (
     along, across = _turned(scene, rng.uniform(0, math.pi))
     across = across / np.float32(rng.uniform(0.5, 1.0))
     reach = np.interp(np.arctan2(across, along), AROUND, radius, period=2 * math.pi)
-    return np.asarray(np.clip((reach - np.hypot(along, across)) / rng.uniform(*fade) + 0.5, 0, 1), np.float32)
+    extent = np.clip((reach - np.hypot(along, across)) / rng.uniform(*fade) + 0.5, 0, 1)
+    return np.asarray(extent / max(0.25, float(extent.max())), np.float32)
 
 
 def _rectangle(scene: _Scene, rng: np.random.Generator) -> Floats:
@@ -581,7 +596,7 @@ def _cut_paste(scene: _Scene, rng: np.random.Generator) -> Drawn:
     images = scene.station.images
     donor = scene.station.part(int(rng.integers(len(images)))) if rng.random() < 0.6 else scene.part
     zone = donor.zones[int(rng.integers(len(donor.zones)))]
-    row, column = zone.part[int(rng.integers(len(zone.part)))]
+    row, column = divmod(int(zone.part[int(rng.integers(len(zone.part)))]), donor.foreground.shape[1])
     turn, scale = rng.uniform(0, 2 * math.pi), rng.uniform(0.75, 1.3)
     cosine, sine = scale * math.cos(turn), scale * math.sin(turn)
     mirror = rng.choice((-1.0, 1.0))
@@ -671,9 +686,9 @@ def _broken_off(scene: _Scene, rng: np.random.Generator) -> Drawn:
         along, _ = _turned(scene, rng.uniform(0, 2 * math.pi))
         disc = np.clip(0.62 * scene.size - np.hypot(scene.x, scene.y) + 0.5, 0, 1)
         blob = np.asarray(disc * np.clip(along + 0.25 * scene.size, 0, 1), np.float32)
-    background = cv2.dilate((scene.foreground > 0.02).astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
+    background = cv2.dilate(scene.stands_out.astype(np.uint8), np.ones((5, 5), np.uint8)) == 0
     if background.sum() < 8:
-        background = scene.foreground < 0.5
+        background = ~scene.stands_out
     weight = background.astype(np.float32)
     wide = max(2.0, 0.5 * scene.size)
     near = np.asarray(cv2.GaussianBlur(weight, (0, 0), wide), np.float32)[..., None]
@@ -746,7 +761,7 @@ def _blur(scene: _Scene, rng: np.random.Generator) -> Drawn:
 
 
 def _contamination(scene: _Scene, rng: np.random.Generator) -> Drawn:
-    """Dirt on the part: a fibre or hair, or a few specks, with a faint shadow."""
+    """Dirt on the part: a fibre or hair, or a few specks."""
     if rng.random() < 0.5:
         points = _curve(scene, rng, rng.uniform(0.4, 1.0)) * 0.8
         covered = _stroke(scene, points, np.full(len(points), rng.uniform(0.8, 1.2) * max(1.0, 0.04 * scene.size)))
