@@ -347,16 +347,16 @@ class _Scene:
 
 def _make(station: _Station, source: int, kind: str, size: str, rng: np.random.Generator) -> MadeDefect:
     """One visible defect; a stain where this kind cannot be seen on this part; the most visible one where none can."""
+    tried: list[tuple[float, MadeDefect]] = []
     for attempt in range(2 * ATTEMPTS):
         fell_back, grown = divmod(attempt, ATTEMPTS)
         attempted = FALLBACK if fell_back else kind
         made, px = _attempt(station, source, (attempted, size), STRONGER**grown, rng)
         seen = visibility(station.images[source], made) if _extent(made.mask) >= LEAST_EXTENT * px else 0.0
-        if attempt == 0 or seen > best_seen:
-            best, best_seen = made, seen
         if seen >= 1:
             return made
-    return best
+        tried.append((seen, made))
+    return max(tried, key=lambda one: one[0])[1]
 
 
 def _attempt(
