@@ -40,9 +40,14 @@ VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 
 VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0})
 """Least root-mean-square change over the mask, in deviations of the part's own local grain and in levels of 0..255:
 what is small must be stronger to be seen."""
-LENIENT: Final = MappingProxyType({"blur": (0.5, 1.0), "bend": (0.7, 0.8)})
-"""Shares of the two that do for kinds that only move or take away what is there: blur cannot change more than the
-grain itself, and both are seen by their shape."""
+LENIENT_GRAINS: Final = MappingProxyType(
+    {
+        "blur": {"small": 2.2, "medium": 1.5, "large": 1.0},
+        "bend": {"small": 2.1, "medium": 1.75, "large": 1.5},
+    }
+)
+"""The same for kinds that only move or take away what is there: blur changes little more than the grain itself; both
+are seen by their shape."""
 BLACK = np.uint8(16)
 """Levels below all look black."""
 DARK, BRIGHTER_SHARE = 64.0, 0.8
@@ -79,6 +84,8 @@ attempt."""
 OFF_THE_PART: Final = frozenset({"bend"})
 """Kinds that may reach beyond the part's outline."""
 FALLBACK: Final = "stain"
+CLOSEUP, CLOSEUP_PX = 2, 24
+"""Close-ups show so many times the defect's longer side, and so many pixels at least."""
 PARTS_KEPT = 64
 """So many parts stay looked at, for memory's sake."""
 FINE = 4
@@ -138,9 +145,9 @@ def with_defects(images: Images, regions: Sequence[RegionSettings], seed: int) -
 def visibility(good: NDArray[np.uint8], defect: MadeDefect) -> float:
     """How far a defect exceeds what a person needs to see it on its good part (H, W, 3): 1 is just visible.
 
-    The root-mean-square change over mask and channels, divided by what its size needs: VISIBLE_GRAINS deviations of
-    the good part's grain around it, and VISIBLE_LEVELS at least (blur, bend: LENIENT shares).
-    0 where the mask is empty.
+    The root-mean-square change over mask and channels, divided by what its size needs: VISIBLE_GRAINS (or
+    LENIENT_GRAINS) deviations of the good part's grain around it, and VISIBLE_LEVELS at least. 0 where the mask is
+    empty.
     """
     box = _box(defect.mask)
     if box is None:
@@ -155,15 +162,16 @@ def visibility(good: NDArray[np.uint8], defect: MadeDefect) -> float:
 
 
 def gallery(
-    defects: Sequence[MadeDefect], columns: int, *, side_px: int = 200, boxes: bool = True
+    defects: Sequence[MadeDefect], columns: int, *, side_px: int = 200, boxes: bool = True, closeups: bool = False
 ) -> NDArray[np.uint8]:
     """A contact sheet of defects, row by row, as one RGB picture: each with its kind and size, and a box around it.
 
-    Pictures keep their shape and are side_px on their longer side. Raises ValueError without defects or columns.
+    Pictures keep their shape and are side_px on their longer side; with `closeups` each has the defect and its
+    surroundings beside it, enlarged. Raises ValueError without defects or columns.
     """
     if len(defects) == 0 or columns < 1:
         raise ValueError("a gallery needs at least one defect and one column")
-    tiles = [_tile(defect, side_px, boxes=boxes) for defect in defects]
+    tiles = [_tile(defect, side_px, boxes=boxes, closeup=closeups) for defect in defects]
     height, width = tiles[0].shape[:2]
     rows = math.ceil(len(tiles) / columns)
     sheet = np.full((rows * height, columns * width, 3), 255, np.uint8)
@@ -173,24 +181,39 @@ def gallery(
     return sheet
 
 
-def _tile(defect: MadeDefect, side_px: int, *, boxes: bool) -> Images:
+def _tile(defect: MadeDefect, side_px: int, *, boxes: bool, closeup: bool) -> Images:
     """One picture of the gallery, with a white margin and its label below."""
     scale = side_px / max(defect.mask.shape)
     height, width = (max(1, round(side * scale)) for side in defect.mask.shape)
-    by = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    picture = np.asarray(cv2.resize(defect.image, (width, height), interpolation=by), np.uint8)
+    picture = _resized(defect.image, height, width)
     box = _box(defect.mask)
     if boxes and box is not None:
         low = (int(box[2] * scale) - 4, int(box[0] * scale) - 4)
         high = (int(box[3] * scale) + 4, int(box[1] * scale) + 4)
         cv2.rectangle(picture, low, high, (255, 60, 0), 1)
+    if closeup:
+        picture = np.concatenate([picture, _closeup(defect, height)], axis=1)
     label, margin = 16, 2
-    tile = np.full((height + label + margin, width + 2 * margin, 3), 255, np.uint8)
-    tile[margin : margin + height, margin : margin + width] = picture
+    tile = np.full((height + label + margin, picture.shape[1] + 2 * margin, 3), 255, np.uint8)
+    tile[margin : margin + height, margin : margin + picture.shape[1]] = picture
     text = f"{defect.kind}, {defect.size}"
     at = (margin, height + margin + 11)
     cv2.putText(tile, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
     return tile
+
+
+def _closeup(defect: MadeDefect, side_px: int) -> Images:
+    """The defect with its surroundings, (side_px, side_px, 3)."""
+    top, bottom, left, right = _box(defect.mask) or (0, defect.mask.shape[0], 0, defect.mask.shape[1])
+    side = min(max(CLOSEUP_PX, CLOSEUP * max(bottom - top, right - left)), *defect.mask.shape)
+    row = int(np.clip((top + bottom - side) // 2, 0, defect.mask.shape[0] - side))
+    column = int(np.clip((left + right - side) // 2, 0, defect.mask.shape[1] - side))
+    return _resized(defect.image[row : row + side, column : column + side], side_px, side_px)
+
+
+def _resized(image: Images, height: int, width: int) -> Images:
+    by = cv2.INTER_AREA if height < image.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (width, height), interpolation=by), np.uint8)
 
 
 # ---- where defects may be ----
@@ -467,8 +490,7 @@ def _grain(before: Floats, size: float, where: Mask) -> float:
 
 def _needed(kind: str, size: str, grain: float) -> float:
     """Least visible root-mean-square change, in levels."""
-    of_grain, of_levels = LENIENT.get(kind, (1.0, 1.0))
-    return max(of_levels * VISIBLE_LEVELS[size], of_grain * VISIBLE_GRAINS[size] * grain)
+    return max(VISIBLE_LEVELS[size], LENIENT_GRAINS.get(kind, VISIBLE_GRAINS)[size] * grain)
 
 
 def _contrast(scene: _Scene, size: str, strength: float, rng: np.random.Generator) -> float:

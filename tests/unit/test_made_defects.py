@@ -264,6 +264,19 @@ def test_the_gallery_shows_every_defect_with_a_box() -> None:
         gallery([], 3)
 
 
+def test_closeups_show_the_defect_enlarged() -> None:
+    """Beside each picture; what the box takes there is much more of the tile than in the picture."""
+    image = np.full((60, 90, 3), 80, np.uint8)
+    mask = np.zeros((60, 90), bool)
+    image[50:56, 70:76] = 200
+    mask[50:56, 70:76] = True
+    defect = MadeDefect(image=image, mask=mask, kind="stain", size="small", source=0)
+    tile = gallery([defect], 1, side_px=90, boxes=False, closeups=True)
+    bright = (tile[2:62, 2:152].min(axis=2) > 150) & (tile[2:62, 2:152].max(axis=2) < 250)
+    assert bright[:, :90].sum() == 36
+    assert bright[:, 90:].sum() > 4 * 36
+
+
 def test_every_part_gets_a_defect_of_its_own() -> None:
     """Copies for parity and golden images: each differs from its part, inside the regions, and seeds differ."""
     images, regions = parts("grey_texture")
