@@ -113,7 +113,8 @@ def make_defects(
     """Make `count` defects on copies of good parts (P, H, W, 3) uint8 RGB, inside the regions.
 
     Kinds go round, then sizes, and parts in shuffled rounds. Defect k depends on the parts, the regions, the seed and k
-    alone. Where a kind cannot be seen on a part (blur on a blank surface), a stain takes its place and is called one.
+    alone. Where a kind cannot be seen on a part (blur on a blank surface), a stain takes its place and is called one;
+    where nothing can be seen (noise over all levels), the most visible of what was tried is given.
     Raises ValueError without parts or regions, with a region outside the images, or where `count` is negative.
     """
     if len(images) == 0 or len(regions) == 0 or count < 0:
