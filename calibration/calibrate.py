@@ -16,9 +16,9 @@ from calibration.cautions import warnings_of
 from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import Fitted, fit
+from calibration.made_defects import with_defects
 from calibration.reference import reference
 from calibration.report import ReportData, SampleMaps, write_report
-from calibration.synthetic import with_defects
 from calibration.threshold import choose_thresholds, held_out_parts
 from engines.artifact import (
     Bundle,
@@ -163,7 +163,7 @@ def _check(parts: GoodParts) -> None:
 def _compile(
     fused: FusedEngine, images: Images, fresh: Images, *, request: Request, folder: Path, progress: Progress
 ) -> CompiledEngine:
-    """Compile into `folder`; parity is judged on fresh parts, half of them with drawn-on defects.
+    """Compile into `folder`; parity is judged on fresh parts, half of them with made defects.
 
     Verdicts are compared by limits that are chosen on each candidate's own scores of the good ones.
     """
@@ -239,7 +239,7 @@ def _spread(scores: NDArray[np.float64], count: int) -> NDArray[np.int64]:
 
 
 def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
-    """Fresh parts, as they are and with drawn-on defects, with what the engine that will run says of each."""
+    """Fresh parts, as they are and with made defects, with what the engine that will run says of each."""
     good = made.fresh[_spread(made.scores, GOLDEN_PARTS)]
     images = np.concatenate([good, with_defects(good, made.request.snapshot.regions, made.request.seed + 1)])
     golden = []
