@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from calibration.cautions import warnings_of
 from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
-from calibration.fit_scores import Fitted, fit
+from calibration.fit_scores import fit
+from calibration.fitted import Fitted
 from calibration.made_defects import with_defects
 from calibration.reference import reference
 from calibration.report import ReportData, SampleMaps, write_report
@@ -92,7 +93,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What the steps after compilation share. `fresh`: images of the parts that `fitted.fresh` names."""
+    """What the steps after compilation share. `fresh`: images of the parts that `fitted.held_out` names."""
 
     parts: GoodParts
     request: Request
@@ -105,7 +106,7 @@ class _Made:
     @property
     def scores(self) -> NDArray[np.float64]:
         """Left-out part scores of the fresh parts."""
-        return self.fitted.part_scores[self.fitted.fresh]
+        return self.fitted.part_scores
 
 
 def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progress: Progress) -> Bundle:
@@ -136,7 +137,7 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
     )
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
-        fresh = parts.images[fitted.held_out[fitted.fresh]]
+        fresh = parts.images[fitted.held_out]
         compiled = _compile(fused, parts.images, fresh, request=request, folder=writer.folder, progress=progress)
         save_fused(fused, writer.folder / NETWORK)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)

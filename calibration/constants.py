@@ -20,13 +20,10 @@ from engines.networks.calibrated import (
     Details,
     Tint,
     Views,
-    outside_regions,
-    region_maxima,
-    region_means,
-    shares_of_cells,
 )
 from engines.networks.outputs import NetworkOutputs
-from engines.scoring import FULL_MEMORY_WEIGHT, MEMORY_SCORE_WEIGHT, MEMORY_WEIGHT, CalibratedConstants
+from engines.networks.region_maps import outside_regions
+from engines.scoring import CalibratedConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 Doubles = NDArray[np.float64]
@@ -41,10 +38,6 @@ SMALLEST_GREY_DEVIATION = 0.3
 """Added to the deviation of a pixel's details, in grey levels: rounding to 8 bits."""
 DEVIATION_SIGMA_PX = 1.0
 """Gaussian over the variance of a pixel's details: neighbours vary alike, and parts are few."""
-MEMORY_PRIOR_PARTS = 64.0
-"""As many parts or fewer leave a memory so thin that a good part may be far from all: it then counts on the map only,
-and little. Likewise where parts lie in one pose: there each place has statistics of its own, which see smaller
-things."""
 
 
 def fit_constants(
@@ -54,12 +47,10 @@ def fit_constants(
     regions: Sequence[RegionSettings],
     model: ModelSettings,
     *,
-    known: int,
     canonical: bool | None = None,
 ) -> CalibratedConstants:
     """Fit the constants to outputs on single good parts (P of them) and to lambda_r * Patch_GMSD_r, (P, R).
 
-    known: the parts that a memory has seen; the more, the more its distances say of parts that lie in no pose.
     canonical: whether parts lie in one pose, for constants that leave some of them out: they must not be of another
     kind than those of all. None: as these outputs look.
     """
@@ -76,16 +67,13 @@ def fit_constants(
         pairs.append(_whitening(residual, inside, SMALLEST_RESIDUAL))
     pairs.append(_whitening(tints - tint_mean, inside, SMALLEST_DEVIATION))
     detail_mean, detail_gain = _details(outputs, canvas, regions, canonical=canonical)
-    others = sum(given is not None for given in (outputs[0].unknown, outputs[0].defects))
-    filled = 0.0 if canonical else max(0.0, 1 - MEMORY_PRIOR_PARTS / known)
-    memory_weight = 0.0 if outputs[0].unknown is None else MEMORY_WEIGHT + filled * (FULL_MEMORY_WEIGHT - MEMORY_WEIGHT)
+    others = int(outputs[0].defects is not None)
     constants = _unscaled(pairs, tint_mean, surround, (detail_mean, detail_gain), others, len(regions))
-    constants = replace(constants, memory_weight=np.array([memory_weight], np.float32))
     components = ComponentMaps(constants)
     with torch.inference_mode():
         statistics = CellStatistics(torch.cat([components(part) for part in outputs]), inside)
     constants = replace(constants, location=statistics.location.numpy(), gain=statistics.gain.numpy())
-    constants = _fit_regions(constants, statistics, outputs, outside, posed=canonical, filled=filled)
+    constants = _fit_regions(constants, statistics, outputs, outside, posed=canonical)
     if not model.decoder:
         return constants
     return replace(
@@ -103,7 +91,7 @@ def _unscaled(  # noqa: PLR0917  (one array of each kind)
 ) -> CalibratedConstants:
     """What component maps need; with it they, the anomaly map and regions' scores are as they come.
 
-    others: how many of memory and discriminator there are.
+    others: 1 with a discriminator, else 0.
     """
     components = len(pairs) + (len(detail[0]) > 0) + others
     zeros, none = np.zeros((components, *tint_mean.shape[1:]), np.float32), np.zeros((1, regions), np.float32)
@@ -116,11 +104,8 @@ def _unscaled(  # noqa: PLR0917  (one array of each kind)
         detail_gain=detail[1],
         location=zeros,
         gain=zeros + 1,
-        memory_weight=np.zeros(1, np.float32),
         region_location=none,
         region_scale=none + 1,
-        memory_location=np.concatenate([none, none]),
-        memory_gain=np.concatenate([none, none]),
         patch_location=none[0],
         patch_scale=none[0] + 1,
     )
@@ -189,12 +174,10 @@ def _fit_regions(
     outside: Tensor,
     *,
     posed: bool,
-    filled: float,
 ) -> CalibratedConstants:
-    """Location and scale of each region's highest cell by view, of the memory's highest and of its mean.
+    """Location and scale of each region's highest cell by view.
 
-    Each part as a new one would be seen: by cells' statistics without it. filled: how much of MEMORY_SCORE_WEIGHT the
-    memory is worth.
+    Each part as a new one would be seen: by cells' statistics without it.
     """
     anomaly_map = AnomalyMap(constants)
     views = Views(outside, *statistics.location.shape[1:], posed=posed)
@@ -202,20 +185,7 @@ def _fit_regions(
         seen = zip(statistics.by_the_others(), outputs, strict=True)
         maps = [anomaly_map.joined(components, part) for components, part in seen]
         highest = torch.cat([views(each) for each in maps]).double().numpy()  # P, V, R
-        unknowns = [each.unknown for each in maps if each.unknown is not None]
-    constants = replace(
-        constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest))
-    )
-    if not unknowns:
-        return constants
-    together = torch.cat(unknowns)
-    means = region_means(together, shares_of_cells(outside))
-    remembered = torch.stack([region_maxima(together, outside), means]).double().numpy()
-    return replace(
-        constants,
-        memory_location=_single(remembered.mean(axis=1)),
-        memory_gain=_single(filled * MEMORY_SCORE_WEIGHT / np.stack([_spread(kind) for kind in remembered])),
-    )
+    return replace(constants, region_location=_single(highest.mean(axis=0)), region_scale=_single(_spread(highest)))
 
 
 def _spread(values: Doubles) -> Doubles:

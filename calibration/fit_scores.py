@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,12 @@ from torch import Tensor
 from calibration.constants import fit_constants, in_one_pose
 from calibration.device import CPU
 from calibration.errors import TooFewParts
+from calibration.fit_memory import beside_student, fit_memory
+from calibration.fitted import Doubles, Fitted
 from calibration.regions import calibrate_lambdas
-from calibration.remember import Remembered, fill_memory
 from calibration.stages import Progress
 from calibration.train import Images, Trained, train
-from engines.artifact import Lambda
+from engines.networks.calibrated import CalibratedTail
 from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
@@ -27,7 +28,6 @@ from engines.networks.teacher_student import TeacherStudent
 from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
-Doubles = NDArray[np.float64]
 ENOUGH_TO_SPLIT = 100
 """Good parts from which a plain split is used; with fewer, students are cross-fitted so that each part counts twice."""
 FOLDS = 3
@@ -35,30 +35,6 @@ FOLDS = 3
 FOLDS_OF_FEW = 32
 """Such groups of a cross-fit: constants without a third of a few parts are so much worse that limits come out wide."""
 LEAST_PARTS = 12
-STRANGERS = 16
-"""Where parts are enough to split, so many of those held out stay out of the memory, too. Parts that it knows are no
-test of an engine, because nothing is as near to them as they are themselves."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fitted:
-    """The network, the loss of each step of its training by stage, and its score.
-
-    held_out: (P',) indices of one image, the first, of each part whose scores may choose limits; part_scores (P',),
-    region_scores (P', R) and patch_gmsd (P', R; zeros without a decoder) are theirs, each by a student and by constants
-    that were fitted without this part. fresh: positions in held_out of those that the network that runs knows least of:
-    strangers to its memory, all held-out ones without a memory or where parts are too few to be split.
-    """
-
-    network: TeacherStudent
-    losses: Mapping[str, NDArray[np.float32]]
-    constants: ScoringConstants
-    lambdas: tuple[Lambda, ...]
-    held_out: NDArray[np.int64]
-    fresh: NDArray[np.int64]
-    part_scores: Doubles
-    region_scores: Doubles
-    patch_gmsd: Doubles
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +46,8 @@ class _Unseen:
     folds: int
 
 
-Learn = Callable[[NDArray[np.int64], str], tuple[Trained, Remembered]]
-"""Trains on the images with these indices, in a folder of that name, and remembers all but those of strangers."""
+Learn = Callable[[NDArray[np.int64], str], Trained]
+"""Trains on the images with these indices, in a folder of that name."""
 
 
 def fit(  # noqa: PLR0917  (what is learnt from, then how)
@@ -93,30 +69,28 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
 
     groups: (P,) the part that each image shows; images of one part stay on one side of every split. From
     ENOUGH_TO_SPLIT parts on, `held_out` of them are kept from training; with fewer, FOLDS students are trained
-    without a fold each, and the final one on all. A memory knows all parts but a few strangers, and forgets the one
-    that is scored: what runs has one part more to compare with. device: where training runs; scores are fitted on the
-    processor, to what it gives. Blocks for minutes; raises TooFewParts, WeightsError.
+    without a fold each, and the final one on all. A memory knows all parts, and forgets the one that is scored. device:
+    where training runs; scores are fitted on the processor, to what it gives. Blocks for minutes, for seconds where
+    nothing is trained; raises TooFewParts, WeightsError.
     """
+    if not model.student:
+        return fit_memory(images, groups, model, canvas, regions, seed=seed, progress=progress)
     shuffled = _shuffled_parts(groups, held_out, seed)
     divided = len(shuffled) >= ENOUGH_TO_SPLIT
-    strangers = shuffled[: min(STRANGERS, held_out) if divided and model.remembered_level else 0]
-    known = ~np.isin(groups, strangers)
     taught = partial(train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, device=device)
 
-    def learn(indices: NDArray[np.int64], name: str) -> tuple[Trained, Remembered]:
+    def learn(indices: NDArray[np.int64], name: str) -> Trained:
         folder = None if work is None else work / name
-        trained = taught(images[indices], work=folder, progress=progress, parts=groups[indices])
-        return trained, fill_memory(trained.network, images[known], groups[known], seed, progress)
+        return taught(images[indices], work=folder, progress=progress, parts=groups[indices])
 
     if divided:
         trained, unseen = _split(learn, images, groups, shuffled[:held_out], progress)
     else:
         trained, unseen = _cross_fitted(learn, images, groups, shuffled, progress)
-    return _fit_unseen(
+    fitted = _fit_unseen(
         trained,
         unseen,
         groups,
-        strangers,
         model=model,
         canvas=canvas,
         regions=regions,
@@ -124,6 +98,9 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
         seed=seed,
         progress=progress,
     )
+    if not model.memory_patches:
+        return fitted
+    return beside_student(fitted, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress)
 
 
 def _shuffled_parts(groups: NDArray[np.int64], held_out: int, seed: int) -> NDArray[np.int64]:
@@ -141,8 +118,8 @@ def _split(
 ) -> tuple[Trained, _Unseen]:
     """A network that has not seen the parts `kept`, and what it says of them."""
     held_out = np.flatnonzero(np.isin(groups, kept))
-    trained, remembered = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
-    outputs = _run(trained.network, remembered, images[held_out], groups[held_out], progress)
+    trained = learn(np.setdiff1d(np.arange(len(images)), held_out), "student")
+    outputs = _run(trained.network, images[held_out], progress)
     return trained, _Unseen(held_out, outputs, FOLDS)
 
 
@@ -154,16 +131,15 @@ def _cross_fitted(
     folds = [np.flatnonzero(np.isin(groups, shuffled[fold::FOLDS])) for fold in range(FOLDS)]
     outputs: list[NetworkOutputs] = []
     for number, kept in enumerate(folds):
-        student, remembered = learn(np.setdiff1d(everything, kept), f"fold-{number}")
-        outputs += _run(student.network, remembered, images[kept], groups[kept], progress)
-    return learn(everything, "student")[0], _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW)
+        student = learn(np.setdiff1d(everything, kept), f"fold-{number}")
+        outputs += _run(student.network, images[kept], progress)
+    return learn(everything, "student"), _Unseen(np.concatenate(folds), outputs, FOLDS_OF_FEW)
 
 
 def _fit_unseen(
     trained: Trained,
     unseen: _Unseen,
     groups: NDArray[np.int64],
-    strangers: NDArray[np.int64],
     *,
     model: ModelSettings,
     canvas: CanvasSettings,
@@ -177,13 +153,12 @@ def _fit_unseen(
     All but the scale that highest cells are brought to: that is one for all parts. A scale without the part would move
     it against the others, and most the part that is furthest out.
     """
-    known = len(np.unique(groups)) - len(strangers)
     gmsd = _patch_gmsd(unseen.outputs, canvas, regions, model)
     names = [region.name for region in regions]
     lambdas = calibrate_lambdas(gmsd, names, confidence=confidence, seed=seed) if model.decoder else ()
     weights = tuple(weight.value for weight in lambdas) or (1.0,) * len(regions)
     weighted = gmsd * np.array(weights)
-    fitted = partial(_constants, unseen.outputs, weighted, model=model, canvas=canvas, regions=regions, known=known)
+    fitted = partial(_constants, unseen.outputs, weighted, model=model, canvas=canvas, regions=regions)
     owners = groups[unseen.indices]
     canonical = model.score != "paper" and in_one_pose(unseen.outputs)
     whole = fitted(np.arange(len(owners)), canonical)
@@ -194,20 +169,19 @@ def _fit_unseen(
             constants = constants.on_scale_of(whole)
         return FusedEngine(trained.network, model, canvas, regions, ScoringConstants(weights, constants))
 
-    part_scores, region_scores = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
+    part_scores, region_scores, features = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
     order = np.argsort(unseen.indices)
     order = order[np.sort(np.unique(owners[order], return_index=True)[1])]  # the first image of each part
-    fresh = np.isin(owners[order], strangers) if len(strangers) else np.ones(len(order), np.bool_)
     return Fitted(
         network=trained.network,
         losses=trained.losses,
         constants=ScoringConstants(weights, whole),
         lambdas=lambdas,
         held_out=unseen.indices[order],
-        fresh=np.flatnonzero(fresh),
         part_scores=part_scores[order],
         region_scores=region_scores[order],
         patch_gmsd=gmsd[order],
+        feature_scores=features[order],
     )
 
 
@@ -220,13 +194,12 @@ def _constants(
     model: ModelSettings,
     canvas: CanvasSettings,
     regions: Sequence[RegionSettings],
-    known: int,
 ) -> CalibratedConstants | None:
     """Fitted to the entries with these indices; None where the score has none."""
     if model.score == "paper":
         return None
     chosen = [outputs[row] for row in rows]
-    return fit_constants(chosen, weighted_gmsd[rows], canvas, regions, model, known=known, canonical=canonical)
+    return fit_constants(chosen, weighted_gmsd[rows], canvas, regions, model, canonical=canonical)
 
 
 def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)
@@ -236,13 +209,14 @@ def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)
     regions: int,
     seed: int,
     progress: Progress,
-) -> tuple[Doubles, Doubles]:
-    """Part scores (P',) and region scores (P', R), each by constants that were fitted without the part's own group.
+) -> tuple[Doubles, Doubles, Doubles]:
+    """Part scores (P',), region scores and those of features alone (P', R), by constants without the part's own group.
 
     owners: (P',) the part that each entry shows. fused: fits to the entries with these indices.
     """
     shuffled = np.random.default_rng([seed, len(owners)]).permutation(np.unique(owners))
     part_scores, region_scores = np.zeros(len(owners)), np.zeros((len(owners), regions))
+    features = np.zeros((len(owners), regions))
     folds = min(unseen.folds, len(shuffled))
     for fold in range(folds):
         inside = np.isin(owners, shuffled[fold :: unseen.folds])
@@ -251,19 +225,18 @@ def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)
             for row in np.flatnonzero(inside):
                 part, by_region, _ = tail(unseen.outputs[row])
                 part_scores[row], region_scores[row] = float(part[0]), by_region[0].numpy()
+                if isinstance(tail, CalibratedTail):
+                    features[row] = tail.features(unseen.outputs[row])[0][0].numpy()
         progress("left-out scores", fold + 1, folds)
-    return part_scores, region_scores
+    return part_scores, region_scores, features
 
 
-def _run(
-    network: TeacherStudent, remembered: Remembered, images: Images, parts: NDArray[np.int64], progress: Progress
-) -> list[NetworkOutputs]:
-    """Outputs of each image by itself, whose part the memory has forgotten."""
+def _run(network: TeacherStudent, images: Images, progress: Progress) -> list[NetworkOutputs]:
+    """Outputs of each image by itself."""
     outputs = []
     with torch.inference_mode():
-        for done, (image, part) in enumerate(zip(images, parts, strict=True)):
-            with remembered.without(int(part)):
-                outputs.append(network(torch.from_numpy(image[None])))
+        for done, image in enumerate(images):
+            outputs.append(network(torch.from_numpy(image[None])))
             progress("held-out parts", done + 1, len(images))
     return outputs
 

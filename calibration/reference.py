@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.fit_scores import Fitted
+from calibration.fitted import Fitted
 from engines.artifact import Statistic, ThresholdSet
 from engines.part_statistics import appearance
 

@@ -1,72 +1,179 @@
-"""Good parts -> the network's memory of their deep features, and what it says of a part that it is made to forget."""
+"""Good parts -> the memory of their patches, and what it says of each part when it has forgotten it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calibration.k_centre import KCentre
 from calibration.stages import Progress
 from calibration.targets import CHUNK
-from engines.networks.memory import CAPACITY
-from engines.networks.teacher_student import TeacherStudent
+from engines.networks.memory import STRIDE, Memory
+from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
+from engines.scoring import region_masks
+from engines.settings import CanvasSettings, RegionSettings
 
-
-class Remembered:
-    """Which part each patch of a network's memory comes from."""
-
-    def __init__(self, network: TeacherStudent, owners: NDArray[np.int64]) -> None:
-        """owners: (M,) the part of each patch, empty without a memory."""
-        self._memory = network.memory
-        self._owners = owners
-
-    @contextmanager
-    def without(self, part: int) -> Iterator[None]:
-        """Until the end of the block this part's patches are gone from the memory; channels and components stay."""
-        memory = self._memory
-        if memory is None:
-            yield
-            return
-        everything = memory.patches
-        memory.patches = everything[torch.from_numpy(self._owners != part)]
-        try:
-            yield
-        finally:
-            memory.patches = everything
+Images = NDArray[np.uint8]
+POOL: Final = 131_072
+"""Patches that the kept ones are chosen from: all of 128 parts of 256x256, else as many by the seed."""
+DESCRIBING: Final = 64
+"""Images, evenly spread, that the components are fitted to."""
+LEAST_DEVIATION: Final = 0.05
+"""Of a channel, in mean deviations: what almost never fires on good parts would count twentyfold where it does."""
+SHRINKAGE: Final = 0.1
+"""Share of the mean variance that is added to each component's before it is whitened."""
+CACHE_BYTES: Final = 1 << 30
+"""Patches of all parts are kept up to this size, else computed a second time."""
+ONE_BY_ONE: Final = 20
+"""Up to so many parts each is left out alone; more are left out in FOLDS groups."""
+FOLDS: Final = 10
 
 
 def fill_memory(
-    network: TeacherStudent, images: NDArray[np.uint8], parts: NDArray[np.int64], seed: int, progress: Progress
-) -> Remembered:
-    """Remember the patches of images (P, H, W, 3) uint8 RGB, CAPACITY of them chosen by the seed where there are more.
+    network: TeacherNetwork,
+    images: Images,
+    parts: NDArray[np.int64],
+    *,
+    canvas: CanvasSettings,
+    regions: Sequence[RegionSettings],
+    seed: int,
+    progress: Progress,
+) -> NDArray[np.float32]:
+    """Fill the network's memory with patches of images (P, H, W, 3) uint8 RGB, and say how unusual each part is.
 
-    parts: (P,) the part that each image shows. Does nothing without a memory. `progress("memory", done, total)` after
-    each chunk of images.
+    parts: (P,) the part that each image shows. Returns distance maps (P, H / 8, W / 8): each image's by a memory of the
+    other parts alone, whose components stay: what a new good part would get. Only cells that touch a region are
+    remembered. `progress(what, done, total)` counts images, then groups that are left out. Raises ValueError for a
+    network without a memory.
     """
     memory = network.memory
     if memory is None:
-        return Remembered(network, np.zeros(0, np.int64))
-    chosen: list[Tensor] = []
-    rng = np.random.default_rng([seed, len(images)])
+        raise ValueError("the network has no memory")
+    inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, STRIDE).any(axis=0)).flatten()
     with torch.no_grad():
-        height, width = network.remembered(_planes(images[:1])).shape[2:]
-        owners = np.repeat(parts, height * width)
-        kept = np.zeros(len(owners), np.bool_)
-        kept[rng.permutation(len(owners))[:CAPACITY]] = True
-        for start in range(0, len(images), CHUNK):
-            features = network.remembered(_planes(images[start : start + CHUNK]))
-            rows = features.permute(0, 2, 3, 1).flatten(0, 2)  # N, C, h, w -> N * h * w, C
-            first = start * height * width
-            chosen.append(rows[torch.from_numpy(kept[first : first + len(rows)])])
-            progress("memory", min(start + CHUNK, len(images)), len(images))
-        memory.remember(torch.cat(chosen))
-    return Remembered(network, owners[kept])
+        _describe(network, memory, images, inside)
+        patches = _Patches(network, memory, images, progress)
+        pool, owners = _pool(patches, parts, inside, seed)
+        choice = KCentre(pool).grow(network.model.memory_patches)
+        memory.patches = pool[choice.chosen].clone()
+        return _left_out(patches, memory, choice, owners, parts, progress)
 
 
-def _planes(images: NDArray[np.uint8]) -> Tensor:
+class _Patches:
+    """The components (cells, D) of every image, kept where all fit into CACHE_BYTES, else computed again."""
+
+    def __init__(self, network: TeacherNetwork, memory: Memory, images: Images, progress: Progress) -> None:
+        self._network, self._memory, self._images, self._progress = network, memory, images, progress
+        self._kept: Tensor | None = None
+        one = self._chunk(images[:1])
+        self.grid = one.shape[2:]
+        if one.nbytes * len(images) <= CACHE_BYTES:
+            self._kept = torch.empty(len(images), *one.shape[1:])
+            for rows, chunk in self._computed():
+                self._kept[rows] = chunk
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        """Chunks of images: which, and their components (n, D, h, w)."""
+        if self._kept is None:
+            return self._computed()
+        return iter([(slice(0, len(self._kept)), self._kept)])
+
+    def of(self, rows: NDArray[np.int64]) -> Tensor:
+        """Components (n, D, h, w) of the images with these indices."""
+        if self._kept is not None:
+            return self._kept[torch.from_numpy(rows)]
+        return torch.cat([self._chunk(self._images[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK)])
+
+    def _computed(self) -> Iterator[tuple[slice, Tensor]]:
+        for start in range(0, len(self._images), CHUNK):
+            rows = slice(start, min(start + CHUNK, len(self._images)))
+            yield rows, self._chunk(self._images[rows])
+            self._progress("read features", rows.stop, len(self._images))
+
+    def _chunk(self, images: Images) -> Tensor:
+        return self._memory.components(self._network.remembered(_planes(images)))
+
+
+def _describe(network: TeacherNetwork, memory: Memory, images: Images, inside: Tensor) -> None:
+    """Fit the memory's components: channels standardised, principal directions, each divided by its spread."""
+    chosen = np.unique(np.linspace(0, len(images) - 1, min(DESCRIBING, len(images))).round().astype(np.int64))
+    plain = Memory(memory.channels)  # with the identity for a projection, it averages and resizes
+    channels = sum(memory.channels)
+    plain.shift = torch.zeros(channels)
+    for k, part in enumerate(torch.split(torch.eye(channels), list(memory.channels), dim=1)):
+        plain.register_buffer(f"projection_{k}", part)
+    rows = []
+    for start in range(0, len(chosen), CHUNK):
+        seen = plain.components(network.remembered(_planes(images[chosen[start : start + CHUNK]])))
+        rows.append(seen.flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1))
+    features = torch.cat(rows)
+    memory.describe(*whitening(features, len(memory.shift)))
+
+
+def whitening(features: Tensor, components: int) -> tuple[Tensor, Tensor]:
+    """Projection (D, C) and shift (D,) of features (M, C): x -> projection @ x + shift, white over these features."""
+    mean = features.mean(dim=0).double()
+    deviation = features.double().std(dim=0, correction=0)
+    deviation = deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-6))
+    standard = ((features - mean.float()) / deviation.float()).double()
+    values, vectors = torch.linalg.eigh(standard.T @ standard / len(standard))
+    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
+    scaled = vectors / (values + SHRINKAGE * values.mean()).clamp_min(1e-12).sqrt()
+    projection = scaled.T / deviation
+    return projection.float(), (-projection @ mean).float()
+
+
+def _pool(patches: _Patches, parts: NDArray[np.int64], inside: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """At most POOL patches (M, D) of all parts, in an order that the seed decides, and the part of each, (M,)."""
+    cells = int(inside.sum())
+    order = np.random.default_rng([seed, len(parts)]).permutation(len(parts) * cells)[:POOL]
+    image, cell = np.divmod(order, cells)
+    pool: Tensor | None = None
+    for rows, chunk in patches:
+        mine = np.flatnonzero((image >= rows.start) & (image < rows.stop))
+        flat = chunk.flatten(2)[:, :, inside]  # n, D, cells
+        taken = flat[torch.from_numpy(image[mine] - rows.start), :, torch.from_numpy(cell[mine])]
+        if pool is None:
+            pool = torch.empty(len(order), flat.shape[1])
+        pool[torch.from_numpy(mine)] = taken
+    if pool is None:
+        raise ValueError("no images to remember")
+    return pool, torch.from_numpy(parts[image])
+
+
+def _left_out(  # noqa: PLR0917  (what is left out, of what, and whose it is)
+    patches: _Patches,
+    memory: Memory,
+    choice: KCentre,
+    owners: Tensor,
+    parts: NDArray[np.int64],
+    progress: Progress,
+) -> NDArray[np.float32]:
+    """Distance maps (P, h, w), each image's by a choice from the patches of parts outside its group."""
+    everything, size = memory.patches, len(choice.chosen)
+    known = np.unique(parts)
+    folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
+    maps = np.zeros((len(parts), *patches.grid), np.float32)
+    try:
+        for fold in range(folds):
+            gone = known[fold::folds]
+            rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(size)
+            memory.patches = rest.patches[rest.chosen]
+            rows = np.flatnonzero(np.isin(parts, gone))
+            for start in range(0, len(rows), CHUNK):
+                some = rows[start : start + CHUNK]
+                maps[some] = memory.distances(patches.of(some))[:, 0].numpy()
+            progress("left-out parts", fold + 1, folds)
+    finally:
+        memory.patches = everything
+    return maps
+
+
+def _planes(images: Images) -> Tensor:
     return to_planes(torch.from_numpy(np.ascontiguousarray(images)))

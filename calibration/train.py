@@ -27,7 +27,7 @@ from engines.networks.rd_two_teachers import RdTwoTeachers
 from engines.networks.teacher_student import TeacherStudent
 from engines.preprocess import to_planes
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
-from engines.teachers import load_teacher, random_teacher
+from engines.teachers import load_teachers
 
 Images = NDArray[np.uint8]
 LEAST_IMAGES = 4
@@ -125,16 +125,12 @@ def _untrained(
     model: ModelSettings, canvas: CanvasSettings, regions: Sequence[RegionSettings], seed: int
 ) -> TeacherStudent:
     """The network with its first weights, which depend on the seed only. Raises WeightsError."""
-    folder = Path(model.weights_folder) if model.weights_folder else None
-    teachers = [
-        random_teacher(name, model.teacher_levels, len(model.teachers) * seed + place)
-        if model.random_teachers
-        else load_teacher(name, model.teacher_levels, folder)
-        for place, name in enumerate(model.teachers)
-    ]
+    teachers = load_teachers(model, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = new_network(model, canvas, regions, teachers)
+    if not isinstance(network, TeacherStudent):
+        raise TypeError("score: memory has nothing to train")
     return network.eval()
 
 

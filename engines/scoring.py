@@ -33,11 +33,8 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-MEMORY_WEIGHT, FULL_MEMORY_WEIGHT = 0.5, 2.0
-"""Weight of a thin and of a well-filled memory's distance in the anomaly map, likewise."""
-MEMORY_SCORE_WEIGHT = 3.0
-"""Weight of a well-filled memory's highest and of its mean distance in a region score beside the anomaly map's highest
-cell, all in deviations over good parts."""
+CALIBRATED = "calibrated."
+"""What the names of `CalibratedConstants` begin with in a file."""
 PATCH_WEIGHT = 0.1
 """Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
@@ -46,18 +43,16 @@ PATCH_WEIGHT = 0.1
 class CalibratedConstants:
     """What `score: calibrated` was fitted to: statistics of good parts that the networks had not seen. All float32.
 
-    Components are the K feature levels, the tint, for parts in canonical pose the detail, then memory and discriminator
-    where there are such: C of them; (H1, W1) are the cells of the anomaly map.
+    Components are the K feature levels, the tint, for parts in canonical pose the detail, then the discriminator where
+    there is one: C of them; (H1, W1) are the cells of the anomaly map.
 
     whitening, offsets: per component (C, C) and (C,): residual r -> z = whitening @ r + offset, white over good parts.
     tint_mean: (3, H1, W1), what the tint is compared with. surround: (1,), 1 where a wider mean is taken off, else 0.
     detail_mean, detail_gain: (S, H, W) for the S detail scales, S = 0 where parts are in no canonical pose.
     location, gain: (C, H1, W1): component map d -> (d - location) * gain.
-    memory_weight: (1,), of the memory in the map, 0 without one.
     region_location, region_scale: (V, R) of a region's highest cell in each of V views (engines.networks.calibrated.
-    Views), V = 1 where parts lie in canonical pose. memory_location, memory_gain: (2, R) of the memory's highest cell
-    and of its mean, their weight among the gain, zeros without one. patch_location, patch_scale: (R,) of lambda_r *
-    Patch_GMSD_r, zeros and ones without a decoder.
+    Views), V = 1 where parts lie in canonical pose. patch_location, patch_scale: (R,) of lambda_r * Patch_GMSD_r, zeros
+    and ones without a decoder.
     """
 
     whitening: tuple[Floats, ...]
@@ -68,11 +63,8 @@ class CalibratedConstants:
     detail_gain: Floats
     location: Floats
     gain: Floats
-    memory_weight: Floats
     region_location: Floats
     region_scale: Floats
-    memory_location: Floats
-    memory_gain: Floats
     patch_location: Floats
     patch_scale: Floats
 
@@ -82,8 +74,6 @@ class CalibratedConstants:
             self,
             region_location=other.region_location,
             region_scale=other.region_scale,
-            memory_location=other.memory_location,
-            memory_gain=other.memory_gain,
             patch_location=other.patch_location,
             patch_scale=other.patch_scale,
         )
@@ -112,36 +102,68 @@ class CalibratedConstants:
             detail_gain=named["detail_gain"],
             location=named["location"],
             gain=named["gain"],
-            memory_weight=named["memory_weight"],
             region_location=named["region_location"],
             region_scale=named["region_scale"],
-            memory_location=named["memory_location"],
-            memory_gain=named["memory_gain"],
             patch_location=named["patch_location"],
             patch_scale=named["patch_scale"],
         )
 
 
 @dataclass(frozen=True, slots=True)
+class Units:
+    """What brings a region's raw scores s to one scale: (s - location) / scale; (V, R) float32, V ways to read a map.
+
+    Over good parts that were left out, 0 is the median and 1 what one part in ten reaches.
+    """
+
+    location: Floats
+    scale: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringConstants:
     """What the score needs beside the network.
 
-    lambdas: one weight per region (Eq. 12), ones without a decoder. calibrated: for `score: calibrated`, else None.
+    lambdas: one weight per region (Eq. 12), ones without a decoder. calibrated: for `score: calibrated`. memory: units
+    of the memory's readings (engines.networks.memory_tail), where there is one. student: (1, R) units of the calibrated
+    score beside a memory.
     """
 
     lambdas: tuple[float, ...]
     calibrated: CalibratedConstants | None = None
+    memory: Units | None = None
+    student: Units | None = None
+
+    def arrays(self) -> dict[str, Floats]:
+        """All arrays by name, for a safetensors file."""
+        named: dict[str, Floats] = {}
+        if self.calibrated is not None:
+            named |= {f"{CALIBRATED}{name}": array for name, array in self.calibrated.arrays().items()}
+        for of, units in (("memory", self.memory), ("student", self.student)):
+            if units is not None:
+                named |= {f"{of}.location": units.location, f"{of}.scale": units.scale}
+        return named
+
+    @staticmethod
+    def from_arrays(lambdas: tuple[float, ...], named: Mapping[str, Floats]) -> ScoringConstants:
+        """The inverse of `arrays`. Raises KeyError where one is missing."""
+        own = {name.removeprefix(CALIBRATED): array for name, array in named.items() if name.startswith(CALIBRATED)}
+        units = {
+            of: Units(named[f"{of}.location"], named[f"{of}.scale"])
+            for of in ("memory", "student")
+            if f"{of}.location" in named
+        }
+        return ScoringConstants(lambdas, CalibratedConstants.from_arrays(own) if own else None, **units)
 
 
-def region_masks(height_px: int, width_px: int, regions: Sequence[RegionSettings]) -> NDArray[np.bool_]:
-    """Which cells of the anomaly map a region touches: (R, H1, W1)."""
-    masks = np.zeros((len(regions), height_px // LEVEL_STRIDE, width_px // LEVEL_STRIDE), dtype=np.bool_)
+def region_masks(
+    height_px: int, width_px: int, regions: Sequence[RegionSettings], stride: int = LEVEL_STRIDE
+) -> NDArray[np.bool_]:
+    """Which cells of a map with `stride` pixels per cell a region touches: (R, height / stride, width / stride)."""
+    masks = np.zeros((len(regions), height_px // stride, width_px // stride), dtype=np.bool_)
     for mask, region in zip(masks, regions, strict=True):
         bottom, right = region.top_px + region.height_px, region.left_px + region.width_px
-        mask[
-            region.top_px // LEVEL_STRIDE : -(-bottom // LEVEL_STRIDE),
-            region.left_px // LEVEL_STRIDE : -(-right // LEVEL_STRIDE),
-        ] = True
+        mask[region.top_px // stride : -(-bottom // stride), region.left_px // stride : -(-right // stride)] = True
     return masks
 
 

@@ -24,6 +24,12 @@ Family = Literal["dtkd", "stpm", "rd_two_teachers", "rd_feature_mask"]
 Weight = Annotated[float, Field(ge=0)]
 MOST_PARTS = 32
 """In one inference of a TensorRT plan."""
+MEMORY_PATCHES = 6000
+"""That `score: memory` keeps where the settings do not say how many."""
+MOST_PATCHES = 65_536
+"""That a memory keeps: 32 MiB."""
+MEMORY_LEVELS = 3
+"""Levels of the teachers that a memory needs."""
 
 
 class Settings(BaseModel):
@@ -177,6 +183,14 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
 }
 """Defaults of ModelSettings that a family other than dtkd has otherwise."""
 
+MEMORY_DEFAULTS: dict[str, Any] = {
+    "memory_patches": MEMORY_PATCHES,
+    "attention": False,
+    "decoder": False,
+    "discriminator": False,
+}
+"""Defaults of ModelSettings that `score: memory` has otherwise: nothing is trained."""
+
 
 class ModelSettings(Settings):
     """The network family and its options; names follow the papers."""
@@ -206,13 +220,17 @@ class ModelSettings(Settings):
     discriminator: bool = Field(
         True, description="score calibrated only: small networks taught with drawn-on defects (docs/scores.md)"
     )
-    memory_level: Literal[0, 3, 4] = Field(
+    memory_patches: int = Field(
         0,
-        description="score calibrated only: the teachers' level (3: stride 16, 4: stride 32) whose features of good "
-        "parts are remembered, patch by patch (docs/scores.md); 0: none",
+        ge=0,
+        le=MOST_PATCHES,
+        description="patches of good parts that the memory keeps (docs/scores.md), score memory and calibrated; 0: no "
+        "memory. More know more, and take as much longer",
     )
-    score: Literal["paper", "calibrated"] = Field(
-        "calibrated", description="Eq. 11 and 17 as printed, or the variant of docs/scores.md"
+    score: Literal["memory", "calibrated", "paper"] = Field(
+        "calibrated",
+        description="memory: the nearest remembered patch, without any training; calibrated: also the student's "
+        "deviations and Patch_GMSD (docs/scores.md); paper: Eq. 11 and 17 as printed",
     )
     lambda_m: float = Field(2.0, ge=0, description="Eq. 6")
     lambda_a: float = Field(0.01, ge=0, description="Eq. 10")
@@ -226,18 +244,20 @@ class ModelSettings(Settings):
     rd_feature_mask: RdFeatureMaskSettings = RdFeatureMaskSettings()
 
     @property
-    def remembered_level(self) -> int:
-        """The level that the memory is of, 0 without one."""
-        return self.memory_level if self.score == "calibrated" else 0
+    def student(self) -> bool:
+        """Whether there is a student, which has to be trained."""
+        return self.score != "memory"
 
     @property
     def teacher_levels(self) -> int:
-        """How many levels of the teachers are needed: those compared, and the one remembered."""
-        return max(self.levels, self.remembered_level)
+        """How many levels of the teachers are needed: those compared, and those remembered."""
+        return max(self.levels if self.student else 0, MEMORY_LEVELS if self.memory_patches else 0)
 
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_family(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("score") == "memory":
+            return {**MEMORY_DEFAULTS, **given}
         family = given.get("family") if isinstance(given, dict) else None
         if not isinstance(family, str) or family not in FAMILY_DEFAULTS:
             return given
@@ -248,6 +268,16 @@ class ModelSettings(Settings):
             if name in defaults and isinstance(given.get(name), dict)
         }
         return {**defaults, **given, **presets}
+
+    @model_validator(mode="after")
+    def _options_of_the_score(self) -> Self:
+        if self.score == "memory" and (self.attention or self.decoder or self.discriminator):
+            raise ValueError("attention, decoder and discriminator are trained; score: memory trains nothing")
+        if self.score == "memory" and not self.memory_patches:
+            raise ValueError("score: memory needs memory_patches")
+        if self.score == "paper" and self.memory_patches:
+            raise ValueError("memory_patches: score: paper has no memory")
+        return self
 
     @model_validator(mode="after")
     def _options_of_the_family(self) -> Self:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from engines.errors import WeightsError
 from engines.preprocess import CENTRED, IMAGENET, Normalisation
-from engines.settings import TeacherName
+from engines.settings import ModelSettings, TeacherName
 
 FOLDED_RESNET18 = "resnet18-imagenet1k_v1-to-layer3.safetensors"
 FOLDED_RESNET18_SHA256 = "c598fc015ca0d0be21cc2a280d59231181d49c2c2e2824e30583799e16d6b99a"
@@ -98,11 +98,22 @@ def load_teacher(name: TeacherName, levels: int, weights_folder: Path | None = N
         raise WeightsError(
             f"{info.name} does not fit {name} up to level {levels}: "
             f"{(wrong or needed_missing)[0]} is {'unexpected' if wrong else 'absent'}"
-            + ("" if wrong else "; model.levels and model.memory_level may not reach beyond what the file holds")
+            + ("" if wrong else "; model.levels may not reach beyond what the file holds")
         )
     counters = {key: torch.zeros((), dtype=torch.long) for key in expected if key.endswith("num_batches_tracked")}
     network.load_state_dict({**counters, **state}, strict=False, assign=True)
     return Teacher(name, _cut(name, network, levels), info)
+
+
+def load_teachers(model: ModelSettings, seed: int) -> list[Teacher]:
+    """The teachers that the settings name, in order; untrained ones depend on the seed. Raises WeightsError."""
+    folder = Path(model.weights_folder) if model.weights_folder else None
+    return [
+        random_teacher(name, model.teacher_levels, len(model.teachers) * seed + place)
+        if model.random_teachers
+        else load_teacher(name, model.teacher_levels, folder)
+        for place, name in enumerate(model.teachers)
+    ]
 
 
 def random_teacher(name: TeacherName, levels: int, seed: int) -> Teacher:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.networks.blur import Blur
+from engines.networks.memory_tail import MemoryTail
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
+from engines.networks.region_maps import outside_regions, region_maxima
 from engines.preprocess import to_grey
 from engines.scoring import (
     DETAIL_SIGMAS_PX,
@@ -26,12 +29,10 @@ from engines.scoring import (
     WIDE_SHARE,
     CalibratedConstants,
     Floats,
-    region_masks,
+    ScoringConstants,
+    Units,
 )
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
-
-OUTSIDE = -1e4
-"""Added to cells outside a region before the maximum."""
 
 
 class Tint(nn.Module):
@@ -98,7 +99,7 @@ class DetailDistance(nn.Module):
 
 
 class ComponentMaps(nn.Module):
-    """Distance maps of levels, tint, detail and memory, and logits; all at the size of level one."""
+    """Distance maps of levels, tint and detail, and logits; all at the size of level one."""
 
     def __init__(self, constants: CalibratedConstants) -> None:
         super().__init__()
@@ -120,8 +121,6 @@ class ComponentMaps(nn.Module):
             maps.append(_resized(whitening(residual), size))
         if self.detail is not None:
             maps.append(self.detail(outputs.planes))
-        if outputs.unknown is not None:
-            maps.append(_resized(outputs.unknown, size))
         if outputs.defects is not None:
             maps.append(outputs.defects)
         return torch.cat(maps, dim=1)
@@ -137,20 +136,17 @@ class Maps(NamedTuple):
     """What one batch looks like, cell by cell; all (N, H_1, W_1), about 0 on good parts.
 
     total: the anomaly map. features: the same without the discriminator's share, None where there is no discriminator.
-    unknown: the memory's distance, None where there is no memory.
     """
 
     total: Tensor
     features: Tensor | None
-    unknown: Tensor | None
 
 
 class AnomalyMap(nn.Module):
     """Component maps, each in units of its own worst cell on a good part, as one map.
 
-    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail, `memory_weight` times the memory's
-    distance and DISCRIMINATOR_WEIGHT times the discriminator's logit are added as they are: smoothing would hide what
-    is small.
+    Features and tint are summed and smoothed; DETAIL_WEIGHT times the detail and DISCRIMINATOR_WEIGHT times the
+    discriminator's logit are added as they are: smoothing would hide what is small.
     """
 
     def __init__(self, constants: CalibratedConstants) -> None:
@@ -160,7 +156,6 @@ class AnomalyMap(nn.Module):
         self.smoothed = len(constants.whitening)
         self.register_buffer("gain", torch.from_numpy(constants.gain), persistent=False)
         self.register_buffer("offset", torch.from_numpy(constants.location * constants.gain), persistent=False)
-        self.memory_weight = float(constants.memory_weight[0])
         self.gain: Tensor
         self.offset: Tensor
 
@@ -170,41 +165,12 @@ class AnomalyMap(nn.Module):
 
     def joined(self, maps: Tensor, outputs: NetworkOutputs) -> Maps:
         """Component maps (N, C, H_1, W_1) at one scale, of such outputs, as one map."""
-        unknown = None
         total = self.blur(maps[:, : self.smoothed].sum(dim=1, keepdim=True))[:, 0]
         if self.components.detail is not None:
             total = total + DETAIL_WEIGHT * maps[:, self.smoothed]
-        if outputs.unknown is not None:
-            unknown = maps[:, -1 if outputs.defects is None else -2]
-            total = total + self.memory_weight * unknown
         if outputs.defects is None:
-            return Maps(total, None, unknown)
-        return Maps(total + DISCRIMINATOR_WEIGHT * maps[:, -1], total, unknown)
-
-
-def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
-    """Highest cell of (N, H_1, W_1) in each region, (N, R); `outside`: (R, H_1 * W_1), 0 inside, else OUTSIDE."""
-    return (maps.flatten(1).unsqueeze(1) + outside).amax(dim=2)
-
-
-def region_means(maps: Tensor, shares: Tensor) -> Tensor:
-    """Mean of (N, H_1, W_1) over the cells of each region, (N, R); `shares`: (R, H_1 * W_1), a row's sum is 1.
-
-    No product of matrices: TensorRT for RTX has none in float32 for Turing.
-    """
-    return (maps.flatten(1).unsqueeze(1) * shares).sum(dim=2)
-
-
-def shares_of_cells(outside: Tensor) -> Tensor:
-    """What `region_means` weights cells with; `outside` as in `region_maxima`."""
-    inside = (outside == 0).float()
-    return inside / inside.sum(dim=1, keepdim=True)
-
-
-def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings]) -> Tensor:
-    """What `region_maxima` adds."""
-    masks = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions)).flatten(1)
-    return torch.where(masks, 0.0, OUTSIDE)
+            return Maps(total, None)
+        return Maps(total + DISCRIMINATOR_WEIGHT * maps[:, -1], total)
 
 
 class Views(nn.Module):
@@ -245,8 +211,9 @@ class Views(nn.Module):
 class CalibratedTail(nn.Module):
     """`score: calibrated`: a region's score is its highest cell in deviations over good parts, in the worst view of it.
 
-    The part score is the highest region score. With a memory, its highest cell and its mean, times `memory_gain`, are
-    added to each region's, with a decoder PATCH_WEIGHT times lambda_r * Patch_GMSD_r, in deviations likewise.
+    With a memory a region's score is the higher of that and the memory's, each in its units over good parts: one that
+    is sure is not drowned by the other's noise, as it would be in a sum. With a decoder PATCH_WEIGHT times lambda_r *
+    Patch_GMSD_r, in deviations likewise, are added. The part score is the highest region score.
     """
 
     def __init__(
@@ -254,41 +221,53 @@ class CalibratedTail(nn.Module):
         model: ModelSettings,
         canvas: CanvasSettings,
         regions: Sequence[RegionSettings],
-        lambdas: Sequence[float],
-        constants: CalibratedConstants,
+        constants: ScoringConstants,
     ) -> None:
+        """Raises ValueError where constants.calibrated is missing: what was fitted is another score."""
         super().__init__()
-        self.anomaly_map = AnomalyMap(constants)
+        fitted = constants.calibrated
+        if fitted is None:
+            raise ValueError("score: calibrated needs constants fitted to good parts (calibration.fit_scores)")
+        self.anomaly_map = AnomalyMap(fitted)
         self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
-        scale = 1.0 / constants.region_scale
-        patch_factor = PATCH_WEIGHT / constants.patch_scale
-        usual = (constants.memory_location * constants.memory_gain).sum(axis=0)
-        if model.decoder:
-            usual = usual + constants.patch_location * patch_factor
+        self.memory = None if constants.memory is None else MemoryTail(canvas, regions, constants.memory)
         outside = outside_regions(canvas, regions)
         height, width = canvas.height_px // LEVEL_STRIDE, canvas.width_px // LEVEL_STRIDE
-        self.views = Views(outside, height, width, posed=len(constants.region_location) == 1)
+        self.views = Views(outside, height, width, posed=len(fitted.region_location) == 1)
+        nothing = np.zeros((1, len(regions)), np.float32)
+        units = constants.student or Units(nothing, nothing + 1)
+        scale = fitted.region_scale * units.scale
+        location = fitted.region_location + units.location * fitted.region_scale
+        patch_factor = PATCH_WEIGHT / (fitted.patch_scale * units.scale[0])
         for name, value in (
-            ("shares", shares_of_cells(outside)),
-            ("scale", torch.from_numpy(scale)),
-            ("shift", torch.from_numpy(constants.region_location * scale + usual)),
-            ("memory_gain", torch.from_numpy(constants.memory_gain)),
-            ("patch_factor", torch.from_numpy(patch_factor) * torch.tensor(lambdas)),
+            ("scale", torch.from_numpy(1.0 / scale)),
+            ("shift", torch.from_numpy(location / scale)),
+            ("patch_factor", torch.from_numpy(patch_factor) * torch.tensor(constants.lambdas)),
+            ("patch_shift", torch.from_numpy(fitted.patch_location * patch_factor)),
         ):
             self.register_buffer(name, value.float(), persistent=False)
-        self.shares: Tensor
+        # The map has the units of its own highest cell, where a memory's map stands beside it.
+        beside = constants.memory is not None
+        self.map_gain = float(1.0 / scale[0].mean()) if beside else 1.0
+        self.map_shift = float((location[0] / scale[0]).mean()) if beside else 0.0
         self.scale: Tensor
         self.shift: Tensor
-        self.memory_gain: Tensor
         self.patch_factor: Tensor
+        self.patch_shift: Tensor
 
     def forward(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor, Tensor]:
         """Score one batch: part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
+        regions, cells = self.features(outputs)
+        if self.memory is not None and outputs.unknown is not None:
+            _, remembered, distances = self.memory(outputs)
+            regions, cells = torch.maximum(regions, remembered), torch.maximum(cells, distances)
+        if self.patch_gmsd is not None and outputs.reconstruction is not None:
+            gmsd = self.patch_gmsd(outputs.grey, outputs.reconstruction)
+            regions = (regions - self.patch_shift) + self.patch_factor * gmsd
+        return regions.amax(dim=1), regions, cells
+
+    def features(self, outputs: NetworkOutputs) -> tuple[Tensor, Tensor]:
+        """Region scores (N, R) and map (N, H_1, W_1) of the student's deviations alone: no memory, no Patch_GMSD."""
         maps = self.anomaly_map(outputs)
         regions = (self.views(maps) * self.scale - self.shift).amax(dim=1)
-        if maps.unknown is not None:
-            highest, mean = region_maxima(maps.unknown, self.views.outside), region_means(maps.unknown, self.shares)
-            regions = regions + self.memory_gain[0] * highest + self.memory_gain[1] * mean
-        if self.patch_gmsd is not None and outputs.reconstruction is not None:
-            regions = regions + self.patch_factor * self.patch_gmsd(outputs.grey, outputs.reconstruction)
-        return regions.amax(dim=1), regions, maps.total
+        return regions, maps.total * self.map_gain - self.map_shift

@@ -14,6 +14,7 @@ from engines.networks.rd_two_teachers import RdTwoTeachers
 from engines.networks.stpm import StpmNetwork, StpmTail
 from engines.networks.tail import PaperTail
 from engines.networks.tails import ReverseTail
+from engines.networks.teacher_network import TeacherNetwork
 from engines.networks.teacher_student import TeacherStudent
 from engines.settings import CanvasSettings, Family, ModelSettings, RegionSettings
 from engines.teachers import Teacher
@@ -28,18 +29,24 @@ NETWORKS: Final[Mapping[Family, Callable[[ModelSettings, Sequence[Teacher], Disc
 
 def new_network(
     model: ModelSettings, canvas: CanvasSettings, regions: Sequence[RegionSettings], teachers: Sequence[Teacher]
-) -> TeacherStudent:
-    """The untrained network of the settings' family around these teachers; draws its weights from torch's generator."""
+) -> TeacherNetwork:
+    """The network that the settings ask for around these teachers, its memory empty and its student untrained.
+
+    A TeacherStudent of the settings' family, which draws its weights from torch's generator, or for `score: memory` the
+    teachers and the memory alone.
+    """
+    if not model.student:
+        return TeacherNetwork(model, teachers)
     return NETWORKS[model.family](model, teachers, new_discriminator(model, canvas, regions))
 
 
 def paper_tail(
-    network: TeacherStudent, canvas: CanvasSettings, regions: Sequence[RegionSettings], lambdas: Sequence[float]
+    network: TeacherNetwork, canvas: CanvasSettings, regions: Sequence[RegionSettings], lambdas: Sequence[float]
 ) -> nn.Module:
     """The family's own score: NetworkOutputs -> part_score (N,), region_scores (N, R), anomaly_map (N, H_1, W_1)."""
     if isinstance(network, StpmNetwork):
         return StpmTail(canvas, regions)
     if isinstance(network, RdTwoTeachers | RdFeatureMask):
         return ReverseTail(canvas, regions)
-    first = [widths[0] for widths in network.channels]
+    first = [widths[0] for widths in network.widths[: network.model.levels]]
     return PaperTail(network.model, canvas, regions, first, lambdas)

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 from engines.errors import BundleError
 from engines.networks.calibrated import CalibratedTail
 from engines.networks.families import new_network, paper_tail
-from engines.networks.teacher_student import TeacherStudent
-from engines.scoring import CalibratedConstants, ScoringConstants
+from engines.networks.memory_tail import MemoryTail
+from engines.networks.teacher_network import TeacherNetwork
+from engines.scoring import ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher
 
-FORMAT = "inspectd-fused/3"
+FORMAT = "inspectd-fused/4"
 CONSTANTS = "constants."
 NETWORK = "network."
 
@@ -30,7 +31,7 @@ class FusedEngine(nn.Module):
 
     def __init__(
         self,
-        network: TeacherStudent,
+        network: TeacherNetwork,
         model: ModelSettings,
         canvas: CanvasSettings,
         regions: Sequence[RegionSettings],
@@ -47,9 +48,11 @@ class FusedEngine(nn.Module):
         constants = self.constants
         if self.model.score == "paper":
             return paper_tail(self.network, self.canvas, self.regions, constants.lambdas)
-        if constants.calibrated is None:
-            raise ValueError("score: calibrated needs constants fitted to good parts (calibration.fit_scores)")
-        return CalibratedTail(self.model, self.canvas, self.regions, constants.lambdas, constants.calibrated)
+        if self.model.score == "calibrated":
+            return CalibratedTail(self.model, self.canvas, self.regions, constants)
+        if constants.memory is None:
+            raise ValueError("score: memory needs units fitted to good parts (calibration.fit_memory)")
+        return MemoryTail(self.canvas, self.regions, constants.memory)
 
     def forward(self, part: Tensor) -> tuple[Tensor, ...]:
         """Map (N, H, W, 3) uint8 RGB to part_score (N,), region_scores (N, R), anomaly_map (N, H / 4, W / 4).
@@ -70,9 +73,8 @@ def save_fused(engine: FusedEngine, path: Path) -> None:
         "lambdas": list(engine.constants.lambdas),
     }
     state = {name: tensor.contiguous() for name, tensor in engine.network.state_dict(prefix=NETWORK).items()}
-    if engine.constants.calibrated is not None:
-        arrays = engine.constants.calibrated.arrays()
-        state |= {f"{CONSTANTS}{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
+    arrays = engine.constants.arrays()
+    state |= {f"{CONSTANTS}{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
     save_file(state, path, metadata={"format": FORMAT, "engine": json.dumps(description, sort_keys=True)})
 
 
@@ -94,8 +96,8 @@ def load_fused(path: Path) -> FusedEngine:
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}
-        calibrated = CalibratedConstants.from_arrays(arrays) if arrays else None
-        return FusedEngine(network, model, canvas, regions, ScoringConstants(tuple(described["lambdas"]), calibrated))
+        constants = ScoringConstants.from_arrays(tuple(described["lambdas"]), arrays)
+        return FusedEngine(network, model, canvas, regions, constants)
     except (RuntimeError, KeyError, ValueError) as error:
         raise BundleError(
             f"{path}: does not hold the network that it describes: {str(error).splitlines()[0]}; calibrate again"

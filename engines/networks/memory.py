@@ -1,14 +1,14 @@
-"""What good parts' deep features looked like, place by place: the distance to the nearest of them is one more map.
+"""What good parts look like, patch by patch and free of place: the distance to the nearest remembered patch.
 
-After PatchCore (Roth et al., CVPR 2022, Eq. 1, 6): a memory of normal patch features, the nearest scores. Deviations:
-one level instead of two averaged ones, principal components instead of a random projection, a random choice instead of
-a greedy coreset where there are more patches than CAPACITY, no re-weighting (Eq. 7).
+After PatchCore (Roth et al., CVPR 2022, Eq. 1, 3, 5, 6): locally averaged features of two levels, a greedy k-centre
+choice of what is kept, the nearest one's distance. Deviations: whitened principal components in place of a random
+projection, the map stays on the grid of the finer level, no re-weighting (Eq. 7).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -16,46 +16,72 @@ from torch.nn import functional
 
 from engines.settings import ModelSettings
 
-COMPONENTS = 64
-"""Principal components of the standardised channels that distances are taken in."""
-CAPACITY = 65_536
-"""Patches that are kept at most: 16 MiB."""
-LEAST_SQUARE = 1.0
+LEVELS: Final = (1, 2)
+"""Which of the teachers' levels a patch is made of, counted from 0: those of stride 8 and 16."""
+STRIDE: Final = 8
+"""Canvas pixels per patch: the stride of the finer level."""
+COMPONENTS: Final = 128
+"""Whitened principal components that distances are taken in."""
+LEAST_SQUARE: Final = 1.0
 """Below a squared distance, where usual ones are tens or hundreds: what is left of it is rounding, which the root would
 blow up, differently on each machine."""
 
 
 class Memory(nn.Module):
-    """Teacher features of one level, (N, C, H, W), to the distance to the nearest remembered patch, (N, 1, H, W).
+    """Teacher features of LEVELS, (N, C_k, H_k, W_k) each, to the distance to the nearest patch, (N, 1, h, w).
 
-    Buffers: `projection` (D, C) and `shift` (D,) bring features to D components; `patches` (M, D) are the remembered
-    ones. Empty until `remember`.
+    (h, w) is the size of the finer level. Buffers: `projection_k` (D, C_k) and `shift` (D,) bring features to D
+    whitened components; `patches` (M, D) are the remembered ones. Empty until they are given their values.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: Sequence[int]) -> None:
+        """channels: C_k of all teachers together, finer level first."""
         super().__init__()
-        components = min(COMPONENTS, channels)
-        self.register_buffer("projection", torch.zeros(components, channels))
+        components = min(COMPONENTS, sum(channels))
+        for k, count in enumerate(channels):
+            self.register_buffer(f"projection_{k}", torch.zeros(components, count))
         self.register_buffer("shift", torch.zeros(components))
         self.register_buffer("patches", torch.zeros(0, components))
-        self.projection: Tensor
+        self.channels = tuple(channels)
         self.shift: Tensor
         self.patches: Tensor
 
-    def remember(self, features: Tensor) -> None:
-        """Fit the components to features (M, C) of good parts' patches, and keep these patches."""
-        mean = features.double().mean(dim=0)
-        deviation = features.double().std(dim=0, correction=0).clamp_min(1e-3)
-        standard = (features - mean) / deviation
-        _, vectors = torch.linalg.eigh(torch.cov(standard.T, correction=0))
-        projection = vectors[:, -len(self.shift) :].T / deviation
-        self.projection.copy_(projection)
-        self.shift.copy_(-projection @ mean)
-        self.patches = functional.linear(features, self.projection, self.shift)
+    @property
+    def filled(self) -> bool:
+        """Whether there is anything to compare with."""
+        return len(self.patches) > 0
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Distances in deviations of a channel over good parts; float32."""
-        at = functional.conv2d(features, self.projection[:, :, None, None], self.shift)
+    def describe(self, projection: Tensor, shift: Tensor) -> None:
+        """From now on a patch with features f (C,), levels side by side, is projection (D, C) @ f + shift (D,)."""
+        for k, part in enumerate(torch.split(projection, list(self.channels), dim=1)):
+            self.get_buffer(f"projection_{k}").copy_(part)
+        self.shift.copy_(shift)
+
+    def components(self, levels: Sequence[Tensor]) -> Tensor:
+        """The patches of parts, (N, D, h, w): means over 3x3 cells, levels on the finer grid, whitened.
+
+        Averaging, resizing and projecting are linear and act on different axes, so that each level is projected where
+        it is smallest; the order makes no difference but rounding.
+        """
+        total: Tensor | None = None
+        for k, level in enumerate(levels):
+            projected = functional.conv2d(level, self.get_buffer(f"projection_{k}")[:, :, None, None])
+            projected = functional.avg_pool2d(projected, 3, stride=1, padding=1)
+            if total is None:
+                total = projected
+            else:
+                size = total.shape[2:]
+                total = total + functional.interpolate(projected, size=size, mode="bilinear", align_corners=False)
+        if total is None:
+            raise ValueError("a memory needs at least one level")
+        return total + self.shift[:, None, None]
+
+    def forward(self, levels: Sequence[Tensor]) -> Tensor:
+        """Distances, float32; 1 is one deviation of a whitened component over good parts."""
+        return self.distances(self.components(levels))
+
+    def distances(self, at: Tensor) -> Tensor:
+        """The same for components (N, D, h, w)."""
         squares = self.patches.square().sum(dim=1)
         further = functional.conv2d(at, -2.0 * self.patches[:, :, None, None], squares)  # |a - b|^2 - |a|^2
         nearest = further.amin(dim=1, keepdim=True) + at.square().sum(dim=1, keepdim=True)
@@ -69,6 +95,6 @@ class Memory(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-def new_memory(model: ModelSettings, channels: int) -> Memory | None:
-    """An empty memory of a level with so many channels, or None where the settings want none."""
-    return Memory(channels) if model.remembered_level else None
+def new_memory(model: ModelSettings, channels: Sequence[int]) -> Memory | None:
+    """An empty memory of levels with so many channels, or None where the settings want none."""
+    return Memory([channels[k] for k in LEVELS]) if model.memory_patches else None

@@ -10,7 +10,10 @@ from engines.preprocess import to_grey
 
 
 class NetworkOutputs(NamedTuple):
-    """Level k of `targets` and `imitations`: (N, C_k, H_k, W_k), C_k the channels of all teachers side by side."""
+    """Level k of `targets` and `imitations`: (N, C_k, H_k, W_k), C_k the channels of all teachers side by side.
+
+    Both are empty where there is no student.
+    """
 
     targets: list[Tensor]
     imitations: list[Tensor]

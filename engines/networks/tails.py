@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.networks.blur import Blur
-from engines.networks.calibrated import outside_regions, region_maxima
 from engines.networks.outputs import NetworkOutputs
+from engines.networks.region_maps import outside_regions, region_maxima
 from engines.networks.tail import Scored
 from engines.scoring import LEVEL_STRIDE
 from engines.settings import CanvasSettings, RegionSettings

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calibration.constants import fit_constants
+from calibration.fit_memory import readings, units_of
 from calibration.remember import fill_memory
 from engines.compilation.gpu.graphs import TypedGraph, typed_graph
 from engines.compilation.graph import export_graph
@@ -32,11 +33,12 @@ REGIONS: Final = (
 LAMBDAS: Final = (0.9, 0.4)
 GOOD_PARTS: Final = 24
 FAMILIES: Final[dict[str, dict[str, Any]]] = {
-    "dtkd": {"score": "calibrated"},
+    "dtkd": {"score": "calibrated", "memory_patches": 300},
     "dtkd, paper": {"score": "paper"},
     "dtkd without decoder": {"score": "paper", "decoder": False},
     "dtkd on resnet18": {"score": "paper", "distance": "cosine", "teachers": ("resnet18",)},
-    "stpm": {"family": "stpm", "score": "calibrated", "memory_level": 4},
+    "stpm": {"family": "stpm", "score": "calibrated", "memory_patches": 300},
+    "memory": {"score": "memory", "memory_patches": 300},
     "stpm, paper": {"family": "stpm", "score": "paper", "teachers": ("vgg16",)},
     "rd_two_teachers": {"family": "rd_two_teachers", "score": "paper", "rd_two_teachers": {"width": 16}},
     "rd_feature_mask": {"family": "rd_feature_mask", "score": "calibrated", "rd_feature_mask": {"width": 16}},
@@ -79,12 +81,18 @@ class Family:
             network = new_network(self.model, CANVAS, REGIONS, teachers)
         images = part_images(GOOD_PARTS)
         parts, owners = torch.from_numpy(images), np.arange(len(images))
-        fill_memory(network, images, owners, 0, lambda *_: None)  # it answers nothing while it is empty
         _settle(network, parts)
-        fill_memory(network, images, owners, 0, lambda *_: None)
         constants = self._constants(network, parts) if self.model.score == "calibrated" else None
+        memory = student = None
+        if self.model.memory_patches:
+            maps = fill_memory(
+                network, images, owners, canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
+            )
+            memory = units_of(readings(maps, CANVAS, REGIONS))
+            student = units_of(np.random.default_rng(2).normal(0, 1, (GOOD_PARTS, 1, len(REGIONS))))
         lambdas = LAMBDAS if self.model.decoder else (1.0, 1.0)
-        return FusedEngine(network, self.model, CANVAS, REGIONS, ScoringConstants(lambdas, constants))
+        scoring = ScoringConstants(lambdas, constants, memory, student if constants else None)
+        return FusedEngine(network, self.model, CANVAS, REGIONS, scoring)
 
     @cached_property
     def graph(self) -> Path:
@@ -122,7 +130,7 @@ class Family:
         with torch.inference_mode():
             outputs: list[NetworkOutputs] = [network(part[None]) for part in parts]
         patch = np.random.default_rng(1).uniform(0.05, 0.1, (len(parts), len(REGIONS)))
-        return fit_constants(outputs, patch, CANVAS, REGIONS, self.model, known=200)
+        return fit_constants(outputs, patch, CANVAS, REGIONS, self.model)
 
 
 def _settle(network: nn.Module, parts: torch.Tensor) -> None:

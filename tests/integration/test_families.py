@@ -24,7 +24,7 @@ TRAIN, GOOD, HOLES = 24, 4, 4
 SIDE_PX = 64
 REGION = {"name": "all", "top_px": 0, "left_px": 0, "height_px": SIDE_PX, "width_px": SIDE_PX, "patches": [[2, 2]]}
 FAMILIES: dict[str, dict[str, Any]] = {
-    "dtkd": {"memory_level": 4},
+    "dtkd": {},
     "stpm": {},
     "rd_two_teachers": {"rd_two_teachers": {"width": 16}},
     "rd_feature_mask": {"rd_feature_mask": {"width": 16}},

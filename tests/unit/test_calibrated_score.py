@@ -10,10 +10,11 @@ import torch
 
 from calibration.cell_statistics import SMALLEST_DEVIATION
 from calibration.constants import fit_constants
-from engines.networks.calibrated import OUTSIDE, Blur, CalibratedTail, Maps, Views
+from engines.networks.calibrated import Blur, CalibratedTail, Maps, Views
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
-from engines.scoring import PATCH_WEIGHT, CalibratedConstants, gaussian
+from engines.networks.region_maps import OUTSIDE
+from engines.scoring import PATCH_WEIGHT, CalibratedConstants, ScoringConstants, gaussian
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 SIDE = 64
@@ -52,8 +53,8 @@ def _reconstructed(part: NetworkOutputs, rng: np.random.Generator) -> NetworkOut
 def _fit(*, posed: bool) -> tuple[CalibratedConstants, CalibratedTail, np.random.Generator]:
     rng = np.random.default_rng(5)
     good = [_part(rng, posed=posed) for _ in range(PARTS)]
-    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
-    return constants, CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants), rng
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL)
+    return constants, CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), constants)), rng
 
 
 def test_a_small_spot_on_a_posed_part_is_found_where_it_is() -> None:
@@ -85,7 +86,7 @@ def _noise(rng: np.random.Generator, raised: float = 0.0) -> Maps:
     """Maps of two regions of 32x64 cells, noise; a block of 12x12 cells of the upper one raised by so much."""
     total, features = (rng.normal(size=(1, 64, 64)).astype(np.float32) for _ in range(2))
     total[:, 10:22, 30:42] += raised
-    return Maps(torch.from_numpy(total), torch.from_numpy(features), None)
+    return Maps(torch.from_numpy(total), torch.from_numpy(features))
 
 
 def test_what_is_faint_but_extended_shows_under_the_wide_gaussian() -> None:
@@ -107,8 +108,8 @@ def test_a_region_is_as_unusual_as_its_worst_view() -> None:
     """Each view's highest cell in deviations over good parts; the highest of these is the score."""
     rng = np.random.default_rng(5)
     good = [_judged(_part(rng, posed=False), rng) for _ in range(PARTS)]
-    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
-    tail = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL)
+    tail = CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), constants))
     part = _judged(_part(rng, posed=False), rng)
     views = tail.views(tail.anomaly_map(part))[0].numpy()
     assert views.shape == (4, 2)
@@ -120,10 +121,10 @@ def test_a_defect_that_the_discriminator_does_not_know_is_not_lost_beside_it() -
     """Features alone see something; the discriminator's noise, which counts for much, does not hide it."""
     rng = np.random.default_rng(5)
     good = [_judged(_part(rng, posed=False), rng) for _ in range(PARTS)]
-    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
-    tail = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL)
+    tail = CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), constants))
     by_map = replace(constants, region_location=constants.region_location[:1], region_scale=constants.region_scale[:1])
-    alone = CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), by_map)
+    alone = CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), by_map))
     parts = [_judged(_part(rng, posed=False), rng) for _ in range(20)]
     limits = [max(float(one(part)[0]) for part in parts) for one in (tail, alone)]
     for part in parts:
@@ -153,11 +154,11 @@ def test_what_never_happens_on_good_parts_counts_for_much_but_not_for_everything
     good = [_part(rng, posed=False) for _ in range(PARTS)]
     for part in good:
         part.targets[2][:, 3] = 0.0
-    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL, known=PARTS)
+    constants = fit_constants(good, np.zeros((PARTS, 2)), CANVAS, REGIONS, MODEL)
     fired = _part(rng, posed=False)
     fired.targets[2][:, 3] = 0.0
     fired.targets[2][0, 3, 1, 1] = 1.0
-    score = float(CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)(fired)[0])
+    score = float(CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), constants))(fired)[0])
     assert 3 < score < 1000
 
 
@@ -168,13 +169,13 @@ def test_patch_gmsd_is_a_part_of_its_regions_score() -> None:
     rng = np.random.default_rng(5)
     good = [_reconstructed(_part(rng, posed=False), rng) for _ in range(PARTS)]
     weighted = lambdas * np.concatenate([gmsd(part.grey, part.reconstruction).numpy() for part in good])
-    constants = fit_constants(good, weighted, CANVAS, REGIONS, model, known=PARTS)
+    constants = fit_constants(good, weighted, CANVAS, REGIONS, model)
     spotted = _reconstructed(_part(rng, posed=False), rng)
     spotted.planes[:, :, 10:14, 10:14] -= 80
     measured = lambdas * gmsd(spotted.grey, spotted.reconstruction)[0].numpy()
     expected = PATCH_WEIGHT * (measured - weighted.mean(axis=0)) / np.maximum(weighted.std(axis=0), SMALLEST_DEVIATION)
-    with_decoder = CalibratedTail(model, CANVAS, REGIONS, tuple(lambdas), constants)
-    without = CalibratedTail(MODEL, CANVAS, REGIONS, tuple(lambdas), constants)
+    with_decoder = CalibratedTail(model, CANVAS, REGIONS, ScoringConstants(tuple(lambdas), constants))
+    without = CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants(tuple(lambdas), constants))
     raised = (with_decoder(spotted)[1] - without(spotted)[1])[0].numpy()
     assert raised == pytest.approx(expected, rel=1e-3, abs=1e-4)
     assert expected[0] > 1 > abs(expected[1])
@@ -185,11 +186,10 @@ def test_left_out_parts_are_scored_on_the_scale_of_what_runs() -> None:
     rng = np.random.default_rng(5)
     good = [_part(rng, posed=False) for _ in range(PARTS - 1)] + [_part(rng, posed=True, spot=(46, 12))]
     whole, without = (
-        fit_constants(chosen, np.zeros((len(chosen), 2)), CANVAS, REGIONS, MODEL, known=PARTS)
-        for chosen in (good, good[:-1])
+        fit_constants(chosen, np.zeros((len(chosen), 2)), CANVAS, REGIONS, MODEL) for chosen in (good, good[:-1])
     )
     own, common = (
-        CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), constants)
+        CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), constants))
         for constants in (without, without.on_scale_of(whole))
     )
     usual = [float(common(part)[0]) for part in good[:10]]
@@ -202,7 +202,9 @@ def test_constants_survive_their_file() -> None:
     constants, tail, rng = _fit(posed=True)
     again = CalibratedConstants.from_arrays(constants.arrays())
     part = _part(rng, posed=True, spot=(10, 10))
-    assert torch.equal(CalibratedTail(MODEL, CANVAS, REGIONS, (1.0, 1.0), again)(part)[1], tail(part)[1])
+    assert torch.equal(
+        CalibratedTail(MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), again))(part)[1], tail(part)[1]
+    )
 
 
 def test_blur_is_a_mirrored_gaussian() -> None:

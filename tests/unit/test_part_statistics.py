@@ -31,7 +31,6 @@ def fitted(part_scores: np.ndarray, held_out: np.ndarray) -> Fitted:
         constants=None,  # type: ignore[arg-type]
         lambdas=(),
         held_out=held_out,
-        fresh=np.arange(len(held_out)),
         part_scores=part_scores,
         region_scores=regions,
         patch_gmsd=np.zeros_like(regions),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from safetensors.torch import load_file, save_file
 from calibration import checkpoint as checkpoint_module
 from calibration import train as train_module
 from calibration.errors import TooFewParts
-from calibration.fit_scores import STRANGERS, Fitted, fit
+from calibration.fit_memory import in_units, readings
+from calibration.fit_scores import fit
+from calibration.fitted import Fitted
 from calibration.stages import batch_indices
 from calibration.train import train
 from engines.errors import BundleError
@@ -173,7 +176,7 @@ def test_distances_are_the_papers() -> None:
     [
         ModelSettings(),
         ModelSettings(score="paper"),
-        ModelSettings(decoder=False, attention=False, memory_level=4),
+        ModelSettings(attention=False, memory_patches=100),
         ModelSettings(teachers=("efficientnet_lite0",), score="paper", distance="cosine", decoder=False),
     ],
     ids=["calibrated", "paper", "no-decoder", "one-teacher"],
@@ -228,32 +231,32 @@ def test_frames_of_one_part_stay_together() -> None:
     assert (result.held_out % 2 == 0).all()  # the first image of each
 
 
-def test_a_memory_forgets_each_part_that_is_scored() -> None:
-    """With enough parts for a plain split it knows all but the strangers, also parts that are held out; what constants
-    and limits are fitted to is as far from it as the strangers are, and not as near as what it knows."""
-    model = ModelSettings(decoder=False, attention=False, discriminator=False, memory_level=4)
-    tiny = TrainingSettings(steps=1, decoder_steps=0, discriminator_steps=1, batch=2)
-    options = {"held_out": 30, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
-    images = parts(200)
-    result = fit(images, np.repeat(np.arange(100), 2), model, CANVAS, REGIONS, tiny, **options)
-    memory, constants = result.network.memory, result.constants.calibrated
-    assert memory is not None
-    assert constants is not None
-    places = 2 * 2  # of 64x64 at stride 32
-    assert len(memory.patches) == 2 * (100 - STRANGERS) * places
-
-    def furthest(rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        with torch.inference_mode():
-            unknown = result.network(torch.from_numpy(images[rows])).unknown
-        assert unknown is not None
-        return unknown.amax(dim=(1, 2, 3)).numpy()
-
-    known = np.setdiff1d(np.arange(len(result.held_out)), result.fresh)
-    assert len(result.fresh) == STRANGERS
-    assert (furthest(result.held_out[known]) == 1).all()
-    assert (furthest(result.held_out[result.fresh]) > 2).all()
-    assert constants.location[-1].mean() > 2
-    assert abs(result.part_scores[result.fresh].mean() - result.part_scores[known].mean()) < result.part_scores.std()
+def test_a_memory_stands_beside_the_student() -> None:
+    """A region's score is the higher of the two, each in its units, and Patch_GMSD on top: in the engine as in the
+    scores that limits are chosen on."""
+    model = ModelSettings(memory_patches=100)
+    result = fitted(model, count=24)
+    constants, features = result.constants, result.feature_scores
+    assert constants.memory is not None
+    assert constants.student is not None
+    assert features is not None
+    assert result.maps is not None
+    remembered = in_units(readings(result.maps, CANVAS, REGIONS), constants.memory)
+    imitated = in_units(features[:, None, :], constants.student)
+    assert (np.maximum(remembered, imitated) > imitated).any()
+    assert (np.maximum(remembered, imitated) > remembered).any()
+    engine = FusedEngine(result.network, model, CANVAS, REGIONS, constants)
+    alone = replace(constants, memory=None)
+    student = FusedEngine(result.network, model, CANVAS, REGIONS, alone)
+    new = torch.from_numpy(parts(1, seed=9))
+    with torch.inference_mode():
+        outputs = result.network(new)
+        regions, without = engine(new)[1].numpy(), student(new)[1].numpy()
+        by_student = student.tail.features(outputs)[0].numpy()
+    assert outputs.unknown is not None
+    by_memory = in_units(readings(outputs.unknown[:, 0].numpy(), CANVAS, REGIONS), constants.memory)
+    expected = np.maximum(by_memory, by_student) + (without - by_student)
+    np.testing.assert_allclose(regions, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("held_out", [0, 100])

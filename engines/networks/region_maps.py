@@ -1,0 +1,39 @@
+"""What tails read off maps region by region."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from engines.scoring import LEVEL_STRIDE, region_masks
+from engines.settings import CanvasSettings, RegionSettings
+
+OUTSIDE = -1e4
+"""Added to cells outside a region before the maximum."""
+
+
+def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
+    """Highest cell of (N, H_1, W_1) in each region, (N, R); `outside`: (R, H_1 * W_1), 0 inside, else OUTSIDE."""
+    return (maps.flatten(1).unsqueeze(1) + outside).amax(dim=2)
+
+
+def region_means(maps: Tensor, shares: Tensor) -> Tensor:
+    """Mean of (N, H_1, W_1) over the cells of each region, (N, R); `shares`: (R, H_1 * W_1), a row's sum is 1.
+
+    No product of matrices: TensorRT for RTX has none in float32 for Turing.
+    """
+    return (maps.flatten(1).unsqueeze(1) * shares).sum(dim=2)
+
+
+def shares_of_cells(outside: Tensor) -> Tensor:
+    """What `region_means` weights cells with; `outside` as in `region_maxima`."""
+    inside = (outside == 0).float()
+    return inside / inside.sum(dim=1, keepdim=True)
+
+
+def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings], stride: int = LEVEL_STRIDE) -> Tensor:
+    """What `region_maxima` adds to maps of so many pixels per cell."""
+    masks = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, stride)).flatten(1)
+    return torch.where(masks, 0.0, OUTSIDE)

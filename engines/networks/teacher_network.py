@@ -1,0 +1,58 @@
+"""Frozen teachers and the memory of what they say of good parts: all that `score: memory` needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from engines.networks.memory import LEVELS, new_memory
+from engines.networks.outputs import NetworkOutputs
+from engines.preprocess import normalise, to_planes
+from engines.settings import ModelSettings
+from engines.teachers import Teacher
+
+
+class TeacherNetwork(nn.Module):
+    """Teachers and memory. `widths`: per level, the channels of each teacher. `memory`: None for `score: paper`."""
+
+    def __init__(self, model: ModelSettings, teachers: Sequence[Teacher]) -> None:
+        super().__init__()
+        self.model = model
+        self.teachers = nn.ModuleList(teachers)
+        self.widths = tuple(zip(*(teacher.channels for teacher in teachers), strict=True))
+        self.normalisations = tuple(teacher.normalisation for teacher in teachers)
+        self.memory = new_memory(model, [sum(level) for level in self.widths])
+
+    def features(self, planes: Tensor, levels: int) -> list[Tensor]:
+        """The first levels of all teachers side by side, as they are, for planes (N, 3, H, W) of 0..255."""
+        features = [
+            teacher(normalise(planes, norm), levels)
+            for teacher, norm in zip(self.teachers, self.normalisations, strict=True)
+        ]
+        return [torch.cat(level, dim=1) for level in zip(*features, strict=True)]
+
+    def unknown(self, levels: Sequence[Tensor]) -> Tensor | None:
+        """What the memory says of the teachers' levels; None without one, or while it is empty."""
+        if self.memory is None or not self.memory.filled:
+            return None
+        return self.memory([levels[k] for k in LEVELS])  # type: ignore[no-any-return]
+
+    def remembered(self, planes: Tensor) -> list[Tensor]:
+        """The levels that the memory is of, for planes (N, 3, H, W) of 0..255."""
+        levels = self.features(planes, self.model.teacher_levels)
+        return [levels[k] for k in LEVELS]
+
+    def forward(self, part: Tensor) -> NetworkOutputs:
+        """Run part images (N, H, W, 3) uint8 RGB through all networks."""
+        planes = to_planes(part)
+        return NetworkOutputs(
+            targets=[],
+            imitations=[],
+            attention=None,
+            planes=planes,
+            reconstruction=None,
+            defects=None,
+            unknown=self.unknown(self.features(planes, self.model.teacher_levels)),
+        )
