@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from calibration.cautions import warnings_of
+from calibration.detection import MOST_ASKED, Asked, curve, odd_in_words, odd_parts, rejected
 from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import fit
 from calibration.fitted import Fitted
 from calibration.made_defects import with_defects
 from calibration.reference import reference
-from calibration.report import ReportData, SampleMaps, write_report
+from calibration.report import OddSample, ReportData, SampleMaps, write_report
 from calibration.threshold import choose_thresholds, held_out_parts
 from engines.artifact import (
     Bundle,
@@ -44,10 +47,11 @@ Images = NDArray[np.uint8]
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 
-LEAST_PARTS = 16
+LEAST_PARTS = {"memory": 5, "calibrated": 16, "paper": 16}
+"""Good parts from which each score can be fitted."""
 GOLDEN_PARTS = 6
 REPORT_SAMPLES = 6
-PARITY_PARTS = 64
+PARITY_PARTS = 32
 NETWORK = "network.safetensors"
 PACKAGES = ("numpy", "opencv-python-headless", "openvino", "torch", "timm", "nncf", "onnx")
 # How far a score may move on the station's machine: rounding of another build, not another answer.
@@ -58,13 +62,51 @@ TOLERANCE = {"f32": 0.01, "bf16": 0.05, "int8": 0.05}
 class GoodParts:
     """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses.
 
-    unfit: images of good parts, not among them, that show no part to be judged.
+    names: of each image, for people. unfit: images of good parts, not among them, that show no part to be judged.
+    excluded: names of images that a person left out.
     """
 
     images: Images
     part_ids: tuple[str, ...]
     poses: Mapping[str, NDArray[np.float64]]
+    names: tuple[str, ...] = ()
     unfit: int = 0
+    excluded: tuple[str, ...] = ()
+
+    def named(self, index: int) -> str:
+        """What people call the image."""
+        return self.names[index] if self.names else f"number {index + 1}"
+
+    def without(self, part_ids: Collection[str]) -> GoodParts:
+        """These parts less those with such ids, which a person left out."""
+        kept = np.array([part_id not in part_ids for part_id in self.part_ids])
+        return replace(
+            self,
+            images=self.images[kept],
+            part_ids=tuple(itertools.compress(self.part_ids, kept)),
+            poses={name: values[kept] for name, values in self.poses.items()},
+            names=tuple(itertools.compress(self.names, kept)),
+            excluded=(*self.excluded, *itertools.compress(self.names or self.part_ids, ~kept)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class OddGoodPart:
+    """A good part that a person should look at before limits depend on it. image: (H, W, 3) uint8 RGB."""
+
+    name: str
+    part_id: str
+    image: Images
+    sentence: str
+
+
+Confirm = Callable[[Sequence[OddGoodPart]], Collection[str]]
+"""Asks a person about odd good parts, the oddest first; answers with the ids of those that are none."""
+
+
+def nobody_asked(_odd: Sequence[OddGoodPart]) -> Collection[str]:
+    """A Confirm that keeps all parts: none is ever dropped by itself."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +125,11 @@ class Request:
     held_out_share: float
     seed: int
     device: DeviceChoice = "auto"
+
+    @property
+    def asked(self) -> Asked:
+        """What limits are chosen for."""
+        return Asked.of(self.asked_rate, self.confidence, self.snapshot.regions)
 
     @property
     def training(self) -> TrainingSettings:
@@ -109,32 +156,27 @@ class _Made:
         return self.fitted.part_scores
 
 
-def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progress: Progress) -> Bundle:
+def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
+    parts: GoodParts,
+    request: Request,
+    root: Path,
+    work: Path,
+    progress: Progress,
+    confirm: Confirm = nobody_asked,
+) -> Bundle:
     """Learn from good parts and write a bundle under root/<station>/; blocks for minutes, resumes from `work`.
 
+    `confirm` is asked about good parts that are far from all others; without those that it names all is learnt again.
     Raises TooFewParts, DataError for part images that are all alike, TrainingDeviceError, WeightsError,
     EngineUnavailable, ParityError, BundleError. Activation is the caller's step.
     """
     started = time.monotonic()
-    _check(parts)
     device = training_device(request.device)
+    fitted = _fit(parts, request, work, progress, device)
+    while denied := confirm(_odd_good_parts(parts, request, fitted)):
+        parts = parts.without(denied)
+        fitted = _fit(parts, request, work, progress, device)
     snapshot = request.snapshot
-    fitted = fit(
-        parts.images,
-        np.unique(parts.part_ids, return_inverse=True)[1],
-        snapshot.model,
-        snapshot.canvas,
-        snapshot.regions,
-        request.training,
-        held_out=held_out_parts(
-            len(set(parts.part_ids)), request.held_out_share, request.asked_rate, len(snapshot.regions)
-        ),
-        confidence=request.confidence,
-        seed=request.seed,
-        work=work,
-        progress=progress,
-        device=device,
-    )
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
         fresh = parts.images[fitted.held_out]
@@ -144,17 +186,50 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         try:
             made = _Made(parts, request, fitted, compiled, runtime, fresh, writer.folder)
             content = _content(made)
-            _report(made, content, device_name(device), time.monotonic() - started)
+            _report(made, content, device_name(device) if fitted.losses else "", time.monotonic() - started)
         finally:
             runtime.close()
         return writer.write(content)
 
 
-def _check(parts: GoodParts) -> None:
-    count = len(set(parts.part_ids))
-    if count < LEAST_PARTS:
+def _fit(parts: GoodParts, request: Request, work: Path, progress: Progress, device: torch.device) -> Fitted:
+    """Learn, and score what was not learnt from."""
+    snapshot = request.snapshot
+    _check(parts, snapshot.model.score)
+    return fit(
+        parts.images,
+        np.unique(parts.part_ids, return_inverse=True)[1],
+        snapshot.model,
+        snapshot.canvas,
+        snapshot.regions,
+        request.training,
+        held_out=held_out_parts(
+            len(set(parts.part_ids)), request.held_out_share, request.asked_rate, len(snapshot.regions)
+        ),
+        asked=request.asked,
+        seed=request.seed,
+        work=work,
+        progress=progress,
+        device=device,
+    )
+
+
+def _odd_good_parts(parts: GoodParts, request: Request, fitted: Fitted) -> list[OddGoodPart]:
+    """Those that lie beyond the limit that the others alone would have, the oddest first."""
+    found = []
+    for odd in odd_parts(fitted, request.asked, MOST_ASKED):
+        if odd.stands_out:
+            index = int(fitted.held_out[odd.index])
+            name = parts.named(index)
+            found.append(OddGoodPart(name, parts.part_ids[index], parts.images[index], odd_in_words(name, odd)))
+    return found
+
+
+def _check(parts: GoodParts, score: str) -> None:
+    count, least = len(set(parts.part_ids)), LEAST_PARTS[score]
+    if count < least:
         raise TooFewParts(
-            f"{count} good parts: calibration needs at least {LEAST_PARTS}, and 200 or more for tight limits; "
+            f"{count} good parts: calibration needs at least {least}, and 200 or more for tight limits; "
             "save more with `inspectd record`"
         )
     if np.all(parts.images == parts.images[0]):
@@ -260,6 +335,33 @@ def _write_golden(made: _Made) -> tuple[GoldenImage, ...]:
 
 
 def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: float) -> None:
+    fitted, request = made.fitted, made.request
+    found = rejected(fitted.defect_scores, content.thresholds)
+    data = ReportData(
+        content=content,
+        part_scores=fitted.part_scores,
+        region_scores=fitted.region_scores,
+        samples=_samples(made),
+        curves={name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in fitted.losses.items()},
+        warnings=(
+            *warnings_of(request.snapshot, made.parts.images, made.parts.unfit),
+            *(odd.sentence for odd in _odd_good_parts(made.parts, request, fitted)),
+            *made.compiled.left_out,
+        ),
+        trained_on=trained_on,
+        took_s=took_s,
+        odd=_odd_samples(made),
+        excluded=made.parts.excluded,
+        defects=fitted.defects,
+        found=found,
+        tried=fitted.tried,
+        catching=curve(fitted, request.asked),
+    )
+    write_report(made.folder / "report.html", data)
+
+
+def _samples(made: _Made) -> tuple[SampleMaps, ...]:
+    """Held-out parts from the lowest score to the highest, as the engine that will run sees them."""
     scores = made.fitted.part_scores
     samples = []
     for index in _spread(made.scores, REPORT_SAMPLES):
@@ -273,19 +375,19 @@ def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: floa
                 part_score=outputs.part_score,
             )
         )
-    data = ReportData(
-        content=content,
-        part_scores=scores,
-        region_scores=made.fitted.region_scores,
-        samples=tuple(samples),
-        curves={
-            name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in made.fitted.losses.items()
-        },
-        warnings=(*warnings_of(made.request.snapshot, made.parts.images, made.parts.unfit), *made.compiled.left_out),
-        trained_on=trained_on,
-        took_s=took_s,
-    )
-    write_report(made.folder / "report.html", data)
+    return tuple(samples)
+
+
+def _odd_samples(made: _Made) -> tuple[OddSample, ...]:
+    """The oddest good parts with their left-out maps; with the engine's own map where there is no memory."""
+    fitted = made.fitted
+    samples = []
+    for odd in odd_parts(fitted, made.request.asked):
+        image = made.fresh[odd.index]
+        shown = infer(made.runtime, image).anomaly_map.copy() if fitted.maps is None else fitted.maps[odd.index]
+        name = made.parts.named(int(fitted.held_out[odd.index]))
+        samples.append(OddSample(name=name, part_image=image, anomaly_map=shown, odd=odd))
+    return tuple(samples)
 
 
 def _teachers(fitted: Fitted) -> tuple[TeacherInfo, ...]:

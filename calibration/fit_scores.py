@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from calibration.constants import fit_constants, in_one_pose
+from calibration.detection import Asked
 from calibration.device import CPU
 from calibration.errors import TooFewParts
-from calibration.fit_memory import beside_student, fit_memory
+from calibration.fit_memory import MADE, beside_student, fit_memory
 from calibration.fitted import Doubles, Fitted
+from calibration.made_defects import make_defects
 from calibration.regions import calibrate_lambdas
 from calibration.stages import Progress
 from calibration.train import Images, Trained, train
@@ -24,7 +26,7 @@ from engines.networks.calibrated import CalibratedTail
 from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
-from engines.networks.teacher_student import TeacherStudent
+from engines.networks.teacher_network import TeacherNetwork
 from engines.scoring import CalibratedConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
@@ -59,7 +61,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     training: TrainingSettings,
     *,
     held_out: int,
-    confidence: float,
+    asked: Asked,
     seed: int,
     work: Path | None,
     progress: Progress,
@@ -74,7 +76,7 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     nothing is trained; raises TooFewParts, WeightsError.
     """
     if not model.student:
-        return fit_memory(images, groups, model, canvas, regions, seed=seed, progress=progress)
+        return fit_memory(images, groups, model, canvas, regions, asked=asked, seed=seed, progress=progress)
     shuffled = _shuffled_parts(groups, held_out, seed)
     divided = len(shuffled) >= ENOUGH_TO_SPLIT
     taught = partial(train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, device=device)
@@ -90,17 +92,20 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     fitted = _fit_unseen(
         trained,
         unseen,
+        images,
         groups,
         model=model,
         canvas=canvas,
         regions=regions,
-        confidence=confidence,
+        confidence=asked.confidence,
         seed=seed,
         progress=progress,
     )
     if not model.memory_patches:
         return fitted
-    return beside_student(fitted, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress)
+    return beside_student(
+        fitted, images, groups, canvas=canvas, regions=regions, asked=asked, seed=seed, progress=progress
+    )
 
 
 def _shuffled_parts(groups: NDArray[np.int64], held_out: int, seed: int) -> NDArray[np.int64]:
@@ -139,6 +144,7 @@ def _cross_fitted(
 def _fit_unseen(
     trained: Trained,
     unseen: _Unseen,
+    images: Images,
     groups: NDArray[np.int64],
     *,
     model: ModelSettings,
@@ -172,12 +178,24 @@ def _fit_unseen(
     part_scores, region_scores, features = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
     order = np.argsort(unseen.indices)
     order = order[np.sort(np.unique(owners[order], return_index=True)[1])]  # the first image of each part
+    held_out = unseen.indices[order]
+    defects = make_defects(images[held_out], regions, MADE, seed)
+    with torch.inference_mode():
+        seen = _run(trained.network, np.stack([defect.image for defect in defects]), progress, "made defects")
+        tail = fused(np.arange(len(owners))).tail
+        defect_scores = np.stack([tail(outputs)[1][0].numpy() for outputs in seen]).astype(np.float64)
+        defect_features = defect_scores
+        if isinstance(tail, CalibratedTail):
+            defect_features = np.stack([tail.features(each)[0][0].numpy() for each in seen]).astype(np.float64)
     return Fitted(
         network=trained.network,
         losses=trained.losses,
         constants=ScoringConstants(weights, whole),
         lambdas=lambdas,
-        held_out=unseen.indices[order],
+        held_out=held_out,
+        defects=tuple(defects),
+        defect_scores=defect_scores,
+        defect_features=defect_features,
         part_scores=part_scores[order],
         region_scores=region_scores[order],
         patch_gmsd=gmsd[order],
@@ -231,13 +249,15 @@ def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)
     return part_scores, region_scores, features
 
 
-def _run(network: TeacherStudent, images: Images, progress: Progress) -> list[NetworkOutputs]:
+def _run(
+    network: TeacherNetwork, images: Images, progress: Progress, what: str = "held-out parts"
+) -> list[NetworkOutputs]:
     """Outputs of each image by itself."""
     outputs = []
     with torch.inference_mode():
         for done, image in enumerate(images):
             outputs.append(network(torch.from_numpy(image[None])))
-            progress("held-out parts", done + 1, len(images))
+            progress(what, done + 1, len(images))
     return outputs
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.made_defects import MadeDefect
 from engines.artifact import Lambda
 from engines.networks.teacher_network import TeacherNetwork
 from engines.scoring import ScoringConstants
@@ -21,8 +22,11 @@ class Fitted:
 
     held_out: (P',) indices of one image, the first, of each part whose scores may choose limits; part_scores (P',),
     region_scores (P', R) and patch_gmsd (P', R; zeros without a decoder) are theirs, each by networks, by a memory and
-    by constants that have not seen this part. feature_scores: (P', R) what region scores are without Patch_GMSD, None
-    where nothing is trained. maps: (P', h, w) distances to the memory of the other parts, None without one.
+    by constants that have not seen this part. feature_scores (P', R) and defect_features (Q, R): what region scores
+    are without Patch_GMSD, None where nothing is trained. maps: (P', h, w) distances to the memory of the other parts,
+    None without one.
+    defects: made defects on held-out parts, scored like these: defect_scores (Q, R). tried: the ways to score that were
+    compared, in words, and the share of made defects that each catches at its limit; the first is the one that counts.
     """
 
     network: TeacherNetwork
@@ -33,5 +37,9 @@ class Fitted:
     part_scores: Doubles
     region_scores: Doubles
     patch_gmsd: Doubles
+    defects: tuple[MadeDefect, ...] = ()
+    defect_scores: Doubles
+    tried: tuple[tuple[str, float], ...] = ()
     feature_scores: Doubles | None = None
+    defect_features: Doubles | None = None
     maps: NDArray[np.float32] | None = None

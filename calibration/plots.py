@@ -108,13 +108,31 @@ def image_tile(image: NDArray[np.uint8]) -> bytes:
     """An (H, W, 3) uint8 RGB image, enlarged without smoothing to about TILE_PX rows."""
     scale = max(1, round(TILE_PX / image.shape[0]))
     large = np.repeat(np.repeat(image, scale, axis=0), scale, axis=1)
-    return _encode(large)
+    return image_png(large)
 
 
 def grey_tile(picture: NDArray[np.floating]) -> bytes:
     """An (H, W) picture of grey values in [0, 1]."""
     grey = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     return image_tile(np.repeat(grey[:, :, None], 3, axis=2))  # (H, W) -> (H, W, 3)
+
+
+def catching_curve(points: NDArray[np.floating], limits: ThresholdSet) -> bytes:
+    """Share of made defects caught over the expected false-reject rate, (N, 2), and where the limits are."""
+    figure = Figure(figsize=(6.4, 2.7), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    axes.plot(100 * points[:, 0], 100 * points[:, 1], color=BLUE, linewidth=1.6, marker="o", markersize=4)
+    axes.axvline(100 * limits.expected_rate, color=RED, linewidth=1.5)
+    _at_line(axes, "these limits", 100 * limits.expected_rate, RED, False)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("good parts rejected, expected, %", color=INK)
+    axes.set_ylabel("made defects caught, %", color=INK)
+    _tidy(axes)
+    axes.grid(color=GRID)
+    return _png(figure)
 
 
 def labelled_histogram(scores: NDArray[np.floating], defective: NDArray[np.bool_], limit: float) -> bytes:
@@ -256,6 +274,7 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _encode(image: NDArray[np.uint8]) -> bytes:
+def image_png(image: NDArray[np.uint8]) -> bytes:
+    """An RGB picture (H, W, 3) uint8 as it is."""
     _, encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     return encoded.tobytes()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
-from calibration.targets import CHUNK
 from engines.networks.memory import STRIDE, Memory
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
@@ -20,6 +20,8 @@ from engines.scoring import region_masks
 from engines.settings import CanvasSettings, RegionSettings
 
 Images = NDArray[np.uint8]
+CHUNK: Final = 2
+"""Images that pass through the teachers at once: with more, what they compute falls out of a processor's cache."""
 POOL: Final = 131_072
 """Patches that the kept ones are chosen from: all of 128 parts of 256x256, else as many by the seed."""
 DESCRIBING: Final = 64
@@ -44,12 +46,13 @@ def fill_memory(
     regions: Sequence[RegionSettings],
     seed: int,
     progress: Progress,
-) -> NDArray[np.float32]:
+    probes: Probes | None = None,
+) -> Recalled:
     """Fill the network's memory with patches of images (P, H, W, 3) uint8 RGB, and say how unusual each part is.
 
-    parts: (P,) the part that each image shows. Returns distance maps (P, H / 8, W / 8): each image's by a memory of the
-    other parts alone, whose components stay: what a new good part would get. Only cells that touch a region are
-    remembered. `progress(what, done, total)` counts images, then groups that are left out. Raises ValueError for a
+    parts: (P,) the part that each image shows; probes: other images, of the same parts. Each image's map is that by a
+    memory of the other parts alone, whose components stay: what a new part would get. Only cells that touch a region
+    are remembered. `progress(what, done, total)` counts images, then groups that are left out. Raises ValueError for a
     network without a memory.
     """
     memory = network.memory
@@ -62,7 +65,24 @@ def fill_memory(
         pool, owners = _pool(patches, parts, inside, seed)
         choice = KCentre(pool).grow(network.model.memory_patches)
         memory.patches = pool[choice.chosen].clone()
-        return _left_out(patches, memory, choice, owners, parts, progress)
+        others = None if probes is None else (_Patches(network, memory, probes.images, progress), probes.parts)
+        return _left_out(patches, parts, memory, choice, owners, progress, others)
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Images (Q, H, W, 3) uint8 RGB that are not remembered, and the part (Q,) that must be forgotten for each."""
+
+    images: Images
+    parts: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Left-out distance maps (P, H / 8, W / 8) of the remembered images, and (Q, H / 8, W / 8) of the probes."""
+
+    maps: NDArray[np.float32]
+    probes: NDArray[np.float32]
 
 
 class _Patches:
@@ -147,32 +167,34 @@ def _pool(patches: _Patches, parts: NDArray[np.int64], inside: Tensor, seed: int
     return pool, torch.from_numpy(parts[image])
 
 
-def _left_out(  # noqa: PLR0917  (what is left out, of what, and whose it is)
+def _left_out(  # noqa: PLR0917  (whose patches, and what is left out of which choice)
     patches: _Patches,
+    parts: NDArray[np.int64],
     memory: Memory,
     choice: KCentre,
     owners: Tensor,
-    parts: NDArray[np.int64],
     progress: Progress,
-) -> NDArray[np.float32]:
-    """Distance maps (P, h, w), each image's by a choice from the patches of parts outside its group."""
+    probes: tuple[_Patches, NDArray[np.int64]] | None,
+) -> Recalled:
+    """Each image's distances by a choice from the patches of parts outside its group; owners: (M,) of the pool."""
     everything, size = memory.patches, len(choice.chosen)
     known = np.unique(parts)
     folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
     maps = np.zeros((len(parts), *patches.grid), np.float32)
+    others = np.zeros((0 if probes is None else len(probes[1]), *patches.grid), np.float32)
+    looked_at = [(patches, parts, maps)] if probes is None else [(patches, parts, maps), (*probes, others)]
     try:
         for fold in range(folds):
             gone = known[fold::folds]
             rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(size)
             memory.patches = rest.patches[rest.chosen]
-            rows = np.flatnonzero(np.isin(parts, gone))
-            for start in range(0, len(rows), CHUNK):
-                some = rows[start : start + CHUNK]
-                maps[some] = memory.distances(patches.of(some))[:, 0].numpy()
+            for shown, of, found in looked_at:
+                for row in np.flatnonzero(np.isin(of, gone)):
+                    found[row] = memory.distances(shown.of(np.array([row])))[0, 0].numpy()
             progress("left-out parts", fold + 1, folds)
     finally:
         memory.patches = everything
-    return maps
+    return Recalled(maps, others)
 
 
 def _planes(images: Images) -> Tensor:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -14,8 +15,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from calibration import plots
+from calibration.detection import OddPart, caught_by
 from calibration.errors import CalibrationError
+from calibration.made_defects import KINDS, SIZES, MadeDefect, gallery
 from engines.artifact import ManifestContent, ThresholdSet
+
+SHOWN_DEFECTS = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,8 +35,23 @@ class SampleMaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OddSample:
+    """A good part far from the others: (H, W, 3) uint8 RGB, its left-out map (h, w), and what it costs."""
+
+    name: str
+    part_image: NDArray[np.uint8]
+    anomaly_map: NDArray[np.floating]
+    odd: OddPart
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReportData:
-    """What the report shows. Scores are those of good parts that were not trained on: (P,) and (P, R)."""
+    """What the report shows. Scores are those of good parts that were not trained on: (P,) and (P, R).
+
+    odd: the oddest good parts; excluded: names of those that a person left out. defects: made defects, found: (Q,)
+    which of them the limits reject. tried: ways to score and what share each catches, the one that counts first.
+    catching: (N, 2) expected false-reject rates and shares of made defects caught.
+    """
 
     content: ManifestContent
     part_scores: NDArray[np.floating]
@@ -41,6 +61,12 @@ class ReportData:
     warnings: tuple[str, ...] = ()
     trained_on: str = ""
     took_s: float | None = None
+    odd: tuple[OddSample, ...] = ()
+    excluded: tuple[str, ...] = ()
+    defects: Sequence[MadeDefect] = ()
+    found: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    tried: tuple[tuple[str, float], ...] = ()
+    catching: NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -59,6 +85,9 @@ def write_report(path: Path, data: ReportData) -> None:
         "scores": _uri(plots.score_histograms(columns)),
         "lambdas": _uri(plots.lambda_bars(lambdas)) if lambdas else "",
         "curves": _uri(plots.training_curves(data.curves)) if data.curves else "",
+        "catching": _uri(plots.catching_curve(data.catching, limits)) if len(data.catching) else "",
+        "missed": _gallery([d for d, found in zip(data.defects, data.found, strict=True) if not found]),
+        "caught": _gallery([d for d, found in zip(data.defects, data.found, strict=True) if found]),
     }
     environment = Environment(
         loader=PackageLoader("calibration"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
@@ -71,6 +100,10 @@ def write_report(path: Path, data: ReportData) -> None:
         how=_how(limits),
         pictures=pictures,
         tiles=_tiles(data.samples),
+        odd_tiles=_odd_tiles(data.odd),
+        excluded=data.excluded,
+        detection=_detection(data),
+        tried=data.tried,
         warnings=(*limits.notes, *data.warnings),
         settings=yaml.safe_dump(data.content.settings.model_dump(mode="json"), sort_keys=False),
         written=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -111,6 +144,38 @@ def _tiles(samples: tuple[SampleMaps, ...]) -> list[dict[str, str]]:
         }
         for sample in samples
     ]
+
+
+def _odd_tiles(samples: tuple[OddSample, ...]) -> list[dict[str, Any]]:
+    """Pictures of the oddest good parts; the map's colour begins at its median, where good parts usually are."""
+    tops = [float(sample.anomaly_map.max() - np.median(sample.anomaly_map)) for sample in samples]
+    top = max(tops, default=1.0)
+    return [
+        {
+            "name": sample.name,
+            "odd": sample.odd,
+            "part": _uri(plots.image_tile(sample.part_image)),
+            "map": _uri(plots.map_tile(sample.part_image, sample.anomaly_map - np.median(sample.anomaly_map), top)),
+        }
+        for sample in samples
+    ]
+
+
+def _detection(data: ReportData) -> dict[str, Any] | None:
+    """Shares of made defects caught, of all, by size, and one row for each kind; None where none was made."""
+    if not len(data.defects):
+        return None
+    whole, by_size, by_kind = caught_by(data.defects, data.found)
+    rows = [(kind.replace("_", " "), [by_kind[kind, size] for size in SIZES]) for kind in KINDS]
+    return {"whole": whole, "by_size": by_size, "rows": rows}
+
+
+def _gallery(defects: Sequence[MadeDefect]) -> str:
+    """At most SHOWN_DEFECTS of them, evenly from the list, each with a close-up."""
+    if not defects:
+        return ""
+    chosen = np.unique(np.linspace(0, len(defects) - 1, min(SHOWN_DEFECTS, len(defects))).round().astype(int))
+    return _uri(plots.image_png(gallery([defects[index] for index in chosen], 4, side_px=110, closeups=True)))
 
 
 def _percent(rate: float) -> str:

@@ -79,9 +79,10 @@ class Tail:
 
 
 def fit_tail(scores: NDArray[np.floating]) -> Tail:
-    """Fit the tail of (P,) finite scores, P >= 10."""
+    """Fit the tail of (P,) finite scores, P >= 3; of fewer than 10 the prior of the shape decides."""
     ordered = np.sort(np.asarray(scores, dtype=np.float64))
-    count = int(np.clip(round(EXCEEDANCE_SHARE * len(ordered)), MIN_EXCEEDANCES, MAX_EXCEEDANCES))
+    wanted = int(np.clip(round(EXCEEDANCE_SHARE * len(ordered)), MIN_EXCEEDANCES, MAX_EXCEEDANCES))
+    count = min(wanted, len(ordered) - 1)
     start = ordered[-count - 1]
     excess = ordered[-count:] - start
     # The share above an order statistic is Beta distributed, whatever the distribution of the scores.

@@ -19,7 +19,8 @@ from calibration.tail import Tail, fit_tail
 from engines.artifact import Threshold, ThresholdSet
 
 Floats = NDArray[np.float64]
-MIN_PARTS = 10
+MIN_PARTS = 5
+LEAST_HELD_OUT = 10
 # Fewer parts above the limit than this say too little of where the next one falls: the limit would hang on the
 # largest score alone.
 MIN_BLOCKS = 3
@@ -60,13 +61,13 @@ def held_out_parts(parts: int, share: float, asked_rate: float, regions: int) ->
     more than half of the parts are kept for that.
     """
     enough = _needed_parts(asked_rate, 1 if regions == 1 else 1 + regions)
-    asked = max(MIN_PARTS, round(share * parts))
+    asked = max(LEAST_HELD_OUT, round(share * parts))
     return enough if asked < enough <= parts // 2 else asked
 
 
 def _needed_parts(asked_rate: float, scores: int) -> int:
     """Held-out parts from which limits on so many different scores are counted; with fewer they are fitted."""
-    return max(MIN_PARTS, math.ceil(max(MIN_BLOCKS, scores) / asked_rate - 1e-9) - 1)
+    return max(LEAST_HELD_OUT, math.ceil(max(MIN_BLOCKS, scores) / asked_rate - 1e-9) - 1)
 
 
 def choose_thresholds(

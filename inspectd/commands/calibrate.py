@@ -6,7 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +23,14 @@ from inspectd.locate import LocateFault, Locator
 from inspectd.messages import Image, Reason
 
 if TYPE_CHECKING:
-    from calibration.calibrate import GoodParts
+    from calibration.calibrate import Confirm, GoodParts, OddGoodPart
+    from calibration.dataset import Sample
 
 FOOTAGE = Path("footage")
 WORK = Path("work")
 MOST_UNFIT = 0.1
 SHOWN_UNFIT = 5
+EXCLUDED = "exclude.txt"
 
 EPILOG = """\
 examples:
@@ -36,6 +38,11 @@ examples:
   inspectd calibrate --station texture --data mvtec/carpet   the train/good images of a data set in MVTec layout
   inspectd calibrate --station smdc --preset full         the paper's schedule: hours on a CPU
   inspectd calibrate --station smdc --out /tmp/trial      write the bundle there, and leave the active one alone
+  inspectd calibrate --station nuts --exclude odd.txt     without the good parts that the file lists, one a line
+
+Good parts that are far from all others decide the limits. On a terminal you are asked whether such a part is good;
+elsewhere it is told of, and kept. --exclude takes a file of names (000.png) or paths; `exclude.txt` in the data folder
+does the same.
 
 An interrupted calibration resumes where it stopped when the same command is given again.
 """
@@ -56,6 +63,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--preset", choices=("quick", "full"), default="quick", help="quick: minutes; full: the paper's schedule"
     )
+    parser.add_argument(
+        "--exclude", type=Path, metavar="FILE", help="text file of good parts to leave out, a name or path on each line"
+    )
     parser.add_argument("--no-activate", action="store_true", help="write the bundle, leave the active one alone")
 
 
@@ -63,9 +73,16 @@ def run(args: argparse.Namespace) -> int:
     """Calibrate; returns 0. Raises the errors of `calibration` and `engines`, SettingsError, StationBusy."""
     station = load_station(args.station)
     _spare_the_gpu(station)
+    data = args.data or FOOTAGE / station.station
     with progress_bars() as report:
         bundle = calibrate_station(
-            station, args.data or FOOTAGE / station.station, args.out or station.bundles, args.preset, report
+            station,
+            data,
+            args.out or station.bundles,
+            args.preset,
+            report,
+            excluded=read_excluded(data, args.exclude),
+            confirm=asking(report) if sys.stdin.isatty() and sys.stderr.isatty() else None,
         )
     if args.out is None and not args.no_activate:
         activate(station.bundles, station.station, bundle.hash)
@@ -91,10 +108,13 @@ def calibrate_station(
     progress: Callable[[str, int, int], None],
     *,
     work: Path = WORK,
+    excluded: frozenset[str] = frozenset(),
+    confirm: Confirm | None = None,
 ) -> Bundle:
     """Learn the station from the good parts in `data` and write a bundle below `root`; does not activate it.
 
-    `work` keeps what an interrupted training resumes from.
+    `work` keeps what an interrupted training resumes from. excluded: names or paths of good parts to leave out.
+    confirm: asks a person about odd good parts; None: they are told of on standard error, and kept.
 
     Raises DataError, TooFewParts, TrainingDeviceError, WeightsError, EngineUnavailable, ParityError, BundleError,
     SettingsError.
@@ -104,7 +124,7 @@ def calibrate_station(
         from calibration.cautions import warnings_of
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
-    parts = read_good_parts(station, data, progress)
+    parts = read_good_parts(station, data, progress, excluded)
     for warning in warnings_of(snapshot(station), parts.images, parts.unfit):
         print(f"inspectd: warning: {warning}", file=sys.stderr)
     request = Request(
@@ -118,8 +138,84 @@ def calibrate_station(
         device=station.calibration.device,
     )
     return calibrate(
-        parts, request, root, work / station.station / _work_name(request.snapshot, parts, preset), progress
+        parts,
+        request,
+        root,
+        work / station.station / _work_name(request.snapshot, parts, preset),
+        progress,
+        confirm or tell,
     )
+
+
+def tell(odd: Sequence[OddGoodPart]) -> tuple[str, ...]:
+    """Say which good parts are odd, on standard error, and keep them all."""
+    for part in odd:
+        print(f"inspectd: warning: {part.sentence}", file=sys.stderr)
+    return ()
+
+
+def asking(report: ProgressBars) -> Confirm:
+    """A Confirm that asks on the terminal about each odd part once: y leaves it out, anything else keeps it."""
+    settled: set[str] = set()
+
+    def confirm(odd: Sequence[OddGoodPart]) -> list[str]:
+        denied = []
+        for part in odd:
+            if part.part_id in settled:
+                continue
+            settled.add(part.part_id)
+            with report.paused():
+                print(part.sentence, file=sys.stderr)
+                if input(f"Leave {part.name} out? [y/N] ").strip().lower() in {"y", "yes"}:
+                    denied.append(part.part_id)
+        return denied
+
+    return confirm
+
+
+def read_excluded(data: Path, file: Path | None) -> frozenset[str]:
+    """Names and paths of good parts to leave out: those in `file` and in the data folder's own list.
+
+    Empty lines and those that begin with # are comments. Raises DataError for a file that cannot be read.
+    """
+    from calibration.errors import DataError
+
+    found: set[str] = set()
+    own = data / EXCLUDED
+    for path in [*([own] if own.is_file() else []), *([file] if file else [])]:
+        try:
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path}: cannot be read as a list of good parts to leave out: {error}") from error
+        found |= {line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")}
+    return frozenset(found)
+
+
+def without_excluded(samples: Sequence[Sample], data: Path, excluded: frozenset[str]) -> tuple[list[Sample], list[str]]:
+    """Samples that no entry names, and the names of the others. An entry is a file's name, or its path from anywhere.
+
+    Raises DataError for an entry that names no good part: a list with a slip of the pen would leave the part in.
+    """
+    from calibration.errors import DataError
+
+    left: list[Sample] = []
+    out: list[str] = []
+    used: set[str] = set()
+    for sample in samples:
+        ways = {sample.path.name, str(sample.path), str(sample.path.resolve())}
+        if sample.path.is_relative_to(data):
+            ways.add(sample.path.relative_to(data).as_posix())
+        if ways & excluded:
+            used |= ways & excluded
+            out.append(sample.path.name)
+        else:
+            left.append(sample)
+    if unknown := sorted(excluded - used):
+        raise DataError(
+            f"{data}: {unknown[0]!r} is to be left out, but no good part has this name or path"
+            + (f", nor {len(unknown) - 1} more of the list" if unknown[1:] else "")
+        )
+    return left, out
 
 
 def snapshot(station: Station) -> SettingsSnapshot:
@@ -133,18 +229,27 @@ def snapshot(station: Station) -> SettingsSnapshot:
     )
 
 
-def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, int], None]) -> GoodParts:
-    """Read, locate and cut every good part of a folder. Raises DataError when too many of them cannot be located."""
+def read_good_parts(
+    station: Station,
+    data: Path,
+    progress: Callable[[str, int, int], None],
+    excluded: frozenset[str] = frozenset(),
+) -> GoodParts:
+    """Read, locate and cut every good part of a folder but those `excluded`, by name or path.
+
+    Raises DataError when too many of them cannot be located, or an excluded one is not there.
+    """
     from calibration.calibrate import GoodParts
     from calibration.dataset import load_image, read_dataset
     from calibration.errors import DataError
 
-    samples = read_dataset(data).good
+    samples, left_out = without_excluded(read_dataset(data).good, data, excluded)
     if not samples:
         raise DataError(f"{data}: holds no good parts")
     locator = Locator(station.locate, station.canvas)
     images: list[Image] = []
     ids: list[str] = []
+    shown: list[str] = []
     poses: list[tuple[float, float, float, float]] = []
     unfit: list[str] = []
     seen: set[str] = set()
@@ -164,6 +269,7 @@ def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, 
             seen.add(print_of_it)
             images.append(located.part_image)
             ids.append(sample.part_id)
+            shown.append(sample.path.name)
             poses.append((located.pose.x_px, located.pose.y_px, located.pose.angle_deg, located.pose.scale))
         progress("read parts", done, len(samples))
     if len(unfit) > MOST_UNFIT * len(samples):
@@ -179,7 +285,14 @@ def read_good_parts(station: Station, data: Path, progress: Callable[[str, int, 
         print(f"inspectd: left out {repeated} images that repeat another one exactly", file=sys.stderr)
     columns = np.asarray(poses, dtype=np.float64).T
     names = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
-    return GoodParts(np.stack(images), tuple(ids), dict(zip(names, columns, strict=True)), len(unfit))
+    return GoodParts(
+        np.stack(images),
+        tuple(ids),
+        dict(zip(names, columns, strict=True)),
+        names=tuple(shown),
+        unfit=len(unfit),
+        excluded=tuple(left_out),
+    )
 
 
 def _what_to_check(reasons: set[Reason]) -> str:
@@ -189,19 +302,35 @@ def _what_to_check(reasons: set[Reason]) -> str:
     return "the station's locate settings"
 
 
+class ProgressBars:
+    """Bars on standard error, one per step: call with (what, done, total)."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Move the bar of a step, which appears where it is new."""
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, total=total)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the terminal to a question, then go on."""
+        self._bars.stop()
+        try:
+            yield
+        finally:
+            self._bars.start()
+
+
 @contextmanager
-def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Bars on standard error, one per step, for a callback (what, done, total)."""
+def progress_bars() -> Iterator[ProgressBars]:
+    """Bars until the end of the block."""
     columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
-
-        yield report
+        yield ProgressBars(bars)
 
 
 def _work_name(settings: SettingsSnapshot, parts: GoodParts, preset: str) -> str:

@@ -83,7 +83,7 @@ def test_a_score_is_fitted_to_what_the_card_taught(card: torch.device) -> None:
         REGIONS,
         TINY,
         held_out=4,
-        confidence=0.95,
+        asked=Asked.of(0.01, 0.95, REGIONS),
         seed=0,
         work=None,
         progress=lambda stage, done, total: None,

@@ -85,10 +85,10 @@ class Family:
         constants = self._constants(network, parts) if self.model.score == "calibrated" else None
         memory = student = None
         if self.model.memory_patches:
-            maps = fill_memory(
+            recalled = fill_memory(
                 network, images, owners, canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
             )
-            memory = units_of(readings(maps, CANVAS, REGIONS))
+            memory = units_of(readings(recalled.maps, CANVAS, REGIONS))
             student = units_of(np.random.default_rng(2).normal(0, 1, (GOOD_PARTS, 1, len(REGIONS))))
         lambdas = LAMBDAS if self.model.decoder else (1.0, 1.0)
         scoring = ScoringConstants(lambdas, constants, memory, student if constants else None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from scipy.stats import ks_2samp
 from torch.nn import functional
 
 from calibration import remember
+from calibration.detection import Asked
 from calibration.fit_memory import fit_memory, in_units, readings, units_of
 from calibration.k_centre import KCentre
 from calibration.remember import fill_memory, whitening
@@ -26,6 +29,7 @@ REGIONS = (
     RegionSettings(name="top", top_px=0, left_px=0, height_px=32, width_px=64),
     RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64),
 )
+HOW: Any = {"asked": Asked.of(0.01, 0.95, REGIONS), "seed": 0, "progress": lambda *_: None}
 MODEL = ModelSettings.model_validate({"score": "memory", "random_teachers": True, "memory_patches": 200})
 
 
@@ -42,8 +46,8 @@ def network() -> TeacherNetwork:
 
 
 def fill(one: TeacherNetwork, shown: NDArray[np.uint8], parts: NDArray[np.int64], seed: int = 0) -> NDArray[np.float32]:
-    """Fill the memory without a progress bar."""
-    return fill_memory(one, shown, parts, canvas=CANVAS, regions=REGIONS, seed=seed, progress=lambda *_: None)
+    """Fill the memory without a progress bar; the left-out maps."""
+    return fill_memory(one, shown, parts, canvas=CANVAS, regions=REGIONS, seed=seed, progress=lambda *_: None).maps
 
 
 def greedy(patches: NDArray[np.float64], size: int) -> list[int]:
@@ -144,7 +148,9 @@ def test_a_left_out_part_is_as_far_as_if_it_had_never_been_shown(cache: int, mon
 
 def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
     """The fused network gives a new part the readings in the units that its limits are chosen in."""
-    fitted = fit_memory(images(20), np.arange(20), MODEL, CANVAS, REGIONS, seed=0, progress=lambda *_: None)
+    fitted = fit_memory(
+        images(20), np.arange(20), MODEL, CANVAS, REGIONS, asked=ASKED, seed=0, progress=lambda *_: None
+    )
     engine = FusedEngine(fitted.network, MODEL, CANVAS, REGIONS, fitted.constants)
     new = images(1, seed=99)
     with torch.no_grad():
@@ -161,7 +167,9 @@ def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
 def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
     """Limits are chosen on the former and hold for the latter: 60 parts and 60 new ones, by Kolmogorov and Smirnov."""
     model = ModelSettings.model_validate({"score": "memory", "memory_patches": 200})
-    fitted = fit_memory(images(60), np.arange(60), model, CANVAS, REGIONS, seed=0, progress=lambda *_: None)
+    fitted = fit_memory(
+        images(60), np.arange(60), model, CANVAS, REGIONS, asked=ASKED, seed=0, progress=lambda *_: None
+    )
     engine = FusedEngine(fitted.network, model, CANVAS, REGIONS, fitted.constants)
     with torch.no_grad():
         fresh = engine(torch.from_numpy(images(60, seed=8)))[0].numpy()

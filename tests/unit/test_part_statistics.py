@@ -34,6 +34,7 @@ def fitted(part_scores: np.ndarray, held_out: np.ndarray) -> Fitted:
         part_scores=part_scores,
         region_scores=regions,
         patch_gmsd=np.zeros_like(regions),
+        defect_scores=np.zeros((0, 2)),
     )
 
 

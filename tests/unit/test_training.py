@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from calibration import checkpoint as checkpoint_module
 from calibration import train as train_module
+from calibration.detection import Asked
 from calibration.errors import TooFewParts
 from calibration.fit_memory import in_units, readings
 from calibration.fit_scores import fit
@@ -37,6 +38,7 @@ REGIONS = [
     RegionSettings(name="right", top_px=16, left_px=32, height_px=32, width_px=24, patches=((2, 2), (1, 1))),
 ]
 WHERE: Any = {"canvas": CANVAS, "regions": REGIONS}
+ASKED = Asked.of(0.01, 0.95, REGIONS)
 TINY = TrainingSettings(steps=4, decoder_steps=3, discriminator_steps=3, batch=4)
 
 
@@ -70,7 +72,7 @@ def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
 
 def fitted(model: ModelSettings, count: int = 12) -> Fitted:
     """A network and score fitted in a few steps."""
-    options = {"held_out": 30, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    options = {"held_out": 30, "asked": ASKED, "seed": 0, "work": None, "progress": nothing}
     return fit(parts(count), np.arange(count), model, CANVAS, REGIONS, TINY, **options)
 
 
@@ -222,7 +224,7 @@ def test_a_defect_raises_the_score_of_its_region() -> None:
 def test_frames_of_one_part_stay_together() -> None:
     """With enough parts for a plain split, no part has images on both sides of it; each counts once in the limits."""
     groups = np.repeat(np.arange(100), 2)
-    options = {"held_out": 30, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    options = {"held_out": 30, "asked": ASKED, "seed": 0, "work": None, "progress": nothing}
     model = ModelSettings(decoder=False, attention=False)
     tiny = TrainingSettings(steps=1, decoder_steps=0, discriminator_steps=1, batch=2)
     result = fit(parts(200), groups, model, CANVAS, REGIONS, tiny, **options)
@@ -262,7 +264,13 @@ def test_a_memory_stands_beside_the_student() -> None:
 @pytest.mark.parametrize("held_out", [0, 100])
 def test_all_or_no_parts_cannot_be_held_out(held_out: int) -> None:
     """Neither leaves anything to learn from, or to choose limits on."""
-    options = {"held_out": held_out, "confidence": 0.95, "seed": 0, "work": None, "progress": nothing}
+    options = {
+        "held_out": held_out,
+        "asked": ASKED,
+        "seed": 0,
+        "work": None,
+        "progress": nothing,
+    }
     with pytest.raises(ValueError, match=f"{held_out} of 100 parts cannot be held out"):
         fit(parts(100), np.arange(100), ModelSettings(), CANVAS, REGIONS, TINY, **options)
 
