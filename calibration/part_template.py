@@ -46,6 +46,8 @@ MOVES_SHARE = 0.004
 HALVED_PARTS = 24
 HALF_SCORE_SHARE = 0.9
 FAR_BELOW = 10.0
+SURE_FACTOR = 3.0
+SURE_SHARE = 0.06
 Load = Callable[[], Images]
 
 
@@ -442,7 +444,7 @@ def _judging(template: PartTemplate, frames: Sequence[Images]) -> PartTemplate:
     scores = _scores_of_others(template, frames)
     usual = float(np.median(scores))
     deviation = 1.4826 * float(np.median(np.abs(scores - usual)))
-    template = replace(template, usual_score=usual, sure_score=float(np.quantile(scores, 0.02)) - 1e-3)
+    template = replace(template, usual_score=usual, sure_score=usual - max(SURE_FACTOR * (usual - float(np.quantile(scores, 0.02))), SURE_SHARE * usual))
     aligned = _align(template, frames)
     halves = _scores_of_halves(aligned)
     least = min(HALF_SCORE_SHARE * float(np.quantile(halves, 0.05)), usual - FAR_BELOW * deviation, 0.6 * usual)

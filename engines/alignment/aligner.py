@@ -16,13 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.alignment.fit import Affine, Fitter, Place, within
-from engines.alignment.foreground import Blobs, Ground, blobs_of, foreground
+from engines.alignment.foreground import Blobs, Ground, blobs_of, edge_is_touched, foreground
 from engines.alignment.template import GRID_PX, Floats, PartTemplate
 
 Image = NDArray[np.uint8]
 Fault = Literal["no_part", "several_parts", "part_cut_off", "other_part"]
 
-WORK_DIAMETER_PX = 80
+WORK_DIAMETER_PX = 72
 COARSE_DIAMETER_PX = 32
 WHOLE_FRAME_PX = 2.6
 """Frames of at most so many part diameters a side are shrunk as a whole; of larger ones the part is cut out first."""
@@ -33,7 +33,7 @@ SEARCH_REACH = 8
 CANDIDATES = 2
 APART_DEG = 20.0
 SWEEP_DEG = 12.0
-HALF_ROUNDS, FULL_ROUNDS = 5, 3
+HALF_ROUNDS, FULL_ROUNDS = 4, 2
 LEAST_SHARE = 0.12
 PIECE_SHARE = 0.05
 SECOND_PART_SHARE = 0.5
@@ -94,10 +94,11 @@ class Aligner:
     def __init__(self, template: PartTemplate) -> None:
         self._template = template
         self._ground = Ground(template.ground)
-        smallest = template.diameter_px * template.least_scale
+        self._diameter_px, self._area_px = template.diameter_px, template.area_px
+        smallest = self._diameter_px * template.least_scale
         self._work = max(1, int(smallest // WORK_DIAMETER_PX))
         self._coarse = max(1, int(smallest // COARSE_DIAMETER_PX))
-        self._whole_px = WHOLE_FRAME_PX * template.diameter_px
+        self._whole_px = WHOLE_FRAME_PX * self._diameter_px
         mask = template.mask.astype(np.uint8)
         region = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RING_PX + 1,) * 2)) > 0
         options = {
@@ -132,14 +133,15 @@ class Aligner:
         work = _shrunk(frame, self._work) if whole else None
         coarse, coarse_factor = self._coarse_view(frame, work)
         light = self._ground.light(coarse)
-        mask = foreground(coarse - self._ground.at(*coarse.shape[:2]) - light, template.level)
-        guess = self._guess(blobs_of(mask), coarse_factor)
+        ground = self._ground.at(*coarse.shape[:2]) + light
+        guess = self._guess(blobs_of(foreground(coarse - ground, template.level)), coarse_factor)
         view = self._view(frame, work, guess, light)
         found = self._search(view, guess)
         score = self._fitters[0].score(view.full, found)
         if score < template.sure_score:
             found, score = self._search_further(view, guess, found, score)
-        return self._judged(self._alignment(view, found, score, guess, frame), guess)
+        touching = guess.touching and edge_is_touched(frame, ground, template.level)
+        return self._judged(self._alignment(view, found, score, touching, frame), guess)
 
     def seen(self, frame: Image, found: Alignment) -> Floats:
         """(GRID_PX, GRID_PX, 3) float32: the part in the template's pose less the background, as the fit compares it."""
@@ -177,8 +179,8 @@ class Aligner:
     def _guess(self, blobs: Blobs, factor: int) -> _Guess:
         """Where the foreground suggests the part. Raises Misaligned where there is none, or more than one."""
         template = self._template
-        least = template.area_px * template.least_scale**2 / factor**2
-        most = template.area_px * template.largest_scale**2 / factor**2
+        least = self._area_px * template.least_scale**2 / factor**2
+        most = self._area_px * template.largest_scale**2 / factor**2
         if not blobs.areas.size or blobs.areas[0] < LEAST_SHARE * least:
             if (blobs.areas[blobs.touching] >= SLIVER_SHARE * least).any():
                 raise Misaligned("part_cut_off", "only a piece of a part, at the edge of the frame")
@@ -187,14 +189,14 @@ class Aligner:
             together = blobs.areas[0] + blobs.areas[1]
             if together >= TWO_PARTS_SHARE * least:
                 raise Misaligned("several_parts", f"{int((blobs.areas >= SECOND_PART_SHARE * least).sum())} parts")
-        reach = 0.6 * template.diameter_px * template.largest_scale / factor
+        reach = 0.6 * self._diameter_px * template.largest_scale / factor
         near = np.hypot(*(blobs.centres - blobs.centres[0]).T) <= reach
         counted = near & (blobs.areas >= PIECE_SHARE * least)
         counted[0] = True
         areas = blobs.areas[counted]
         x, y = (areas @ blobs.centres[counted] / areas.sum()).tolist()
         offset = (factor - 1) / 2
-        scale = factor * math.sqrt(float(areas.sum()) / template.area_px)
+        scale = factor * math.sqrt(float(areas.sum()) / self._area_px)
         return _Guess(
             x * factor + offset,
             y * factor + offset,
@@ -210,7 +212,7 @@ class Aligner:
         height, width = frame.shape[0] // factor, frame.shape[1] // factor
         ground = self._ground.at(height, width)
         if work is None:
-            reach = 0.75 * self._template.diameter_px * self._template.largest_scale + 4 * factor
+            reach = 0.75 * self._diameter_px * self._template.largest_scale + 4 * factor
             columns = _span(guess.x, reach, width, factor)
             rows = _span(guess.y, reach, height, factor)
             left, top = columns[0] * factor, rows[0] * factor
@@ -299,7 +301,7 @@ class Aligner:
                 best, best_score = fitted.times(2.0, 0.5, 0.5), score
         return within(self._fitters[0].fit(view.full, best, rounds=FULL_ROUNDS, scales=scales), scales)
 
-    def _alignment(self, view: _View, found: Place, score: float, guess: _Guess, frame: Image) -> Alignment:
+    def _alignment(self, view: _View, found: Place, score: float, touching: bool, frame: Image) -> Alignment:
         place = found.times(float(view.factor), view.left, view.top)
         matrix = place.matrix(GRID_PX, 1.0)
         x, y = matrix @ self._inside
@@ -313,7 +315,7 @@ class Aligner:
             score,
             matrix,
             float(np.count_nonzero(beyond)) / x.size,
-            guess.touching,
+            touching,
         )
 
     def _folded(self, angle_deg: float) -> float:

@@ -69,7 +69,7 @@ class Fitter:
         self._side, self._step = side, step
         self._limit = np.float32(residual)
         self._region = np.repeat(region.reshape(-1, 1), 3, axis=1).astype(np.float32)
-        self._count = np.float32(max(1, np.count_nonzero(region)))
+        self._averaging = region.reshape(-1).astype(np.float32) / np.float32(max(1, np.count_nonzero(region)))
         self._template = self._centred(image.reshape(-1, 3))
         self._power = float(np.vdot(self._template, self._template))
         self._solver = self._solution(image, turns=turns, grows=grows)
@@ -82,7 +82,9 @@ class Fitter:
             gain = float(np.vdot(seen, self._template)) / power if power > 0 else 0.0
             if gain <= 0:
                 return place
-            deviation = np.clip(seen * np.float32(gain) - self._template, -self._limit, self._limit)
+            deviation = seen * np.float32(gain)
+            deviation -= self._template
+            np.clip(deviation, -self._limit, self._limit, out=deviation)
             x, y, turn, growth = (self._solver @ deviation.reshape(-1)).tolist()
             # The motion of the template is undone in the image: the inverse of shift, turn and growth.
             turn, growth = max(-0.3, min(0.3, turn)), math.exp(max(-0.1, min(0.1, -growth)))
@@ -119,10 +121,9 @@ class Fitter:
         return self._centred(np.asarray(warped, np.float32).reshape(-1, 3))
 
     def _centred(self, pixels: Floats) -> Floats:
-        inside = pixels * self._region
-        mean = inside.sum(axis=0) / self._count
-        inside -= mean * self._region
-        return inside
+        inside = pixels - self._averaging @ pixels
+        inside *= self._region
+        return np.asarray(inside, np.float32)
 
     def _solution(self, image: Floats, *, turns: bool, grows: bool) -> Floats:
         """(4, side * side * 3): deviations -> shift in x, in y, turn in radians, growth as a logarithm."""

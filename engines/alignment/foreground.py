@@ -12,7 +12,7 @@ Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
 Mask = NDArray[np.uint8]
 RING_PX = 2
-SPECK_SHARE = 0.05
+EDGE_PIECES = 32
 
 
 class Ground:
@@ -75,12 +75,33 @@ def ring_of(image: NDArray[np.generic]) -> Floats:
 
 def distance(difference: Floats) -> Floats:
     """(h, w) largest absolute difference of any channel of (h, w, 3)."""
-    return np.asarray(np.abs(difference).max(axis=2), np.float32)
+    apart = np.abs(difference)
+    return np.asarray(np.maximum(np.maximum(apart[..., 0], apart[..., 1]), apart[..., 2]), np.float32)
 
 
 def foreground(difference: Floats, level: float) -> Mask:
     """(h, w) uint8, 1 where an (h, w, 3) difference from the background exceeds the level in any channel."""
     return np.asarray(distance(difference) > level, np.uint8)
+
+
+def edge_is_touched(frame: Image, ground: Floats, level: float) -> bool:
+    """Whether anything stands out by more than the level along the very edge of an (H, W, 3) uint8 frame.
+
+    ground: the background as `Ground.at` gives it for a small whole frame, with this frame's light.
+    """
+    height, width = ground.shape[:2] if ground.ndim == 3 else (EDGE_PIECES, EDGE_PIECES)
+    across, along = (width, 1), (1, height)
+    sides = (
+        (frame[:RING_PX], across, np.s_[:1]),
+        (frame[-RING_PX:], across, np.s_[-1:]),
+        (frame[:, :RING_PX], along, np.s_[:, :1]),
+        (frame[:, -RING_PX:], along, np.s_[:, -1:]),
+    )
+    for strip, size, place in sides:
+        means = cv2.resize(strip.astype(np.float32), size, interpolation=cv2.INTER_AREA).reshape(size[1], size[0], 3)
+        if (distance(means - (ground if ground.ndim == 1 else ground[place])) > level).any():
+            return True
+    return False
 
 
 def blobs_of(mask: Mask) -> Blobs:
