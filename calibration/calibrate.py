@@ -20,6 +20,7 @@ from calibration.reference import reference
 from calibration.report import ReportData, SampleMaps, write_report
 from calibration.synthetic import with_defects
 from calibration.threshold import choose_thresholds, held_out_parts
+from engines.alignment import TEMPLATE_NAME, PartTemplate, save_template
 from engines.artifact import (
     Bundle,
     BundleWriter,
@@ -57,13 +58,16 @@ TOLERANCE = {"f32": 0.01, "bf16": 0.05, "int8": 0.05}
 class GoodParts:
     """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses.
 
-    unfit: images of good parts, not among them, that show no part to be judged.
+    unfit: images of good parts, not among them, that show no part to be judged. template: by which they were located
+    where that was learnt; seen: what learning it saw, one line each, for people.
     """
 
     images: Images
     part_ids: tuple[str, ...]
     poses: Mapping[str, NDArray[np.float64]]
     unfit: int = 0
+    template: PartTemplate | None = None
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +143,8 @@ def calibrate(parts: GoodParts, request: Request, root: Path, work: Path, progre
         fresh = parts.images[fitted.held_out[fitted.fresh]]
         compiled = _compile(fused, parts.images, fresh, request=request, folder=writer.folder, progress=progress)
         save_fused(fused, writer.folder / NETWORK)
+        if parts.template is not None:
+            save_template(parts.template, writer.folder / TEMPLATE_NAME)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
         try:
             made = _Made(parts, request, fitted, compiled, runtime, fresh, writer.folder)

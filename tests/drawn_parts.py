@@ -104,5 +104,8 @@ def random_pose(seed: int, *, turn: float = 180.0, shift: float = 18.0, growth: 
     rng = np.random.default_rng([seed, 3])
     x, y = (SIDE - 1) / 2 + rng.uniform(-shift, shift, 2)
     return Pose(
-        x=float(x), y=float(y), angle_deg=float(rng.uniform(-turn, turn)), scale=float(rng.uniform(1 - growth, 1 + growth))
+        x=float(x),
+        y=float(y),
+        angle_deg=float(rng.uniform(-turn, turn)),
+        scale=float(rng.uniform(1 - growth, 1 + growth)),
     )

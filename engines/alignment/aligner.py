@@ -1,4 +1,4 @@
-"""A learnt part in a frame: found, turned and fitted, with a score that says how sure it is; or why there is no one part.
+"""A learnt part in a frame: found, turned and fitted, with a score that says how sure it is.
 
 Coordinates are OpenCV's: the centre of the first pixel is (0, 0). Nothing is drawn by chance: the same frame gives the
 same answer, bit by bit.
@@ -9,47 +9,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from engines.alignment.fit import Affine, Fitter, Place, within
-from engines.alignment.foreground import Blobs, Ground, blobs_of, edge_is_touched, foreground
+from engines.alignment.foreground import Ground, blobs_of, edge_is_touched, foreground
+from engines.alignment.guess import Guess, Guesser, Misaligned
 from engines.alignment.template import GRID_PX, Floats, PartTemplate
-
-Image = NDArray[np.uint8]
-Fault = Literal["no_part", "several_parts", "part_cut_off", "other_part"]
+from engines.alignment.view import ANGLES, Image, View, polar, pyramid, shrunk, span
 
 WORK_DIAMETER_PX = 72
 COARSE_DIAMETER_PX = 32
 WHOLE_FRAME_PX = 2.6
 """Frames of at most so many part diameters a side are shrunk as a whole; of larger ones the part is cut out first."""
 RING_PX = 5
-ANGLES, RADII = 128, 24
 SEARCH_SIDE = GRID_PX // 4
 SEARCH_REACH = 8
 CANDIDATES = 2
 APART_DEG = 20.0
 SWEEP_DEG = 12.0
 HALF_ROUNDS, FULL_ROUNDS = 4, 2
-LEAST_SHARE = 0.12
-PIECE_SHARE = 0.05
-SECOND_PART_SHARE = 0.5
-TWO_PARTS_SHARE = 1.5
-SLIVER_SHARE = 0.01
-SCALE_SLACK = 1.25
-
-
-class Misaligned(Exception):
-    """There is no one learnt part to judge: why, one line for people, and the score where one was taken."""
-
-    def __init__(self, fault: Fault, detail: str, score: float | None = None) -> None:
-        super().__init__(f"{fault}: {detail}")
-        self.fault: Fault = fault
-        self.detail = detail
-        self.score = score
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,31 +50,14 @@ class Alignment:
     touching: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """The frame around the part at three resolutions, less the background: (h, w, 3) float32, each half of the one before.
-
-    factor, left, top: pixel u of `full` lies at u * factor + offset in the frame.
-    """
-
-    full: Floats
-    half: Floats
-    quarter: Floats
-    factor: int
-    left: float
-    top: float
-
-    def from_frame(self, x: float, y: float) -> tuple[float, float]:
-        return (x - self.left) / self.factor, (y - self.top) / self.factor
-
-
 class Aligner:
     """Finds one learnt part in frames of any size. Used by one thread."""
 
     def __init__(self, template: PartTemplate) -> None:
         self._template = template
         self._ground = Ground(template.ground)
-        self._diameter_px, self._area_px = template.diameter_px, template.area_px
+        self._guesser = Guesser(template)
+        self._diameter_px = template.diameter_px
         smallest = self._diameter_px * template.least_scale
         self._work = max(1, int(smallest // WORK_DIAMETER_PX))
         self._coarse = max(1, int(smallest // COARSE_DIAMETER_PX))
@@ -106,8 +69,8 @@ class Aligner:
             "turns": template.symmetry != 0,
             "grows": template.largest_scale > template.least_scale,
         }
-        images = _pyramid(template.image)
-        regions = [each[..., 0] > 0.5 for each in _pyramid(np.repeat(region[..., None], 3, axis=2).astype(np.float32))]
+        images = pyramid(template.image)
+        regions = [each[..., 0] > 0.5 for each in pyramid(np.repeat(region[..., None], 3, axis=2).astype(np.float32))]
         self._fitters = [
             Fitter(image, near, step=float(2**level), **options)  # type: ignore[arg-type]
             for level, (image, near) in enumerate(zip(images[:2], regions[:2], strict=True))
@@ -116,7 +79,7 @@ class Aligner:
         mean = (images[2] * weight).sum(axis=(0, 1)) / max(1.0, float(weight[..., 0].sum()))
         self._probe = np.ascontiguousarray((images[2] - mean) * weight, np.float32)
         middle = (GRID_PX // 2 - 1) / 2
-        self._spectrum = np.conj(np.fft.rfft(_polar(images[1], middle, middle, GRID_PX / 4), axis=0))
+        self._spectrum = np.conj(np.fft.rfft(polar(images[1], middle, middle, GRID_PX / 4), axis=0))
         rows, columns = np.nonzero(mask[::4, ::4])
         self._inside = np.stack([columns * 4.0, rows * 4.0, np.ones(rows.size)])
 
@@ -130,11 +93,11 @@ class Aligner:
         template = self._template
         height, width = frame.shape[:2]
         whole = max(height, width) <= self._whole_px
-        work = _shrunk(frame, self._work) if whole else None
+        work = shrunk(frame, self._work) if whole else None
         coarse, coarse_factor = self._coarse_view(frame, work)
         light = self._ground.light(coarse)
         ground = self._ground.at(*coarse.shape[:2]) + light
-        guess = self._guess(blobs_of(foreground(coarse - ground, template.level)), coarse_factor)
+        guess = self._guesser.from_blobs(blobs_of(foreground(coarse - ground, template.level)), coarse_factor)
         view = self._view(frame, work, guess, light)
         found = self._search(view, guess)
         score = self._fitters[0].score(view.full, found)
@@ -144,7 +107,7 @@ class Aligner:
         return self._judged(self._alignment(view, found, score, touching, frame), guess)
 
     def seen(self, frame: Image, found: Alignment) -> Floats:
-        """(GRID_PX, GRID_PX, 3) float32: the part in the template's pose less the background, as the fit compares it."""
+        """(GRID_PX, GRID_PX, 3) float32: the part in the template's pose, less the background."""
         view, place = self._view_of(frame, found)
         side = GRID_PX
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
@@ -161,51 +124,22 @@ class Aligner:
         place = place.moved(0.0, 0.0, turn_deg, 1.0)
         return self._fitters[0].score(view.full, self._finest(view, [place]) if fit else place)
 
-    def _view_of(self, frame: Image, found: Alignment) -> tuple[_View, Place]:
+    def _view_of(self, frame: Image, found: Alignment) -> tuple[View, Place]:
         """The view of a part that was found, and its place there."""
-        work = _shrunk(frame, self._work) if max(frame.shape[:2]) <= self._whole_px else None
+        work = shrunk(frame, self._work) if max(frame.shape[:2]) <= self._whole_px else None
         light = self._ground.light(self._coarse_view(frame, work)[0])
-        view = self._view(frame, work, _Guess(found.x, found.y, found.scale, found.touching, crowded=False), light)
+        view = self._view(frame, work, Guess(found.x, found.y, found.scale, found.touching, crowded=False), light)
         x, y = view.from_frame(found.x, found.y)
         return view, Place(x, y, found.angle_deg, found.scale * self._template.frame_px / view.factor)
 
     def _coarse_view(self, frame: Image, work: Image | None) -> tuple[Image, int]:
         """The whole frame at a size at which its foreground is told from its background."""
         if work is None:
-            return _shrunk(frame, self._coarse), self._coarse
+            return shrunk(frame, self._coarse), self._coarse
         again = max(1, self._coarse // self._work)
-        return _shrunk(work, again), again * self._work
+        return shrunk(work, again), again * self._work
 
-    def _guess(self, blobs: Blobs, factor: int) -> _Guess:
-        """Where the foreground suggests the part. Raises Misaligned where there is none, or more than one."""
-        template = self._template
-        least = self._area_px * template.least_scale**2 / factor**2
-        most = self._area_px * template.largest_scale**2 / factor**2
-        if not blobs.areas.size or blobs.areas[0] < LEAST_SHARE * least:
-            if (blobs.areas[blobs.touching] >= SLIVER_SHARE * least).any():
-                raise Misaligned("part_cut_off", "only a piece of a part, at the edge of the frame")
-            raise Misaligned("no_part", "nothing of a part's size stands out from the background")
-        if blobs.areas.size > 1 and blobs.areas[1] >= SECOND_PART_SHARE * least:
-            together = blobs.areas[0] + blobs.areas[1]
-            if together >= TWO_PARTS_SHARE * least:
-                raise Misaligned("several_parts", f"{int((blobs.areas >= SECOND_PART_SHARE * least).sum())} parts")
-        reach = 0.6 * self._diameter_px * template.largest_scale / factor
-        near = np.hypot(*(blobs.centres - blobs.centres[0]).T) <= reach
-        counted = near & (blobs.areas >= PIECE_SHARE * least)
-        counted[0] = True
-        areas = blobs.areas[counted]
-        x, y = (areas @ blobs.centres[counted] / areas.sum()).tolist()
-        offset = (factor - 1) / 2
-        scale = factor * math.sqrt(float(areas.sum()) / self._area_px)
-        return _Guess(
-            x * factor + offset,
-            y * factor + offset,
-            min(max(scale, template.least_scale), template.largest_scale),
-            touching=bool((blobs.touching & counted).any()),
-            crowded=float(areas.sum()) >= TWO_PARTS_SHARE * most,
-        )
-
-    def _view(self, frame: Image, work: Image | None, guess: _Guess, light: Floats) -> _View:
+    def _view(self, frame: Image, work: Image | None, guess: Guess, light: Floats) -> View:
         """The frame, or the part cut out with all that a search may look at, less its background."""
         factor = self._work
         left, top = 0, 0
@@ -213,26 +147,24 @@ class Aligner:
         ground = self._ground.at(height, width)
         if work is None:
             reach = 0.75 * self._diameter_px * self._template.largest_scale + 4 * factor
-            columns = _span(guess.x, reach, width, factor)
-            rows = _span(guess.y, reach, height, factor)
+            columns = span(guess.x, reach, width, factor)
+            rows = span(guess.y, reach, height, factor)
             left, top = columns[0] * factor, rows[0] * factor
-            work = _shrunk(frame[top : rows[1] * factor, left : columns[1] * factor], factor)
+            work = shrunk(frame[top : rows[1] * factor, left : columns[1] * factor], factor)
             ground = ground if ground.ndim == 1 else ground[rows[0] : rows[1], columns[0] : columns[1]]
         full = work - (ground + light)
         offset = (factor - 1) / 2
-        images = _pyramid(np.asarray(full, np.float32))
-        return _View(*images, factor, left + offset, top + offset)
+        images = pyramid(np.asarray(full, np.float32))
+        return View(*images, factor, left + offset, top + offset)
 
-    def _search(self, view: _View, guess: _Guess) -> Place:
+    def _search(self, view: View, guess: Guess) -> Place:
         """The best fit from the few turns that the view suggests."""
         x, y = view.from_frame(guess.x, guess.y)
         size = self._template.frame_px * guess.scale / view.factor
-        places = [
-            self._shifted(view, Place(x, y, turn, size))[1] for turn in self._suggested_turns(view, x, y, size)
-        ]
+        places = [self._shifted(view, Place(x, y, turn, size))[1] for turn in self._suggested_turns(view, x, y, size)]
         return self._finest(view, places)
 
-    def _search_further(self, view: _View, guess: _Guess, found: Place, score: float) -> tuple[Place, float]:
+    def _search_further(self, view: View, guess: Guess, found: Place, score: float) -> tuple[Place, float]:
         """Where a part shows little of itself its middle misleads: every turn, at every near place."""
         x, y = view.from_frame(guess.x, guess.y)
         sizes = {guess.scale, math.sqrt(self._template.least_scale * self._template.largest_scale)}
@@ -251,13 +183,13 @@ class Aligner:
         steps = max(1, math.ceil(2 * limit / SWEEP_DEG))
         yield from (0.0,) if limit == 0 else (limit * (2 * step + 1 - steps) / steps for step in range(steps))
 
-    def _suggested_turns(self, view: _View, x: float, y: float, size: float) -> list[float]:
-        """Turns with the highest correlation over rings around the part's middle, and none for parts that hardly turn."""
+    def _suggested_turns(self, view: View, x: float, y: float, size: float) -> list[float]:
+        """Turns with the highest correlation over rings around the part's middle, and no turn where parts hardly do."""
         template = self._template
         if template.symmetry == 0 or template.turn_deg == 0:
             return [0.0]
         half = size * GRID_PX / 4
-        rings = _polar(view.half, (x - 0.5) / 2, (y - 0.5) / 2, half)
+        rings = polar(view.half, (x - 0.5) / 2, (y - 0.5) / 2, half)
         curve = np.fft.irfft((np.fft.rfft(rings, axis=0) * self._spectrum).sum(axis=1), n=ANGLES)
         turns = (np.arange(ANGLES) * 360.0 / ANGLES + 180.0) % 360.0 - 180.0
         curve = np.where(np.abs(turns) <= template.turn_deg + 180.0 / ANGLES, curve, -np.inf)
@@ -270,7 +202,7 @@ class Aligner:
             curve[np.abs((turns - turns[best] + 180.0) % 360.0 - 180.0) < APART_DEG] = -np.inf
         return found
 
-    def _shifted(self, view: _View, place: Place, reach: int = SEARCH_REACH) -> tuple[float, Place]:
+    def _shifted(self, view: View, place: Place, reach: int = SEARCH_REACH) -> tuple[float, Place]:
         """The place near this one, at the same turn and scale, that correlates best at low resolution; and how well."""
         side = SEARCH_SIDE + 2 * reach
         low = place.times(0.25, -0.375, -0.375)
@@ -285,7 +217,7 @@ class Aligner:
         row, column = divmod(int(matches.argmax()), matches.shape[1])
         return float(matches[row, column]), place.moved(4.0 * (column - reach), 4.0 * (row - reach), 0.0, 1.0)
 
-    def _finest(self, view: _View, places: list[Place]) -> Place:
+    def _finest(self, view: View, places: list[Place]) -> Place:
         """Fit each at half resolution, and the best one at full."""
         template = self._template
         size = template.frame_px / view.factor
@@ -301,7 +233,7 @@ class Aligner:
                 best, best_score = fitted.times(2.0, 0.5, 0.5), score
         return within(self._fitters[0].fit(view.full, best, rounds=FULL_ROUNDS, scales=scales), scales)
 
-    def _alignment(self, view: _View, found: Place, score: float, touching: bool, frame: Image) -> Alignment:
+    def _alignment(self, view: View, found: Place, score: float, touching: bool, frame: Image) -> Alignment:
         place = found.times(float(view.factor), view.left, view.top)
         matrix = place.matrix(GRID_PX, 1.0)
         x, y = matrix @ self._inside
@@ -323,7 +255,7 @@ class Aligner:
         step = 360.0 / max(1, self._template.symmetry)
         return (angle_deg + step / 2) % step - step / 2
 
-    def _judged(self, found: Alignment, guess: _Guess) -> Alignment:
+    def _judged(self, found: Alignment, guess: Guess) -> Alignment:
         """The alignment, where it shows one whole learnt part; raises Misaligned."""
         template = self._template
         if found.touching and found.outside > template.outside:
@@ -337,47 +269,3 @@ class Aligner:
         if guess.crowded:
             raise Misaligned("several_parts", "an area as large as several parts that touch", found.score)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class _Guess:
-    """Frame pixels and scale from the foreground's moments. crowded: it is larger than one part."""
-
-    x: float
-    y: float
-    scale: float
-    touching: bool
-    crowded: bool
-
-
-def _span(middle: float, reach: float, size: int, factor: int) -> tuple[int, int]:
-    """First and last + 1 of the shrunken pixels within `reach` frame pixels of `middle`."""
-    first = max(0, math.floor((middle - reach) / factor))
-    return min(first, size - 1), max(1, min(size, math.ceil((middle + reach) / factor)))
-
-
-def _shrunk(image: Image, factor: int) -> Image:
-    """At 1/factor of its size, by area; a remainder of rows and columns is left out."""
-    if factor == 1:
-        return image
-    height, width = max(1, image.shape[0] // factor), max(1, image.shape[1] // factor)
-    cut = image[: height * factor, : width * factor]
-    return np.asarray(cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _pyramid(image: Floats) -> tuple[Floats, Floats, Floats]:
-    """The image at full, half and quarter size, by area."""
-    images = [image]
-    for _ in range(2):
-        last = images[-1]
-        height, width = max(1, last.shape[0] // 2), max(1, last.shape[1] // 2)
-        cut = last[: height * 2, : width * 2]
-        images.append(np.asarray(cv2.resize(cut, (width, height), interpolation=cv2.INTER_AREA), np.float32))
-    return images[0], images[1], images[2]
-
-
-def _polar(image: Floats, x: float, y: float, radius: float) -> Floats:
-    """(ANGLES, RADII * 3) float32: rings around a point, each weighted by the root of its length."""
-    rings = cv2.warpPolar(image, (RADII, ANGLES), (x, y), radius, cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS)
-    weight = np.sqrt(np.arange(RADII, dtype=np.float32) + 0.5)[None, :, None]
-    return np.asarray((rings * weight).reshape(ANGLES, -1), np.float32)

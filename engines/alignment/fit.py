@@ -24,7 +24,7 @@ SETTLED_PX = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A template's pose in an image: its middle at (x, y), turned by `angle_deg` (clockwise on the screen), times scale."""
+    """A template's pose in an image: its middle, its turn (clockwise on the screen) and its scale."""
 
     x: float
     y: float
@@ -58,8 +58,9 @@ class Place:
 class Fitter:
     """A template at one resolution, to be fitted.
 
-    image: (side, side, 3) float32; region: (side, side) bool, where it is compared; step: its pixels in those of the full
-    template; residual: the most that a deviation counts for, in grey levels; turns, grows: what is fitted beside place.
+    image: (side, side, 3) float32; region: (side, side) bool, where it is compared; step: the size of its pixels in
+    those of the full template; residual: the most that a deviation counts for, in grey levels; turns, grows: what is
+    fitted beside the place.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Fitter:
         self._side, self._step = side, step
         self._limit = np.float32(residual)
         self._region = np.repeat(region.reshape(-1, 1), 3, axis=1).astype(np.float32)
-        self._averaging = region.reshape(-1).astype(np.float32) / np.float32(max(1, np.count_nonzero(region)))
+        self._averaging = np.asarray(region.reshape(-1) / max(1, int(region.sum())), np.float32)
         self._template = self._centred(image.reshape(-1, 3))
         self._power = float(np.vdot(self._template, self._template))
         self._solver = self._solution(image, turns=turns, grows=grows)

@@ -28,7 +28,7 @@ class Ground:
         self._resized: dict[tuple[int, int], Floats] = {}
 
     def at(self, height: int, width: int) -> Floats:
-        """The background of a whole frame that was shrunk to this size: (height, width, 3), or (3,) where it is even."""
+        """The background of a whole frame shrunk to this size: (height, width, 3), or (3,) where it is even."""
         if self._even:
             return self._colour
         known = self._resized.get((height, width))
@@ -111,4 +111,4 @@ def blobs_of(mask: Mask) -> Blobs:
     left, top = stats[order, cv2.CC_STAT_LEFT], stats[order, cv2.CC_STAT_TOP]
     right, bottom = left + stats[order, cv2.CC_STAT_WIDTH], top + stats[order, cv2.CC_STAT_HEIGHT]
     touching = (left == 0) | (top == 0) | (right == mask.shape[1]) | (bottom == mask.shape[0])
-    return Blobs(stats[order, cv2.CC_STAT_AREA].astype(np.float64), centres[order], touching)
+    return Blobs(stats[order, cv2.CC_STAT_AREA].astype(np.float64), np.asarray(centres[order], np.float64), touching)

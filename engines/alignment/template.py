@@ -85,9 +85,9 @@ def load_template(path: Path) -> PartTemplate:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {field.name: np.asarray(stored[field.name]) for field in fields(PartTemplate)}
         template = PartTemplate(
-            image=_shaped(arrays.pop("image"), np.float32, (GRID_PX, GRID_PX, 3)),
-            mask=_shaped(arrays.pop("mask"), np.bool_, (GRID_PX, GRID_PX)),
-            ground=_shaped(arrays.pop("ground"), np.float32, (None, None, 3)),
+            image=_floats(arrays.pop("image"), (GRID_PX, GRID_PX, 3)),
+            mask=_mask(arrays.pop("mask")),
+            ground=_floats(arrays.pop("ground"), (None, None, 3)),
             symmetry=int(arrays.pop("symmetry")),
             shift_px=(float(arrays["shift_px"][0]), float(arrays.pop("shift_px")[1])),
             **{name: _number(value) for name, value in arrays.items()},
@@ -98,16 +98,23 @@ def load_template(path: Path) -> PartTemplate:
     return template
 
 
-def _shaped(array: NDArray[np.generic], kind: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[np.generic]:
+def _floats(array: NDArray[np.generic], shape: tuple[int | None, ...]) -> Floats:
     fits = len(array.shape) == len(shape) and all(
         side == wanted if wanted is not None else 2 <= side <= MOST_GROUND_PX
         for side, wanted in zip(array.shape, shape, strict=True)
     )
-    if array.dtype != kind or not fits:
+    if array.dtype != np.float32 or not fits:
         raise ValueError(f"an array of {array.dtype} {array.shape}")
-    if kind is np.float32 and not np.isfinite(array.astype(np.float32)).all():
+    floats = np.asarray(array, np.float32)
+    if not np.isfinite(floats).all():
         raise ValueError("not all numbers are finite")
-    return array
+    return floats
+
+
+def _mask(array: NDArray[np.generic]) -> NDArray[np.bool_]:
+    if array.dtype != np.bool_ or array.shape != (GRID_PX, GRID_PX):
+        raise ValueError(f"a mask of {array.dtype} {array.shape}")
+    return np.asarray(array, np.bool_)
 
 
 def _number(value: NDArray[np.generic]) -> float:

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engines.settings import CanvasSettings
 from inspectd.cameras.capacitor_defects import DefectSpec, DefectType, Severity
 from inspectd.cameras.simulated import render_part
-from inspectd.locate import Located, LocateFault, Locator
+from inspectd.locate import Locator
+from inspectd.located import Located, LocateFault
 from inspectd.messages import Image, Pose, Reason
 from inspectd.sections import LocateSettings
 
