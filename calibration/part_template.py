@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from calibration.errors import TooFewParts
 from calibration.part_pose import TURN_SLACK_DEG, Aligned, align, settled, turned
 from calibration.part_scene import Images, Load, NoPartSeen, Scene, read_scene
 from engines.alignment import Aligner, Alignment, Ground, Misaligned, PartTemplate
 from engines.alignment.foreground import blobs_of, distance, foreground
 from engines.alignment.template import GRID_PX
 
-MOST_FRAMES = 120
+LEAST_FRAMES, MOST_FRAMES = 16, 120
 RADIUS_PX = 43.0
 STILL_DEG = 1.0
 MOVES_SHARE = 0.004
@@ -57,9 +58,11 @@ class LearntPart:
 def learn_part_template(frames: Sequence[Load]) -> LearntPart:
     """Learn from (H, W, 3) uint8 RGB frames of good parts, of equal size; each is read once or twice.
 
-    Of more than MOST_FRAMES frames, so many are used, evenly spread. Raises NoPartSeen where they show no separable
-    part, and what `frames` raise.
+    Of more than MOST_FRAMES frames, so many are used, evenly spread. Raises TooFewParts, NoPartSeen where they show no
+    separable part, and what `frames` raise.
     """
+    if len(frames) < LEAST_FRAMES:
+        raise TooFewParts(f"{len(frames)} good parts: locate.mode part needs at least {LEAST_FRAMES} to learn from")
     count = min(len(frames), MOST_FRAMES)
     chosen = [frames[index] for index in np.linspace(0, len(frames) - 1, count).round().astype(int)]
     small, factor, scene = read_scene(chosen)

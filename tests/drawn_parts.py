@@ -109,3 +109,16 @@ def random_pose(seed: int, *, turn: float = 180.0, shift: float = 18.0, growth: 
         angle_deg=float(rng.uniform(-turn, turn)),
         scale=float(rng.uniform(1 - growth, 1 + growth)),
     )
+
+
+def winged(wings: int, pose: Pose, look: Look | None = None, seed: int = 0, *, mark: float = 0.0) -> Image:
+    """A nut with so many slanted wings, a washer without any; mark: the radius of a spot beside the hole."""
+    look = look or Look()
+    canvas = empty(look, seed)
+    angles = np.linspace(0, 2 * math.pi, 240, endpoint=False)
+    radii = 52 + 26 * ((wings * angles / (2 * math.pi)) % 1.0)
+    paint(canvas, pose.to_frame(np.column_stack([radii * np.cos(angles), radii * np.sin(angles)])), look.part)
+    paint(canvas, pose.to_frame(circle(0, 0, 16)), look.hole)
+    if mark:
+        paint(canvas, pose.to_frame(circle(34, 0, mark)), look.slot)
+    return finished(canvas, look, seed)

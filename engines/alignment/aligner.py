@@ -29,7 +29,9 @@ SEARCH_REACH = 8
 CANDIDATES = 2
 APART_DEG = 20.0
 SWEEP_DEG = 12.0
-HALF_ROUNDS, FULL_ROUNDS = 4, 2
+HALF_ROUNDS, FULL_ROUNDS, LEFT_ROUNDS = 4, 2, 10
+LEFT_SCORE = 0.98
+"""Of its score, what a fit to the rest of a broken part must keep."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,20 @@ class Aligner:
         tried.sort(key=lambda each: -each[0])
         place = self._finest(view, [each[1] for each in tried[: CANDIDATES + 1]])
         again = self._fitters[0].score(view.full, place)
-        return (place, again) if again > score else (found, score)
+        if again > score:
+            found, score = place, again
+        place, scales = found.times(0.5, -0.25, -0.25), self._scales(view)
+        half_scales = (scales[0] / 2, scales[1] / 2)
+        place = self._fitters[1].fit_to_what_is_left(view.half, place, rounds=LEFT_ROUNDS, scales=half_scales)
+        place = place.times(2.0, 0.5, 0.5)
+        place = self._fitters[0].fit_to_what_is_left(view.full, place, rounds=LEFT_ROUNDS, scales=scales)
+        again = self._fitters[0].score(view.full, place)
+        return (place, again) if again > LEFT_SCORE * score else (found, score)
+
+    def _scales(self, view: View) -> tuple[float, float]:
+        """The limits of scale in the view."""
+        size = self._template.frame_px / view.factor
+        return size * self._template.least_scale, size * self._template.largest_scale
 
     def _all_turns(self) -> Iterator[float]:
         limit = self._template.turn_deg
@@ -219,9 +234,7 @@ class Aligner:
 
     def _finest(self, view: View, places: list[Place]) -> Place:
         """Fit each at half resolution, and the best one at full."""
-        template = self._template
-        size = template.frame_px / view.factor
-        scales = (size * template.least_scale, size * template.largest_scale)
+        scales = self._scales(view)
         half_scales = (scales[0] / 2, scales[1] / 2)
         best, best_score = places[0], -math.inf
         for place in places:

@@ -20,6 +20,7 @@ Floats = NDArray[np.float32]
 Affine = NDArray[np.float64]
 LEAST_INFORMATION = 1e-3
 SETTLED_PX = 0.02
+CONTRAST_SHARE = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,7 @@ class Fitter:
         self._region = np.repeat(region.reshape(-1, 1), 3, axis=1).astype(np.float32)
         self._averaging = np.asarray(region.reshape(-1) / max(1, int(region.sum())), np.float32)
         self._template = self._centred(image.reshape(-1, 3))
+        self._contrast = float(np.abs(image).max())
         self._power = float(np.vdot(self._template, self._template))
         self._solver = self._solution(image, turns=turns, grows=grows)
 
@@ -86,16 +88,54 @@ class Fitter:
             deviation = seen * np.float32(gain)
             deviation -= self._template
             np.clip(deviation, -self._limit, self._limit, out=deviation)
-            x, y, turn, growth = (self._solver @ deviation.reshape(-1)).tolist()
-            # The motion of the template is undone in the image: the inverse of shift, turn and growth.
-            turn, growth = max(-0.3, min(0.3, turn)), math.exp(max(-0.1, min(0.1, -growth)))
-            cos, sin = growth * math.cos(turn), growth * math.sin(turn)
-            step = self._step
-            shift_x, shift_y = -(cos * x + sin * y) * step, -(cos * y - sin * x) * step
-            place = within(place.moved(shift_x, shift_y, -math.degrees(turn), growth), scales)
-            if math.hypot(x, y) < SETTLED_PX and abs(turn) * self._side / 2 < SETTLED_PX:
+            place, settled = self._stepped(place, deviation, scales)
+            if settled:
                 break
         return place
+
+    def fit_to_what_is_left(self, image: Floats, place: Place, *, rounds: int, scales: tuple[float, float]) -> Place:
+        """As `fit`, for a part of which much is missing: what deviates from the template does not count at all.
+
+        Light is told by the rest alone. What counts as a deviation begins with most of the part's contrast, because near
+        edges a pose that is a little off deviates as well, and narrows round by round.
+        """
+        bounds = np.geomspace(max(CONTRAST_SHARE * self._contrast, self._limit), self._limit, rounds)
+        seen = self._seen(image, place)
+        power = float(np.vdot(seen, seen))
+        gain = float(np.vdot(seen, self._template)) / power if power > 0 else 0.0
+        if gain <= 0:
+            return place
+        counts = self._alike(seen * np.float32(gain) - self._template, bounds[0])
+        for bound in bounds:
+            seen = self._seen(image, place)
+            share = np.float32(1 / max(1.0, float(counts.sum())))
+            seen_mean, mean = (counts @ seen) * share, (counts @ self._template) * share
+            apart, wanted = (seen - seen_mean) * counts[:, None], (self._template - mean) * counts[:, None]
+            power = float(np.vdot(apart, apart))
+            gain = float(np.vdot(apart, wanted)) / power if power > 0 else 0.0
+            if gain <= 0:
+                return place
+            counts = self._alike((seen - seen_mean) * np.float32(gain) - (self._template - mean), bound)
+            deviation = (apart * np.float32(gain) - wanted) * counts[:, None]
+            place, _ = self._stepped(place, np.asarray(deviation, np.float32), scales)
+        return place
+
+    def _alike(self, deviation: Floats, bound: float) -> Floats:
+        """(side * side,) float32, 1 where no channel deviates by more than the bound, in the compared region."""
+        apart = np.abs(deviation)
+        apart = np.maximum(np.maximum(apart[:, 0], apart[:, 1]), apart[:, 2])
+        return np.asarray((apart <= bound) * self._region[:, 0], np.float32)
+
+    def _stepped(self, place: Place, deviation: Floats, scales: tuple[float, float]) -> tuple[Place, bool]:
+        """The next pose, and whether it hardly differs."""
+        x, y, turn, growth = (self._solver @ deviation.reshape(-1)).tolist()
+        # The motion of the template is undone in the image: the inverse of shift, turn and growth.
+        turn, growth = max(-0.3, min(0.3, turn)), math.exp(max(-0.1, min(0.1, -growth)))
+        cos, sin = growth * math.cos(turn), growth * math.sin(turn)
+        step = self._step
+        shift_x, shift_y = -(cos * x + sin * y) * step, -(cos * y - sin * x) * step
+        settled = math.hypot(x, y) < SETTLED_PX and abs(turn) * self._side / 2 < SETTLED_PX
+        return within(place.moved(shift_x, shift_y, -math.degrees(turn), growth), scales), settled
 
     def score(self, image: Floats, place: Place) -> float:
         """The zero-mean normalised correlation of the image in this pose with the template, -1 to 1."""

@@ -82,7 +82,7 @@ def save_template(template: PartTemplate, path: Path) -> None:
 def load_template(path: Path) -> PartTemplate:
     """Read and check what `save_template` wrote. Raises BundleError for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {field.name: np.asarray(stored[field.name]) for field in fields(PartTemplate)}
         template = PartTemplate(
             image=_floats(arrays.pop("image"), (GRID_PX, GRID_PX, 3)),
