@@ -96,8 +96,8 @@ class Fitter:
     def fit_to_what_is_left(self, image: Floats, place: Place, *, rounds: int, scales: tuple[float, float]) -> Place:
         """As `fit`, for a part of which much is missing: what deviates from the template does not count at all.
 
-        Light is told by the rest alone. What counts as a deviation begins with most of the part's contrast, because near
-        edges a pose that is a little off deviates as well, and narrows round by round.
+        Light is told by the rest alone. What is a deviation begins with most of the part's contrast, because near edges
+        a pose that is a little off deviates as well, and narrows round by round.
         """
         bounds = np.geomspace(max(CONTRAST_SHARE * self._contrast, self._limit), self._limit, rounds)
         seen = self._seen(image, place)

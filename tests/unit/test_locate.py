@@ -277,9 +277,9 @@ def test_a_single_electrode_or_a_disc_is_no_part() -> None:
     ],
     ids=["black", "white", "saturated", "grey", "alpha", "float", "empty", "tiny", "none"],
 )
-@pytest.mark.parametrize("mode", ["bright_part", "off"])
+@pytest.mark.parametrize("mode", ["bright_part", "off", "part"])
 def test_broken_images_are_bad_images(image: Image, mode: str) -> None:
-    """What no camera in order delivers is BAD_IMAGE, in both modes."""
+    """What no camera in order delivers is BAD_IMAGE, in every mode."""
     locator = Locator(LocateSettings.model_validate({"mode": mode}), CanvasSettings())
     assert reason_of(image, locator) is Reason.BAD_IMAGE
 
