@@ -28,6 +28,8 @@ SEARCH_SIDE = GRID_PX // 4
 SEARCH_REACH = 8
 CANDIDATES = 2
 APART_DEG = 20.0
+RIVAL_SHARE = 0.6
+"""Of the highest correlation above the usual one, what another turn must have to be tried as well."""
 SWEEP_DEG = 12.0
 HALF_ROUNDS, FULL_ROUNDS, LEFT_ROUNDS = 4, 2, 10
 LEFT_SCORE = 0.98
@@ -199,7 +201,7 @@ class Aligner:
         yield from (0.0,) if limit == 0 else (limit * (2 * step + 1 - steps) / steps for step in range(steps))
 
     def _suggested_turns(self, view: View, x: float, y: float, size: float) -> list[float]:
-        """Turns with the highest correlation over rings around the part's middle, and no turn where parts hardly do."""
+        """The turns with the highest correlation over rings around the part's middle."""
         template = self._template
         if template.symmetry == 0 or template.turn_deg == 0:
             return [0.0]
@@ -207,11 +209,12 @@ class Aligner:
         rings = polar(view.half, (x - 0.5) / 2, (y - 0.5) / 2, half)
         curve = np.fft.irfft((np.fft.rfft(rings, axis=0) * self._spectrum).sum(axis=1), n=ANGLES)
         turns = (np.arange(ANGLES) * 360.0 / ANGLES + 180.0) % 360.0 - 180.0
-        curve = np.where(np.abs(turns) <= template.turn_deg + 180.0 / ANGLES, curve, -np.inf)
-        found = [] if template.turn_deg > SWEEP_DEG else [0.0]
-        for _ in range(CANDIDATES if not found else 1):
+        highest, usual = float(curve.max()), float(curve.mean())
+        curve[np.abs(turns) > template.turn_deg + 180.0 / ANGLES] = -np.inf
+        found: list[float] = []
+        while len(found) < CANDIDATES:
             best = int(curve.argmax())
-            if curve[best] == -np.inf:
+            if found and curve[best] - usual < RIVAL_SHARE * (highest - usual):
                 break
             found.append(float(turns[best]))
             curve[np.abs((turns - turns[best] + 180.0) % 360.0 - 180.0) < APART_DEG] = -np.inf

@@ -135,10 +135,13 @@ def _seen(station: Station, path: Path | None) -> str:
     if template is None and station.locate.mode == "part":
         return f"{seen}; no part located: locate.mode part needs a bundle"
     try:
-        pose = Locator(station.locate, station.canvas, template).locate(shot.image).pose
+        located = Locator(station.locate, station.canvas, template).locate(shot.image)
     except LocateFault as fault:
         return f"{seen}; no part located: {fault.detail}"
-    return f"{seen}; part at ({pose.x_px:.0f}, {pose.y_px:.0f}), {pose.angle_deg:.1f} degrees, scale {pose.scale:.2f}"
+    pose = located.pose
+    sure = "" if located.sure is None else f", likeness {located.sure:.2f}"
+    place = f"({pose.x_px:.0f}, {pose.y_px:.0f})"
+    return f"{seen}; part at {place}, {pose.angle_deg:.1f} degrees, scale {pose.scale:.2f}{sure}"
 
 
 def _records(station: Station) -> Iterator[str]:
