@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
-from drawn_parts import Look, Pose, add_bracket, bracket, empty, finished, paint, random_pose, winged
 from line_values import free_port
+from locating.drawn_parts import Pose, bracket, random_pose, scratched, winged
 from tiny_station import tool
 
 from engines.alignment import TEMPLATE_NAME
@@ -37,13 +37,6 @@ GOOD, TEST = 24, 4
 def _write(path: Path, image: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image[..., ::-1])
-
-
-def _scratched(pose: Pose, seed: int) -> np.ndarray:
-    canvas = empty(Look(), seed)
-    add_bracket(canvas, pose, Look())
-    paint(canvas, pose.to_frame([(-56, 34), (6, 34), (6, 40), (-56, 40)]), (230, 230, 235))
-    return finished(canvas, Look(), seed)
 
 
 def _settings(folder: Path, **locate: str) -> Path:
@@ -74,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for index in range(TEST):
         seed = 400 + index
         _write(folder / "set" / "test" / "good" / f"{index:03d}.png", bracket(random_pose(seed), seed=seed))
-        _write(folder / "set" / "test" / "scratch" / f"{index:03d}.png", _scratched(random_pose(seed), seed))
+        _write(folder / "set" / "test" / "scratch" / f"{index:03d}.png", scratched(random_pose(seed), seed=seed))
     _write(folder / "set" / "test" / "other" / "000.png", bracket(Pose(x=0, y=120)))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from drawn_parts import (
+from locating.drawn_parts import (
     BRACKET,
     BRIGHT_GROUND,
     SIDE,
@@ -18,11 +18,14 @@ from drawn_parts import (
     Pose,
     add_bracket,
     bracket,
+    broken,
     circle,
     empty,
     finished,
     paint,
     random_pose,
+    shape,
+    two,
     winged,
 )
 from numpy.typing import NDArray
@@ -139,42 +142,15 @@ def test_a_part_that_lies_in_one_pose_stays_as_the_camera_shows_it() -> None:
     assert columns > np.ptp(np.nonzero(learnt().template.mask)[0])
 
 
-def broken(pose: Pose, seed: int, side: int) -> NDArray[np.uint8]:
-    """A bracket of which a good third is missing, to the left or to the right."""
-    look = Look()
-    canvas = empty(look, seed)
-    ground = canvas.copy()
-    add_bracket(canvas, pose, look)
-    start = 26 if side < 0 else 14
-    cover = [(side * start, -60), (side * 90, -60), (side * 90, 60), (side * start, 60)]
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.fillPoly(mask, [pose.to_frame(cover).round().astype(np.int32)], 1)
-    canvas[mask > 0] = ground[mask > 0]
-    return finished(canvas, look, seed)
-
-
-@pytest.mark.parametrize("side", [-1, 1])
-def test_a_broken_part_is_aligned_by_what_is_left_of_it(side: int) -> None:
+@pytest.mark.parametrize("from_px", [-26, 14])
+def test_a_broken_part_is_aligned_by_what_is_left_of_it(from_px: float) -> None:
     """It must come to its verdict by its score: nothing says other_part, and what is left lies near its place."""
     aligner = Aligner(learnt().template)
     for seed in range(700, 712):
         pose = random_pose(seed)
-        whole, part = aligner.align(bracket(pose, seed=seed)), aligner.align(broken(pose, seed, side))
+        whole, part = aligner.align(bracket(pose, seed=seed)), aligner.align(broken(pose, seed=seed, from_px=from_px))
         assert abs((part.angle_deg - whole.angle_deg + 180) % 360 - 180) < 2
         assert math.hypot(part.x - whole.x, part.y - whole.y) < 5
-
-
-def _beside(first: Pose, second: Pose) -> NDArray[np.uint8]:
-    canvas = empty(Look(), 0)
-    add_bracket(canvas, first, Look())
-    add_bracket(canvas, second, Look())
-    return finished(canvas, Look(), 0)
-
-
-def _shape(points: Sequence[Sequence[float]]) -> NDArray[np.uint8]:
-    canvas = empty(Look(), 0)
-    paint(canvas, Pose(x=MIDDLE, y=MIDDLE).to_frame(points), Look().part)
-    return finished(canvas, Look(), 0)
 
 
 def _ring() -> NDArray[np.uint8]:
@@ -186,13 +162,13 @@ def _ring() -> NDArray[np.uint8]:
 
 FAULTS = {
     "nothing": (lambda: finished(empty(Look(), 0), Look(), 0), "no_part"),
-    "a screw": (lambda: _shape([(-8, -8), (8, -8), (8, 8), (-8, 8)]), "no_part"),
-    "two": (lambda: _beside(Pose(x=75, y=60), Pose(x=160, y=170)), "several_parts"),
-    "two that touch": (lambda: _beside(Pose(x=80, y=90), Pose(x=155, y=150)), "several_parts"),
+    "a screw": (lambda: shape([(-8, -8), (8, -8), (8, 8), (-8, 8)]), "no_part"),
+    "two": (lambda: two(Pose(x=75, y=60), Pose(x=160, y=170)), "several_parts"),
+    "two that touch": (lambda: two(Pose(x=80, y=90), Pose(x=155, y=150)), "several_parts"),
     "half": (lambda: bracket(Pose(x=0, y=MIDDLE)), "part_cut_off"),
     "a fifth missing": (lambda: bracket(Pose(x=36, y=MIDDLE)), "part_cut_off"),
     "a corner in view": (lambda: bracket(Pose(x=-34, y=10)), "part_cut_off"),
-    "a rod": (lambda: _shape([(-90, -8), (90, -8), (90, 8), (-90, 8)]), "other_part"),
+    "a rod": (lambda: shape([(-90, -8), (90, -8), (90, 8), (-90, 8)]), "other_part"),
     "a ring": (_ring, "other_part"),
 }
 
@@ -317,7 +293,7 @@ def _all_sorts(seed: int) -> NDArray[np.uint8]:
     draws = (
         lambda pose: bracket(pose, seed=seed),
         lambda pose: winged(5, pose, seed=seed),
-        lambda pose: _shape([(-95, -6), (95, -6), (95, 6), (-95, 6)]),
+        lambda pose: shape([(-95, -6), (95, -6), (95, 6), (-95, 6)]),
     )
     return draws[seed % 3](random_pose(seed))
 

@@ -8,7 +8,7 @@ from functools import cache, partial
 import cv2
 import numpy as np
 import pytest
-from drawn_parts import SIDE, Look, Pose, bracket, empty, finished, paint, random_pose
+from locating.drawn_parts import SIDE, Look, Pose, bracket, empty, finished, random_pose, shape
 from numpy.typing import NDArray
 
 from calibration.part_template import learn_part_template
@@ -105,20 +105,13 @@ def test_the_same_buffer_is_written_and_the_same_frame_gives_the_same_bytes() ->
     assert locator().locate(frame).part_image.tobytes() == out.tobytes()
 
 
-def _rod() -> NDArray[np.uint8]:
-    canvas = empty(Look(), 0)
-    rod = [(-90, -8), (90, -8), (90, 8), (-90, 8)]
-    paint(canvas, Pose(x=MIDDLE, y=MIDDLE).to_frame(rod), Look().part)
-    return finished(canvas, Look(), 0)
-
-
 @pytest.mark.parametrize(
     ("frame", "reason"),
     [
         (finished(empty(Look(), 0), Look(), 0), Reason.NO_PART),
         (bracket(Pose(x=20, y=MIDDLE)), Reason.PART_CUT_OFF),
         (np.hstack([bracket(Pose(x=100, y=120)), bracket(Pose(x=120, y=120))]), Reason.SEVERAL_PARTS),
-        (_rod(), Reason.OTHER_PART),
+        (shape([(-90, -8), (90, -8), (90, 8), (-90, 8)]), Reason.OTHER_PART),
         (np.full((200, 200, 3), 44, np.uint8), Reason.BAD_IMAGE),
         (cv2.resize(bracket(Pose(x=MIDDLE, y=MIDDLE)), (20, 20)), Reason.NO_PART),
     ],

@@ -1,4 +1,4 @@
-"""Drawn frames of turned parts whose pose is known: for tests of locating, and for the picture in its page."""
+"""Drawn frames of turned parts whose pose is known: for measuring and showing what `locate` does, and for its tests."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ class Pose:
     angle_deg: float = 0.0
     scale: float = 1.0
 
-    def to_frame(self, points: Sequence[Sequence[float]]) -> NDArray[np.float64]:
+    def to_frame(self, points: Sequence[Sequence[float]] | NDArray[np.float64]) -> NDArray[np.float64]:
         """(N, 2) frame pixels of points in part pixels."""
         turn = math.radians(self.angle_deg)
         cos, sin = self.scale * math.cos(turn), self.scale * math.sin(turn)
-        return np.asarray(points, np.float64) @ np.array([[cos, sin], [-sin, cos]]) + (self.x, self.y)
+        turned = np.asarray(points, np.float64) @ np.array([[cos, sin], [-sin, cos]])
+        return np.asarray(turned + (self.x, self.y), np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ BRIGHT_GROUND = Look(part=(60, 110, 70), ground=(225, 225, 220), hole=(225, 225,
 def empty(look: Look, seed: int, side: int = SIDE) -> NDArray[np.float32]:
     """(side, side, 3) float32: the ground alone, unlit and without noise."""
     blotches = np.random.default_rng([seed, 1]).normal(0, 1, (side, side)).astype(np.float32)
-    blotches = cv2.GaussianBlur(blotches, (0, 0), 3)
+    blotches = np.asarray(cv2.GaussianBlur(blotches, (0, 0), 3), np.float32)
     blotches *= look.texture / max(float(blotches.std()), 1e-6)
     ground = np.asarray(look.ground, np.float32) + blotches[..., None]
     return ground + np.linspace(-look.slope, look.slope, side, dtype=np.float32)[None, :, None]
@@ -121,4 +122,44 @@ def winged(wings: int, pose: Pose, look: Look | None = None, seed: int = 0, *, m
     paint(canvas, pose.to_frame(circle(0, 0, 16)), look.hole)
     if mark:
         paint(canvas, pose.to_frame(circle(34, 0, mark)), look.slot)
+    return finished(canvas, look, seed)
+
+
+def scratched(pose: Pose, look: Look | None = None, seed: int = 0) -> Image:
+    """A bracket with a bright scratch."""
+    look = look or Look()
+    canvas = empty(look, seed)
+    add_bracket(canvas, pose, look)
+    paint(canvas, pose.to_frame([(-52, 30), (2, 20), (3, 23), (-51, 34)]), (235, 235, 240))
+    return finished(canvas, look, seed)
+
+
+def broken(pose: Pose, look: Look | None = None, seed: int = 0, *, from_px: float = 14.0) -> Image:
+    """A bracket of which all beyond `from_px` is missing: to the right of it, or to the left where it is below 0."""
+    look = look or Look()
+    canvas = empty(look, seed)
+    ground = canvas.copy()
+    add_bracket(canvas, pose, look)
+    far = math.copysign(90.0, from_px)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    cover = pose.to_frame([(from_px, -60), (far, -60), (far, 60), (from_px, 60)])
+    cv2.fillPoly(mask, [cover.round().astype(np.int32)], 1)
+    canvas[mask > 0] = ground[mask > 0]
+    return finished(canvas, look, seed)
+
+
+def two(first: Pose, second: Pose, look: Look | None = None, seed: int = 0) -> Image:
+    """Two brackets in one frame."""
+    look = look or Look()
+    canvas = empty(look, seed)
+    add_bracket(canvas, first, look)
+    add_bracket(canvas, second, look)
+    return finished(canvas, look, seed)
+
+
+def shape(points: Sequence[Sequence[float]], look: Look | None = None, seed: int = 0) -> Image:
+    """Anything else in the middle of the frame, in the bracket's colour."""
+    look = look or Look()
+    canvas = empty(look, seed)
+    paint(canvas, Pose(x=(SIDE - 1) / 2, y=(SIDE - 1) / 2).to_frame(points), look.part)
     return finished(canvas, look, seed)
