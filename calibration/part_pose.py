@@ -18,7 +18,8 @@ LEAST_LIKENESS = 0.5
 SYMMETRIES = (8, 6, 5, 4, 3, 2)
 ROUND_TURNS_DEG = (37.0, 75.0, 101.0, 163.0, 205.0)
 CHANCE_MARGIN = 0.4
-ONE_SIZE_SPREAD = 0.012
+ONE_SIZE_SPREAD = 0.006
+SCALE_SLACK = 0.01
 ONE_POSE_DEG = 40.0
 TURN_SLACK_DEG = 3.0
 
@@ -70,7 +71,7 @@ def settled(template: PartTemplate, frames: Sequence[Images]) -> PartTemplate:
     else:
         zero, turn = _long_side(template.mask), step
     scale = float(np.median(scales))
-    low, high = (np.quantile(scales, (0.025, 0.975)) / scale).tolist()
+    low, high = (np.quantile(scales, (0.05, 0.95)) / scale).tolist()
     one_size = high - low <= ONE_SIZE_SPREAD
     places = np.array([(each.x, each.y) for each in aligned.found])
     spread_x, spread_y = (1.4826 * np.median(np.abs(places - np.median(places, axis=0)), axis=0)).tolist()
@@ -81,8 +82,8 @@ def settled(template: PartTemplate, frames: Sequence[Images]) -> PartTemplate:
         frame_px=template.frame_px * scale,
         symmetry=symmetry,
         turn_deg=turn,
-        least_scale=1.0 if one_size else min(1.0, float(scales.min()) / scale * 0.98),
-        largest_scale=1.0 if one_size else max(1.0, float(scales.max()) / scale * 1.02),
+        least_scale=1.0 if one_size else min(1.0, float(scales.min()) / scale - SCALE_SLACK),
+        largest_scale=1.0 if one_size else max(1.0, float(scales.max()) / scale + SCALE_SLACK),
         shift_px=(spread_x, spread_y),
     )
 

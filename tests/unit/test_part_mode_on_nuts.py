@@ -31,10 +31,10 @@ def _learnt(name: str) -> LearntPart:
 
 
 def test_the_nuts_symmetry_is_seen() -> None:
-    """Four wings: a quarter turn looks the same, a half turn too; they lie turned by any angle, in one size."""
+    """Four wings: a quarter turn looks the same, a half turn too; they lie turned by any angle, in nearly one size."""
     template = _learnt("metal_nut").template
     assert (template.symmetry, template.turn_deg) == (4, 45.0)
-    assert template.least_scale == template.largest_scale == 1
+    assert 0.95 < template.least_scale <= template.largest_scale < 1.05
 
 
 def test_the_figures_pose_is_seen() -> None:

@@ -33,7 +33,7 @@ class Pose:
         turn = math.radians(self.angle_deg)
         cos, sin = self.scale * math.cos(turn), self.scale * math.sin(turn)
         turned = np.asarray(points, np.float64) @ np.array([[cos, sin], [-sin, cos]])
-        return np.asarray(turned + (self.x, self.y), np.float64)
+        return np.asarray(turned + np.array([self.x, self.y]), np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
