@@ -17,7 +17,7 @@ from engines.alignment.fit import Affine, Fitter, Place, within
 from engines.alignment.foreground import Ground, blobs_of, edge_is_touched, foreground
 from engines.alignment.guess import Guess, Guesser, Misaligned
 from engines.alignment.template import GRID_PX, Floats, PartTemplate
-from engines.alignment.view import ANGLES, Image, View, polar, pyramid, shrunk, span
+from engines.alignment.view import ANGLES, Image, View, halvings, polar, pyramid, shrunk, span
 
 WORK_DIAMETER_PX = 72
 COARSE_DIAMETER_PX = 32
@@ -63,8 +63,8 @@ class Aligner:
         self._guesser = Guesser(template)
         self._diameter_px = template.diameter_px
         smallest = self._diameter_px * template.least_scale
-        self._work = max(1, int(smallest // WORK_DIAMETER_PX))
-        self._coarse = max(1, int(smallest // COARSE_DIAMETER_PX))
+        self._work = halvings(smallest / WORK_DIAMETER_PX)
+        self._coarse = halvings(smallest / COARSE_DIAMETER_PX)
         self._whole_px = WHOLE_FRAME_PX * self._diameter_px
         mask = template.mask.astype(np.uint8)
         region = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * RING_PX + 1,) * 2)) > 0
