@@ -283,5 +283,9 @@ class Aligner:
             detail = f"resembles the learnt part by {found.score:.2f}; {template.least_score:.2f} are needed"
             raise Misaligned("other_part", detail, found.score)
         if guess.crowded:
-            raise Misaligned("several_parts", "an area as large as several parts that touch", found.score)
+            raise Misaligned(
+                "several_parts",
+                "an area as large as several parts: they touch, or lie nearer to the camera",
+                found.score,
+            )
         return found

@@ -56,7 +56,7 @@ def shrunk(image: Image, factor: int) -> Image:
 
 def halvings(ratio: float) -> int:
     """The largest power of two that is no larger than the ratio, at least 1."""
-    return 2 ** max(0, math.floor(math.log2(max(ratio, 1.0))))
+    return 1 << max(0, math.floor(math.log2(max(ratio, 1.0))))
 
 
 def pyramid(image: Floats) -> tuple[Floats, Floats, Floats]:

@@ -128,3 +128,33 @@ def test_without_a_template_mode_part_says_what_is_missing() -> None:
     """Nothing is located by chance."""
     with pytest.raises(ValueError, match="needs the template of a bundle"):
         Locator(SETTINGS, CANVAS).locate(bracket(random_pose(1)))
+
+
+def _any_frame(kind: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    frame = bracket(random_pose(int(rng.integers(1000))), seed=int(rng.integers(1000)))
+    if kind == 0:
+        return rng.integers(0, 256, (int(rng.integers(16, 300)), int(rng.integers(16, 300)), 3)).astype(np.uint8)
+    if kind == 1:
+        height, width = (int(side) for side in rng.integers(16, SIDE, 2))
+        return np.ascontiguousarray(frame[SIDE - height :, SIDE - width :])
+    if kind == 2:
+        return np.asarray(cv2.resize(frame, (int(rng.integers(16, 900)), int(rng.integers(16, 900)))), np.uint8)
+    if kind == 3:
+        return np.roll(frame, rng.integers(0, SIDE, 2), (0, 1))
+    streak = np.full((int(rng.integers(16, 2000)), int(rng.integers(16, 60)), 3), rng.integers(0, 255), np.uint8)
+    streak[: int(rng.integers(1, 16)), : int(rng.integers(1, 16))] = 255
+    return streak
+
+
+@pytest.mark.parametrize("kind", range(5), ids=["noise", "cuts", "sizes", "torn", "strips"])
+def test_any_frame_gives_a_part_or_a_reason(kind: int) -> None:
+    """Frames of any size and content: never another exception, never a canvas of another shape."""
+    tested, rng = locator(), np.random.default_rng(kind)
+    for _ in range(30):
+        try:
+            located = tested.locate(_any_frame(kind, rng))
+        except LocateFault as fault:
+            assert fault.detail
+        else:
+            assert located.part_image.shape == (CANVAS.height_px, CANVAS.width_px, 3)
+            assert np.isfinite(located.matrix).all()
