@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 from line_values import free_port
-from locating.drawn_parts import Pose, bracket, random_pose, scratched, winged
+from locating.drawn_parts import Pose, bracket, random_pose, scratched, shape
 from tiny_station import tool
 
 from engines.alignment import TEMPLATE_NAME
@@ -108,7 +108,7 @@ def test_the_line_finds_parts_by_the_bundles_template(place: Path) -> None:
         part = FootagePart(part_id="a", source="", file="", image=bracket(pose, seed=900), fault="")
         first, second = line.judge(part), line.judge(part)
         cut = line.judge(replace(part, image=bracket(Pose(x=0, y=120)))).verdict
-        other = line.judge(replace(part, image=winged(0, Pose(x=120, y=120, scale=0.5)))).verdict
+        other = line.judge(replace(part, image=shape([(-90, -8), (90, -8), (90, 8), (-90, 8)]))).verdict
     finally:
         engine.runtime.close()
     assert first.pose is not None
