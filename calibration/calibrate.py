@@ -24,6 +24,7 @@ from calibration.made_defects import with_defects
 from calibration.reference import reference
 from calibration.report import OddSample, ReportData, SampleMaps, write_report
 from calibration.threshold import choose_thresholds, held_out_parts
+from engines.alignment import TEMPLATE_NAME, PartTemplate, save_template
 from engines.artifact import (
     Bundle,
     BundleWriter,
@@ -63,7 +64,8 @@ class GoodParts:
     """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses.
 
     names: of each image, for people. unfit: images of good parts, not among them, that show no part to be judged.
-    excluded: names of images that a person left out.
+    excluded: names of images that a person left out. template: by which they were located where that was learnt; seen:
+    what learning it saw, one line each, for people.
     """
 
     images: Images
@@ -72,6 +74,8 @@ class GoodParts:
     names: tuple[str, ...] = ()
     unfit: int = 0
     excluded: tuple[str, ...] = ()
+    template: PartTemplate | None = None
+    seen: tuple[str, ...] = ()
 
     def named(self, index: int) -> str:
         """What people call the image."""
@@ -182,6 +186,8 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
         fresh = parts.images[fitted.held_out]
         compiled = _compile(fused, parts.images, fresh, request=request, folder=writer.folder, progress=progress)
         save_fused(fused, writer.folder / NETWORK)
+        if parts.template is not None:
+            save_template(parts.template, writer.folder / TEMPLATE_NAME)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
         try:
             made = _Made(parts, request, fitted, compiled, runtime, fresh, writer.folder)

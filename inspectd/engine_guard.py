@@ -17,7 +17,7 @@ from engines.errors import BundleError
 from engines.runtimes import Runtime
 from inspectd.errors import InspectdError
 from inspectd.health.meters import Count, Meters
-from inspectd.messages import Thresholds
+from inspectd.messages import Image, Pose, Thresholds
 from inspectd.sections import SupervisionSettings
 from inspectd.wire.public import Json
 
@@ -30,6 +30,7 @@ log = structlog.get_logger(__name__)
 class Engine:
     """What judges: a loaded runtime, its regions in the order of its scores, their limits, and the bundle of both.
 
+    locate: finds parts by the bundle's own template; None: as the station's settings alone say.
     folder: where the bundle lies, to load it from again; None: the station's active one. why: this runtime and no
     other, one line. reference: quantity -> its values on calibration's held-out good parts; empty where the bundle does
     not know them.
@@ -42,11 +43,19 @@ class Engine:
     folder: Path | None = None
     why: str = ""
     reference: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    locate: LocatePart | None = None
 
     def __str__(self) -> str:
         """Runtime, version, precision and device, for people."""
         info = self.runtime.info
         return f"{info.runtime} {info.version} {info.precision} {info.device}"
+
+
+class LocatePart(Protocol):
+    """Writes the part of an (H, W, 3) uint8 RGB frame, in canonical pose, into `out`."""
+
+    def __call__(self, image: Image, out: Image) -> Pose:
+        """Return where the part lay. Raises PartFault."""
 
 
 class EngineLost(InspectdError):

@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Protocol
 
 from engines.errors import EngineFault, EngineTimeout
 from engines.part_statistics import Appearance, appearance
 from engines.runtimes import Outputs, Slot
-from inspectd.engine_guard import Engine, Engines
+from inspectd.engine_guard import Engine, Engines, LocatePart
 from inspectd.health.meters import Count, Meters, Stage, Step
-from inspectd.messages import Fault, Frame, Image, Pose, Reason, Scores
+from inspectd.messages import Fault, Frame, Pose, Reason, Scores
 from inspectd.overload import Cost, choose
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
@@ -33,13 +32,6 @@ class PartFault(Exception):
         self.detail = detail
 
 
-class LocatePart(Protocol):
-    """Writes the part of an (H, W, 3) uint8 RGB frame, in canonical pose, into `out`."""
-
-    def __call__(self, image: Image, out: Image) -> Pose:
-        """Return where the part lay. Raises PartFault."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Begun:
     """A part that the engine was given."""
@@ -54,7 +46,7 @@ class _Begun:
 class Inspector:
     """Frames -> scores, one part at a time or a batch at a time: the step that the daemon and a replay share.
 
-    The part image is written straight into the engine's input buffer.
+    The part image is written straight into the engine's input buffer. locate: for engines that bring none of their own.
     grace_s: how long beyond a part's deadline the engine is waited for.
     """
 
@@ -89,7 +81,7 @@ class Inspector:
         begun: list[_Begun] = []
         answers: list[Scores | Fault] = []
         for frame in frames:
-            part = self._begin(frame, slots[len(begun)])
+            part = self._begin(frame, slots[len(begun)], engine.locate or self._locate)
             if isinstance(part, Fault):
                 answers.append(part)
             else:
@@ -109,12 +101,12 @@ class Inspector:
         if any(isinstance(answer, Scores) for answer in answers):
             self._engines.judged()
 
-    def _begin(self, frame: Frame, slot: Slot) -> _Begun | Fault:
+    def _begin(self, frame: Frame, slot: Slot, locate: LocatePart) -> _Begun | Fault:
         """Locate the part into the slot, and start it."""
         taken_ns = time.monotonic_ns()
         self._meters.observe(Step.HAND_OVER, taken_ns - frame.captured_ns)
         try:
-            pose = self._locate(frame.image, slot.input)
+            pose = locate(frame.image, slot.input)
         except PartFault as fault:
             return _fault(frame, fault.reason, fault.detail)
         except Exception as error:  # the stage loop: no part may take the stage down

@@ -10,14 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from engines import golden
+from engines.alignment import TEMPLATE_NAME, PartTemplate, load_template
 from engines.artifact import Bundle, active_bundle, check_settings, open_bundle, resolve_bundle
 from engines.runtimes import infer, load_chosen
 from inspectd.camera import Camera
 from inspectd.cameras import open_camera
 from inspectd.config import Station
-from inspectd.engine_guard import Engine
-from inspectd.inspect import LocatePart, PartFault
-from inspectd.locate import LocateFault, Locator
+from inspectd.engine_guard import Engine, LocatePart
+from inspectd.inspect import PartFault
+from inspectd.locate import Locator
+from inspectd.located import LocateFault
 from inspectd.messages import Image, Pose, Thresholds
 
 WARM_UP_PARTS = 5
@@ -54,6 +56,13 @@ def locate_part(locator: Locator) -> LocatePart:
     return locate
 
 
+def part_template(bundle: Bundle) -> PartTemplate | None:
+    """The template that a bundle carries with locate.mode part, None with another mode. Raises BundleError."""
+    if bundle.manifest.settings.locate.get("mode") != "part":
+        return None
+    return load_template(bundle.path(TEMPLATE_NAME))
+
+
 def find_bundle(station: Station, path: Path | None) -> Bundle:
     """Open and verify the bundle at `path`, or the station's active one. Raises BundleError."""
     folder = active_bundle(station.bundles, station.station) if path is None else resolve_bundle(path)
@@ -74,6 +83,8 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
         for _ in range(WARM_UP_PARTS):
             infer(runtime, black)
         golden.verify(bundle, runtime)
+        template = part_template(bundle)
+        locator = None if template is None else Locator(station.locate, station.canvas, template)
     except BaseException:
         runtime.close()
         raise
@@ -88,5 +99,6 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
         bundle_hash=bundle.hash,
         folder=bundle.folder,
         why=chosen.why,
+        locate=None if locator is None else locate_part(locator),
         reference={name: statistic.values for name, statistic in bundle.manifest.reference.items()},
     )

@@ -1,29 +1,30 @@
-"""The stage frame -> part image: find the one bright part, correct pose and scale, cut it to the canvas.
+"""The stage frame -> part image: find the one part, correct pose and scale, bring it to the canvas.
 
-Finding is coarse and robust (threshold, one blob, moments); `part_edges` then measures the four edges to a fraction of
-a pixel. Coordinates are OpenCV's: the centre of the first pixel is (0, 0). Nothing here knows how the picture was made.
+A bright part is found coarsely (threshold, one blob, moments); `part_edges` then measures the four edges to a fraction
+of a pixel. A part of any other look is found by the template of the bundle (`part_template`). Coordinates are OpenCV's:
+the centre of the first pixel is (0, 0). Nothing here knows how the picture was made.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NoReturn
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.alignment import PartTemplate
 from engines.settings import CanvasSettings
+from inspectd.located import Affine, Located, LocateFault, check_frame, shrink
 from inspectd.messages import Image, Pose, Reason
 from inspectd.part_edges import EdgeFitter, OrientedBox
+from inspectd.part_template import PartLocator
 from inspectd.sections import LocateSettings
 
-Affine = NDArray[np.float64]
 Grey = NDArray[np.uint8]
 
-SMALLEST_FRAME_PX = 16
 COARSE_SHORT_SIDE_PX = 17
 BORDER_NOISE_FACTOR = 6.0
 LEAST_CONTRAST = 12
@@ -38,33 +39,13 @@ LEAST_SLOPE = 8
 _CLOSING = np.ones((5, 5), np.uint8)
 
 
-class LocateFault(Exception):
-    """The part cannot be judged: `reason` for the verdict, `detail` for people (one line)."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        super().__init__(f"{reason.value}: {detail}")
-        self.reason = reason
-        self.detail = detail
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A part in canonical pose.
-
-    part_image: (canvas height, canvas width, 3) uint8 RGB, black outside the part's rectangle. matrix: (2, 3) float64,
-    frame (x, y, 1) -> canvas (x, y), so that masks and boxes can follow. pose: where the part lay in the frame.
-    """
-
-    part_image: Image
-    matrix: Affine
-    pose: Pose
-
-
 class Locator:
     """Frame -> canonical part image, for one station. Used by one thread."""
 
-    def __init__(self, settings: LocateSettings, canvas: CanvasSettings) -> None:
+    def __init__(self, settings: LocateSettings, canvas: CanvasSettings, template: PartTemplate | None = None) -> None:
+        """template: of the bundle; with mode part nothing can be located without it, other modes need none."""
         self._settings = settings
+        self._learnt = PartLocator(template, canvas) if template is not None and settings.mode == "part" else None
         self._shape = (canvas.height_px, canvas.width_px, 3)
         self._top = (canvas.height_px - settings.part_height_px) // 2
         self._left = (canvas.width_px - settings.part_width_px) // 2
@@ -79,16 +60,21 @@ class Locator:
         """Find the part in an (H, W, 3) uint8 RGB frame and return it in canonical pose.
 
         `out`, a C-contiguous (canvas height, canvas width, 3) uint8 array, is written and returned instead of a new
-        array. Raises LocateFault with NO_PART, SEVERAL_PARTS, PART_CUT_OFF or BAD_IMAGE; ValueError for an unfit `out`.
+        array. Raises LocateFault with NO_PART, SEVERAL_PARTS, PART_CUT_OFF, OTHER_PART or BAD_IMAGE; ValueError for an
+        unfit `out`, and with mode part where there is no template.
         """
         if out is None:
             out = np.empty(self._shape, np.uint8)
         elif out.shape != self._shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise ValueError(f"out must be C-contiguous uint8 of shape {self._shape}, got {out.dtype} {out.shape}")
-        _check(image)
+        check_frame(image)
         if self._settings.mode == "off":
             return self._whole_frame(image, out)
-        small, offset = _shrink(image, self._decimate)
+        if self._settings.mode == "part":
+            if self._learnt is None:
+                raise ValueError("locate.mode part needs the template of a bundle")
+            return self._learnt.locate(image, out)
+        small, offset = shrink(image, self._decimate)
         coarse = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
         box = self._refine(image, coarse.in_full_frame(self._decimate, offset))
         return self._cut(image, box, out)
@@ -198,32 +184,6 @@ class Locator:
         return Located(out, to_canvas, pose)
 
 
-def _check(image: Image) -> None:
-    """Raise BAD_IMAGE for what no camera in order delivers."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        what = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise LocateFault(Reason.BAD_IMAGE, f"expected an (H, W, 3) uint8 image, got {what}")
-    if min(image.shape[:2]) < SMALLEST_FRAME_PX:
-        raise LocateFault(Reason.BAD_IMAGE, f"a frame of {image.shape[1]}x{image.shape[0]} px is too small")
-    sample = image[::4, ::4, 1]
-    darkest, brightest = int(sample.min()), int(sample.max())
-    if darkest == brightest:
-        raise LocateFault(
-            Reason.BAD_IMAGE, f"every pixel has the value {darkest}: lens covered, light off or camera faulty"
-        )
-    if darkest >= 250:
-        raise LocateFault(Reason.BAD_IMAGE, "the whole frame is saturated: too much light or too long an exposure")
-
-
-def _shrink(image: Image, factor: int) -> tuple[Image, float]:
-    """The frame at 1/factor of its size, and where its first pixel's centre lies in the frame."""
-    if factor == 1:
-        return image, 0.0
-    height, width = image.shape[0] // factor, image.shape[1] // factor
-    small = cv2.resize(image[: height * factor, : width * factor], (width, height), interpolation=cv2.INTER_AREA)
-    return small, (factor - 1) / 2  # type: ignore[return-value]
-
-
 def _flatten(grey: Grey) -> Grey:
     """Take off a background that slopes from one side of the frame to the other; an even one is left as it is."""
     height, width = grey.shape
@@ -286,7 +246,7 @@ def _shrunken_source(image: Image, box: OrientedBox, factor: int, to_frame: Affi
     corners = box.corners()
     left, top = (max(0, int(low) - factor) for low in corners.min(axis=0))
     right, bottom = (int(high) + 2 * factor for high in corners.max(axis=0))
-    small, offset = _shrink(image[top:bottom, left:right], factor)
+    small, offset = shrink(image[top:bottom, left:right], factor)
     matrix = to_frame.copy()
     matrix[:, 2] -= (left + offset, top + offset)
     return small, matrix / factor

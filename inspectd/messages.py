@@ -34,6 +34,7 @@ class Reason(StrEnum):
     NO_PART = "no_part"
     SEVERAL_PARTS = "several_parts"
     PART_CUT_OFF = "part_cut_off"
+    OTHER_PART = "other_part"
     BAD_IMAGE = "bad_image"
     STALE_FRAME = "stale_frame"
     CAMERA_LOST = "camera_lost"

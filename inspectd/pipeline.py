@@ -17,11 +17,10 @@ import zmq
 
 from inspectd.camera import Camera
 from inspectd.config import Station
-from inspectd.engine_guard import Engine
+from inspectd.engine_guard import Engine, LocatePart
 from inspectd.errors import InspectdError
 from inspectd.health.heartbeat import State
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.inspect import LocatePart
 from inspectd.oversight import Oversight
 from inspectd.records.opening import Records
 from inspectd.stage_bodies import FRAMES, GATE, IMAGES, PARTS, QUERIES, RESULTS, ROWS, TRIGGERS, StageBodies

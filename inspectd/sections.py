@@ -57,14 +57,20 @@ class TriggerSettings(Settings):
 class LocateSettings(Settings):
     """How the part is found in the frame and brought into canonical pose."""
 
-    mode: Literal["off", "bright_part"] = Field(
-        "bright_part", description="off: the whole frame, resized to the canvas; bright_part: one bright part on dark"
+    mode: Literal["off", "bright_part", "part"] = Field(
+        "bright_part",
+        description="off: the whole frame, resized to the canvas; bright_part: one bright part on dark; part: one part "
+        "of any look, which `calibrate` learns from the good parts",
     )
-    part_height_px: int = Field(50, ge=8, description="height of the part on the canvas (short side)")
-    part_width_px: int = Field(110, ge=8, description="width of the part on the canvas (long side)")
-    max_angle_deg: float = Field(180.0, ge=0, le=180, description="largest rotation that is still this part")
-    min_scale: float = Field(0.7, gt=0, description="smallest ratio of frame to part-image pixels that is this part")
-    max_scale: float = Field(1.6, gt=0, description="largest such ratio")
+    part_height_px: int = Field(50, ge=8, description="bright_part only: height of the part on the canvas (short side)")
+    part_width_px: int = Field(110, ge=8, description="bright_part only: width of the part on the canvas (long side)")
+    max_angle_deg: float = Field(
+        180.0, ge=0, le=180, description="bright_part only: largest rotation that is still this part"
+    )
+    min_scale: float = Field(
+        0.7, gt=0, description="bright_part only: smallest ratio of frame to part-image pixels that is this part"
+    )
+    max_scale: float = Field(1.6, gt=0, description="bright_part only: largest such ratio")
 
     @model_validator(mode="after")
     def _scales_in_order(self) -> Self:

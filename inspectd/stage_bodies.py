@@ -16,12 +16,12 @@ import zmq
 from inspectd.camera import Acquisition, AcquisitionPlan, Camera
 from inspectd.camera_watch import WatchedCamera
 from inspectd.config import Station
-from inspectd.engine_guard import Engine
+from inspectd.engine_guard import Engine, LocatePart
 from inspectd.gate import Gate, margin_ns
 from inspectd.gate_loop import GateLoop
 from inspectd.health.heartbeat import State
 from inspectd.health.meters import Meters, Stage
-from inspectd.inspect import Inspection, LocatePart
+from inspectd.inspect import Inspection
 from inspectd.intake import Intake
 from inspectd.messages import Verdict
 from inspectd.outputs.queries import Queries, RecentMaps

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -14,6 +16,8 @@ from closable import ClosableT, Keep
 from hypothesis import HealthCheck, settings
 
 TERMINATES_WITHIN_S = 5.0
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))  # for the drawn parts of tools/locating
 
 # No time limit of its own for an example: a machine that stands still for a moment is no fault of the code.
 settings.register_profile(

@@ -23,7 +23,7 @@ from inspectd.commands.running import refuse_while_running
 from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.errors import UsageError
-from inspectd.loading import find_bundle
+from inspectd.loading import find_bundle, part_template
 
 Progress = Callable[[str, int, int], None]
 
@@ -128,7 +128,8 @@ class _Building:
         return plan_key(self._bundle, self._gpu, self._tensorrt, precision, batch=self._batch)
 
     def _good_parts(self, progress: Progress) -> NDArray[np.uint8]:
-        return read_good_parts(self._station, self._data or FOOTAGE / self._station.station, progress).images
+        data = self._data or FOOTAGE / self._station.station
+        return read_good_parts(self._station, data, progress, part_template(self._bundle)).images
 
 
 _NO_PARTS = np.zeros((0, 1, 1, 3), np.uint8)

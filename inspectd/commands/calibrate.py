@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from engines.alignment import PartTemplate
 from engines.artifact import Bundle, SettingsSnapshot, activate, image_hash
 from inspectd.commands.running import refuse_while_running
 from inspectd.config import Station, load_station
 from inspectd.errors import SettingsError
-from inspectd.locate import LocateFault, Locator
+from inspectd.locate import Locator
+from inspectd.located import LocateFault
 from inspectd.messages import Image, Reason
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ WORK = Path("work")
 MOST_UNFIT = 0.1
 SHOWN_UNFIT = 5
 EXCLUDED = "exclude.txt"
+POSES = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
 
 EPILOG = """\
 examples:
@@ -124,7 +128,9 @@ def calibrate_station(
         from calibration.cautions import warnings_of
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
-    parts = read_good_parts(station, data, progress, excluded)
+    parts = read_good_parts(station, data, progress, excluded=excluded)
+    for line in parts.seen:
+        print(f"inspectd: {line}", file=sys.stderr)
     for warning in warnings_of(snapshot(station), parts.images, parts.unfit):
         print(f"inspectd: warning: {warning}", file=sys.stderr)
     request = Request(
@@ -233,11 +239,15 @@ def read_good_parts(
     station: Station,
     data: Path,
     progress: Callable[[str, int, int], None],
+    template: PartTemplate | None = None,
+    *,
     excluded: frozenset[str] = frozenset(),
 ) -> GoodParts:
     """Read, locate and cut every good part of a folder but those `excluded`, by name or path.
 
-    Raises DataError when too many of them cannot be located, or an excluded one is not there.
+    template: of a bundle, where parts are to be located as there; else locate.mode part learns one from these parts.
+    Raises DataError when too many of them cannot be located, they show no part that could be learnt, or an excluded one
+    is not there.
     """
     from calibration.calibrate import GoodParts
     from calibration.dataset import load_image, read_dataset
@@ -246,7 +256,10 @@ def read_good_parts(
     samples, left_out = without_excluded(read_dataset(data).good, data, excluded)
     if not samples:
         raise DataError(f"{data}: holds no good parts")
-    locator = Locator(station.locate, station.canvas)
+    words: tuple[str, ...] = ()
+    if station.locate.mode == "part" and template is None:
+        template, words = _learn_template([sample.path for sample in samples], data, progress)
+    locator = Locator(station.locate, station.canvas, template)
     images: list[Image] = []
     ids: list[str] = []
     shown: list[str] = []
@@ -279,20 +292,47 @@ def read_good_parts(
         )
     if repeated and len(images) == 1:
         raise DataError(f"{data}: all {repeated + 1} images are the same: is the camera frozen?")
+    _tell_of(unfit, repeated)
+    columns = np.asarray(poses, dtype=np.float64).T
+    return GoodParts(
+        np.stack(images),
+        tuple(ids),
+        dict(zip(POSES, columns, strict=True)),
+        names=tuple(shown),
+        unfit=len(unfit),
+        excluded=tuple(left_out),
+        template=template,
+        seen=words,
+    )
+
+
+def _tell_of(unfit: Sequence[str], repeated: int) -> None:
+    """On standard error: what is not learnt from."""
     for name in unfit:
         print(f"inspectd: left out {name}", file=sys.stderr)
     if repeated:
         print(f"inspectd: left out {repeated} images that repeat another one exactly", file=sys.stderr)
-    columns = np.asarray(poses, dtype=np.float64).T
-    names = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
-    return GoodParts(
-        np.stack(images),
-        tuple(ids),
-        dict(zip(names, columns, strict=True)),
-        names=tuple(shown),
-        unfit=len(unfit),
-        excluded=tuple(left_out),
-    )
+
+
+def _learn_template(
+    files: Sequence[Path], data: Path, progress: Callable[[str, int, int], None]
+) -> tuple[PartTemplate, tuple[str, ...]]:
+    """What the part looks like and how it lies, and the same in words. Raises DataError."""
+    from calibration.dataset import load_image
+    from calibration.errors import DataError
+    from calibration.part_scene import NoPartSeen
+    from calibration.part_template import learn_part_template
+
+    progress("learn the part", 0, 1)
+    try:
+        learnt = learn_part_template([partial(load_image, path) for path in files])
+    except NoPartSeen as fault:
+        raise DataError(
+            f'{data}: locate.mode part cannot be learnt: {fault}. Set locate.mode: "off", which takes the whole frame, '
+            "or show the whole part on an even background"
+        ) from fault
+    progress("learn the part", 1, 1)
+    return learnt.template, learnt.words
 
 
 def _what_to_check(reasons: set[Reason]) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
+from engines.alignment import PartTemplate
 from engines.artifact import Bundle
 from engines.errors import EnginesError
 from engines.golden import read_golden
@@ -20,8 +21,9 @@ from inspectd.cameras import open_camera
 from inspectd.config import Station, load_station
 from inspectd.errors import InspectdError
 from inspectd.health.http import MetricsServer
-from inspectd.loading import find_bundle, load_engine
-from inspectd.locate import LocateFault, Locator
+from inspectd.loading import find_bundle, load_engine, part_template
+from inspectd.locate import Locator
+from inspectd.located import LocateFault
 from inspectd.records import database
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
@@ -56,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     print(_ok("settings", f"station {station.station}, canvas {station.canvas.width_px}x{station.canvas.height_px}"))
     checks: dict[str, Callable[[], Iterator[str]]] = {
         "engine": lambda: _engine(station, args.bundle),
-        "camera": lambda: _camera(station),
+        "camera": lambda: _camera(station, args.bundle),
         "records": lambda: _records(station),
         "ports": lambda: _ports(station),
     }
@@ -112,20 +114,34 @@ def speed(station: Station, times_ms: NDArray[np.float64]) -> str:
     return f"SLOW   {'speed':9} {text}: parts will be INVALID; {cure}"
 
 
-def _camera(station: Station) -> Iterator[str]:
-    yield _ok("camera", _seen(station))
+def _camera(station: Station, path: Path | None) -> Iterator[str]:
+    yield _ok("camera", _seen(station, path))
 
 
-def _seen(station: Station) -> str:
+def _template(station: Station, path: Path | None) -> PartTemplate | None:
+    """Of the bundle; None where there is none, which the check of the engine says."""
+    try:
+        return part_template(find_bundle(station, path))
+    except EnginesError:
+        return None
+
+
+def _seen(station: Station, path: Path | None) -> str:
     with closing(open_camera(station.camera)) as camera:
         shot = camera.grab(max(FIRST_IMAGE_S, station.trigger.frame_timeout_ms / 1e3))
     height, width = shot.image.shape[:2]
     seen = f"{station.camera.kind}, {width}x{height}"
+    template = _template(station, path)
+    if template is None and station.locate.mode == "part":
+        return f"{seen}; no part located: locate.mode part needs a bundle"
     try:
-        pose = Locator(station.locate, station.canvas).locate(shot.image).pose
+        located = Locator(station.locate, station.canvas, template).locate(shot.image)
     except LocateFault as fault:
         return f"{seen}; no part located: {fault.detail}"
-    return f"{seen}; part at ({pose.x_px:.0f}, {pose.y_px:.0f}), {pose.angle_deg:.1f} degrees, scale {pose.scale:.2f}"
+    pose = located.pose
+    sure = "" if located.sure is None else f", likeness {located.sure:.2f}"
+    place = f"({pose.x_px:.0f}, {pose.y_px:.0f})"
+    return f"{seen}; part at {place}, {pose.angle_deg:.1f} degrees, scale {pose.scale:.2f}{sure}"
 
 
 def _records(station: Station) -> Iterator[str]:

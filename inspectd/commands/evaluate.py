@@ -18,7 +18,9 @@ from engines.golden import verify
 from engines.runtimes import load_runtime
 from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.errors import SettingsError
-from inspectd.locate import LocateFault, Locator
+from inspectd.loading import part_template
+from inspectd.locate import Locator
+from inspectd.located import LocateFault
 from inspectd.messages import Image
 from inspectd.sections import LocateSettings
 
@@ -123,7 +125,7 @@ def preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
         raise BundleError(
             f"{bundle.folder}: locate.{where}: {fault['msg']}; calibrate again with this version"
         ) from error
-    locator = Locator(settings, bundle.manifest.settings.canvas)
+    locator = Locator(settings, bundle.manifest.settings.canvas, part_template(bundle))
 
     def prepare(frame: Image) -> Prepared:
         try:

@@ -25,8 +25,10 @@ from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage, StorageError
 from inspectd.health.meters import Meters
-from inspectd.locate import LocateFault, Locator
+from inspectd.locate import Locator
+from inspectd.located import LocateFault
 from inspectd.messages import Pose, Position
+from inspectd.sections import LocateSettings
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
@@ -40,7 +42,8 @@ examples:
   inspectd record --station smdc --count 300             into footage/smdc
   inspectd record --station smdc --count 50 --out trial  into another folder, which must be new or empty
 
-Only parts that are located are saved; parts that the source knows to be defective are left out.
+Only parts that are located are saved; parts that the source knows to be defective are left out. With locate.mode part,
+what the part looks like is learnt from these images, so none is left out for its look.
 """
 
 
@@ -80,7 +83,7 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
     door = Door(context, station.endpoints(), keys=station.key_folder(), refused=lambda: None)
     unfit: dict[str, int] = {}
     saved = 0
-    locator = Locator(station.locate, station.canvas)
+    locator = Locator(_locate_settings(station), station.canvas)
     try:
         with (
             closing(open_camera(station.camera, every_image=station.trigger.source == "camera")) as camera,
@@ -107,6 +110,11 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
         door.close()
         context.term()
     return saved, unfit
+
+
+def _locate_settings(station: Station) -> LocateSettings:
+    """With mode part, what the part looks like is learnt from these very images: whole frames are saved."""
+    return LocateSettings(mode="off") if station.locate.mode == "part" else station.locate
 
 
 def _claim(out: Path) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 from engines.runtimes import Runtime, infer
 from inspectd.config import Station
 from inspectd.demo.summary import GOOD, severity
-from inspectd.loading import find_bundle, load_engine
-from inspectd.locate import LocateFault, Locator
+from inspectd.loading import find_bundle, load_engine, part_template
+from inspectd.locate import Locator
+from inspectd.located import LocateFault
 from inspectd.messages import Image, Outcome, Verdict
 from inspectd.pictures import Tile, sheet, write_png
 from inspectd.records.reading import RecordReader
@@ -34,9 +35,10 @@ def draw_sheets(station: Station, out: Path) -> list[Path]:
         "rejected-wrongly": lambda part: part.verdict.label == GOOD and part.verdict.outcome is not Outcome.PASS,
         "passed": lambda part: part.verdict.label == GOOD and part.verdict.outcome is Outcome.PASS,
     }
-    engine = load_engine(station, find_bundle(station, None))
+    bundle = find_bundle(station, None)
+    engine = load_engine(station, bundle)
     try:
-        draw = _Artist(station, engine.runtime, folder)
+        draw = _Artist(Locator(station.locate, station.canvas, part_template(bundle)), engine.runtime, folder)
         passed = [part for part in parts if kinds["passed"](part)][:PER_SHEET]
         draw.limit = HEADROOM * max((draw.peak(part) for part in passed), default=1.0)
         drawn = []
@@ -64,8 +66,8 @@ def _varied(parts: list[StoredPart]) -> list[StoredPart]:
 class _Artist:
     """Scores recorded images again with the same bundle, and draws them."""
 
-    def __init__(self, station: Station, runtime: Runtime, folder: Path) -> None:
-        self._locator = Locator(station.locate, station.canvas)
+    def __init__(self, locator: Locator, runtime: Runtime, folder: Path) -> None:
+        self._locator = locator
         self._runtime = runtime
         self._folder = folder
         self.limit = 1.0

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
-from inspectd.engine_guard import Engine, OneEngine
+from inspectd.engine_guard import Engine, LocatePart, OneEngine
 from inspectd.gate import Gate
 from inspectd.health.meters import Meters
-from inspectd.inspect import Inspector, LocatePart
+from inspectd.inspect import Inspector
 from inspectd.messages import Fault, Frame, Reason, Record, Scores, Trigger, Verdict
 from inspectd.replay.footage import FootagePart
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from calibration import checkpoint as checkpoint_module
+from calibration.detection import Asked
 from calibration.device import device_name, training_device
 from calibration.fit_scores import fit
 from calibration.train import Trained, train

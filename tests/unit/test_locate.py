@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from engines.settings import CanvasSettings
 from inspectd.cameras.capacitor_defects import DefectSpec, DefectType, Severity
 from inspectd.cameras.simulated import render_part
-from inspectd.locate import Located, LocateFault, Locator
+from inspectd.locate import Locator
+from inspectd.located import Located, LocateFault
 from inspectd.messages import Image, Pose, Reason
 from inspectd.sections import LocateSettings
 
@@ -276,9 +277,9 @@ def test_a_single_electrode_or_a_disc_is_no_part() -> None:
     ],
     ids=["black", "white", "saturated", "grey", "alpha", "float", "empty", "tiny", "none"],
 )
-@pytest.mark.parametrize("mode", ["bright_part", "off"])
+@pytest.mark.parametrize("mode", ["bright_part", "off", "part"])
 def test_broken_images_are_bad_images(image: Image, mode: str) -> None:
-    """What no camera in order delivers is BAD_IMAGE, in both modes."""
+    """What no camera in order delivers is BAD_IMAGE, in every mode."""
     locator = Locator(LocateSettings.model_validate({"mode": mode}), CanvasSettings())
     assert reason_of(image, locator) is Reason.BAD_IMAGE
 

@@ -148,9 +148,7 @@ def test_a_left_out_part_is_as_far_as_if_it_had_never_been_shown(cache: int, mon
 
 def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
     """The fused network gives a new part the readings in the units that its limits are chosen in."""
-    fitted = fit_memory(
-        images(20), np.arange(20), MODEL, CANVAS, REGIONS, asked=ASKED, seed=0, progress=lambda *_: None
-    )
+    fitted = fit_memory(images(20), np.arange(20), MODEL, CANVAS, REGIONS, **HOW)
     engine = FusedEngine(fitted.network, MODEL, CANVAS, REGIONS, fitted.constants)
     new = images(1, seed=99)
     with torch.no_grad():
@@ -167,9 +165,7 @@ def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
 def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
     """Limits are chosen on the former and hold for the latter: 60 parts and 60 new ones, by Kolmogorov and Smirnov."""
     model = ModelSettings.model_validate({"score": "memory", "memory_patches": 200})
-    fitted = fit_memory(
-        images(60), np.arange(60), model, CANVAS, REGIONS, asked=ASKED, seed=0, progress=lambda *_: None
-    )
+    fitted = fit_memory(images(60), np.arange(60), model, CANVAS, REGIONS, **HOW)
     engine = FusedEngine(fitted.network, model, CANVAS, REGIONS, fitted.constants)
     with torch.no_grad():
         fresh = engine(torch.from_numpy(images(60, seed=8)))[0].numpy()

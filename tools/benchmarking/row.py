@@ -26,6 +26,7 @@ from inspectd.commands.calibrate import calibrate_station, read_good_parts
 from inspectd.commands.evaluate import labelled, preparer
 from inspectd.config import Station, load_station
 from inspectd.errors import StorageError
+from inspectd.loading import part_template
 
 FIGURES = "figures.json"
 MADE = "calibrated.json"
@@ -81,7 +82,7 @@ def measure_row(job_file: Path) -> None:
             bundle,
             samples,
             preparer(bundle),
-            read_good_parts(station, data, tell).images,
+            read_good_parts(station, data, tell, part_template(bundle)).images,
             own_figures=evaluation.overall,
             wanted=job.precisions,
             timing_s=job.timing_s,

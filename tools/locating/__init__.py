@@ -1,0 +1,1 @@
+"""For tools/located.py and tests: drawn frames of turned parts."""
