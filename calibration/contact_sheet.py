@@ -40,10 +40,12 @@ NEAREST = 25
 TILE_IN, GAP_IN, MARGIN_IN, TITLE_IN, HEADING_IN, HEADER_IN, BELOW_IN = 1.42, 0.2, 0.22, 0.32, 0.34, 0.95, 0.15
 NAME_LETTERS = 40
 HEAT = LinearSegmentedColormap.from_list(
-    "share of the limit", [(0.0, "#fff6a8"), (0.45, "#ffcf33"), (0.5, "#f4772e"), (0.75, "#d7263d"), (1.0, "#6a0f49")]
+    "share of the limit", [(0.0, "#ffee58"), (0.45, "#ffd21f"), (0.5, "#f4772e"), (0.75, "#d7263d"), (1.0, "#6a0f49")]
 )
 """Pale below the limit, which is at 0.5, and red from it on: what rejects is told apart at a glance."""
 OUTLINE = "#12a4d9"
+UNDERLAY = 0.7
+"""Share of a part's brightness under its map: white parts would drown pale colours."""
 
 
 class Kind(Enum):
@@ -266,7 +268,7 @@ class _Sheet:
         self._write(left_in, self.top_in, _short(f"{path.parent.name}/{path.name}"), size=7.2)
         what = f"region {decider.region}" if decider.region else "score"
         numbers = f"{what} {decider.score:.3g} / limit {decider.limit:.3g}"
-        if decider.limit > 0:
+        if decider.limit > 0 and decider.score >= 0:
             numbers += f" = {decider.score / decider.limit:.2f}"
         self._write(left_in, self.top_in - 0.155, numbers, size=6.8, color=color)
         bottom_in = self.top_in - TITLE_IN - self.tile_height_in
@@ -316,6 +318,6 @@ def _heated(tile: Tile, level: float, inside: Bools) -> Image:
 def _mixed(grey: Image, share: NDArray[np.floating]) -> Image:
     """Colours of HEAT for shares (H, W) of the scale over (H, W, 3) grey; the less, the more of the part is seen."""
     heat = 255 * HEAT(share)[:, :, :3]
-    alpha = np.interp(share, [0, 0.25, 0.5, 1], [0, 0.4, 0.7, 0.88])[:, :, None]
-    mixed: Image = np.rint((1 - alpha) * grey + alpha * heat).astype(np.uint8)
+    alpha = np.interp(share, [0, 0.25, 0.5, 1], [0, 0.45, 0.75, 0.9])[:, :, None]
+    mixed: Image = np.rint((1 - alpha) * UNDERLAY * grey + alpha * heat).astype(np.uint8)
     return mixed
