@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,9 +20,10 @@ from calibration import metrics
 from calibration.dataset import GOOD, Sample
 from calibration.errors import DataError
 from calibration.images import load_image, load_mask
+from calibration.part_table import JudgedPart, Limits
 from calibration.pixel_metrics import PixelFigures, pixel_figures
 from engines.artifact import DataFingerprint, ThresholdSet, image_hash
-from engines.runtimes import Runtime, infer
+from engines.runtimes import Outputs, Runtime, infer
 from engines.settings import RegionSettings
 
 Image = NDArray[np.uint8]
@@ -82,7 +84,7 @@ class Evaluation:
     """Figures of the whole set, and of all its good parts with the defects of one kind.
 
     empty_masks: defective parts whose mask marks nothing on the part; pixel figures are without them. learnt_from: how
-    many of the parts the bundle was calibrated from.
+    many of the parts the bundle was calibrated from. parts: each verdict, in the order of the samples.
     """
 
     overall: Figures
@@ -92,9 +94,10 @@ class Evaluation:
     by_type: dict[str, Figures]
     by_severity: dict[str, Figures]
     by_size: dict[str, Figures]
+    parts: tuple[JudgedPart, ...]
 
     def to_json(self) -> dict[str, object]:
-        """One flat JSON object: the overall figures by name, then the groups."""
+        """One flat JSON object: the overall figures by name, then the groups; without the single parts."""
         groups = {name: getattr(self, name) for name in ("by_type", "by_severity", "by_size")}
         return {
             **asdict(self.overall),
@@ -106,17 +109,21 @@ class Evaluation:
         }
 
 
+class Onlooker(Protocol):
+    """Who is shown each inspected part. Arrays are views that are written again by the next part; copy to keep."""
+
+    def show(self, part: JudgedPart, part_image: Image, anomaly_map: NDArray[np.float32], mask: Bools | None) -> None:
+        """Take note of a part: its image (H, W, 3), map (H1, W1), and defect (H, W), None where no mask was given."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """One part after inspection. `score` is NaN and `reason` says why where it is INVALID.
+    """One part after inspection.
 
     mask: as it is on the canvas; the map is kept only where a mask can be compared with it.
     """
 
-    sample: Sample
-    score: float
-    rejected: bool
-    reason: str = ""
+    part: JudgedPart
     image_hash: str = ""
     anomaly_map: NDArray[np.float32] | None = None
     mask: Bools | None = None
@@ -124,7 +131,7 @@ class _Seen:
     @property
     def empty_mask(self) -> bool:
         """Whether it is defective, and its mask marks nothing."""
-        return self.mask is not None and self.sample.label != GOOD and not self.mask.any()
+        return self.mask is not None and self.part.sample.label != GOOD and not self.mask.any()
 
 
 def evaluate(
@@ -135,69 +142,81 @@ def evaluate(
     *,
     regions: Sequence[RegionSettings],
     learnt: DataFingerprint | None = None,
+    onlooker: Onlooker | None = None,
     progress: Callable[[int, int], None],
 ) -> Evaluation:
     """Inspect every sample and compare with its label and mask; blocks, about one inference per sample.
 
     prepare: frame -> part image, or raises Uninspectable. regions: in the order of the runtime's region scores; pixels
     outside all of them are not part of the part and do not count. learnt: what the bundle was calibrated from,
-    where that is of interest.
+    where that is of interest. onlooker: shown each part that was inspected; what is INVALID has nothing to show.
     progress(done, total) after each sample.
     Raises DataError for a bad image or mask, EngineFault.
     """
-    limits = np.array([thresholds.regions[region.name].value for region in regions])
+    limits = Limits.of(thresholds, regions)
     # Maps are only worth their memory where there are masks to compare them with.
     with_masks = any(sample.mask_path is not None for sample in samples)
+    inspect = _Inspector(prepare, runtime, limits, with_masks, onlooker)
     seen = []
     for done, sample in enumerate(samples, start=1):
-        seen.append(_inspect(sample, prepare, runtime, (thresholds.part.value, limits), with_masks))
+        seen.append(inspect(sample))
         progress(done, len(samples))
-    good = [part for part in seen if part.sample.label == GOOD]
-    bad = [part for part in seen if part.sample.label != GOOD]
+    good = [each for each in seen if each.part.sample.label == GOOD]
+    bad = [each for each in seen if each.part.sample.label != GOOD]
 
     def grouped(key: Callable[[Sample], str]) -> dict[str, Figures]:
-        names = sorted({key(part.sample) for part in bad} - {""})
-        return {name: _figures(good, [p for p in bad if key(p.sample) == name], regions) for name in names}
+        names = sorted({key(each.part.sample) for each in bad} - {""})
+        return {name: _figures(good, [b for b in bad if key(b.part.sample) == name], regions) for name in names}
 
     return Evaluation(
         overall=_figures(good, bad, regions),
-        empty_masks=sum(part.empty_mask for part in seen),
-        learnt_from=0 if learnt is None else learnt.among(part.image_hash for part in seen),
-        invalid_reasons=dict(sorted(Counter(part.reason for part in seen if part.reason).items())),
+        empty_masks=sum(each.empty_mask for each in seen),
+        learnt_from=0 if learnt is None else learnt.among(each.image_hash for each in seen),
+        invalid_reasons=dict(sorted(Counter(each.part.reason for each in seen if each.part.reason).items())),
         by_type=grouped(lambda sample: sample.label),
         by_severity=grouped(lambda sample: sample.severity),
         by_size=grouped(_size_group),
+        parts=tuple(each.part for each in seen),
     )
 
 
-def _inspect(
-    sample: Sample,
-    prepare: Callable[[Image], Prepared],
-    runtime: Runtime,
-    limits: tuple[float, NDArray[np.float64]],
-    with_map: bool,
-) -> _Seen:
-    frame = load_image(sample.path)
-    try:
-        prepared = prepare(frame)
-    except Uninspectable as fault:
-        return _Seen(sample, math.nan, True, fault.reason)
-    digest = image_hash(prepared.part_image)
-    outputs = infer(runtime, prepared.part_image)
-    part_limit, region_limits = limits
-    if not math.isfinite(outputs.part_score) or not np.isfinite(outputs.region_scores).all():
-        return _Seen(sample, math.nan, True, NOT_A_NUMBER, digest)
-    rejected = outputs.part_score > part_limit or bool((outputs.region_scores > region_limits).any())
-    if not with_map or (sample.label != GOOD and sample.mask_path is None):
-        return _Seen(sample, float(outputs.part_score), rejected, "", digest)
-    height, width = prepared.part_image.shape[:2]
-    mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width))
-    found = _Seen(sample, float(outputs.part_score), rejected, "", digest, mask=mask)
-    if found.empty_mask:
-        return found
-    # A copy: the engine's buffer is written again by the next part.
-    full_map = np.array(cv2.resize(outputs.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-    return replace(found, anomaly_map=full_map)
+@dataclass(frozen=True, slots=True)
+class _Inspector:
+    """One sample after the other through the engine; what was seen is shown to the onlooker, and kept where needed."""
+
+    prepare: Callable[[Image], Prepared]
+    runtime: Runtime
+    limits: Limits
+    with_masks: bool
+    onlooker: Onlooker | None
+
+    def __call__(self, sample: Sample) -> _Seen:
+        frame = load_image(sample.path)
+        try:
+            prepared = self.prepare(frame)
+        except Uninspectable as fault:
+            return _Seen(JudgedPart(sample=sample, rejected=True, reason=fault.reason))
+        digest = image_hash(prepared.part_image)
+        outputs = infer(self.runtime, prepared.part_image)
+        if not math.isfinite(outputs.part_score) or not np.isfinite(outputs.region_scores).all():
+            return _Seen(JudgedPart(sample=sample, rejected=True, reason=NOT_A_NUMBER), digest)
+        part = self._judged(sample, outputs)
+        height, width = prepared.part_image.shape[:2]
+        comparable = self.with_masks and (sample.label == GOOD or sample.mask_path is not None)
+        mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width)) if comparable else None
+        if self.onlooker is not None:
+            self.onlooker.show(part, prepared.part_image, outputs.anomaly_map, mask)
+        found = _Seen(part, digest, mask=mask)
+        if not comparable or found.empty_mask:
+            return found
+        # A copy: the engine's buffer is written again by the next part.
+        full_map = cv2.resize(outputs.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
+        return replace(found, anomaly_map=np.array(full_map, np.float32))
+
+    def _judged(self, sample: Sample, outputs: Outputs) -> JudgedPart:
+        score, region_scores = float(outputs.part_score), tuple(outputs.region_scores.tolist())
+        rejected = self.limits.reject(score, region_scores)
+        return JudgedPart(sample=sample, rejected=rejected, part_score=score, region_scores=region_scores)
 
 
 def part_mask(
@@ -232,18 +251,18 @@ def _shown_by_one(matrix: NDArray[np.float64]) -> tuple[int, int]:
 
 
 def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[RegionSettings]) -> Figures:
-    judged = [part for part in (*good, *bad) if not part.reason]
-    scores = np.array([part.score for part in judged])
-    defective = np.array([part.sample.label != GOOD for part in judged], dtype=np.bool_)
+    judged = [each for each in (*good, *bad) if not each.part.reason]
+    scores = np.array([each.part.part_score for each in judged])
+    defective = np.array([each.part.sample.label != GOOD for each in judged], dtype=np.bool_)
     comparable = defective.any() and not defective.all()
-    false_rejects, escapes = sum(part.rejected for part in good), sum(not part.rejected for part in bad)
+    false_rejects, escapes = sum(each.part.rejected for each in good), sum(not each.part.rejected for each in bad)
     false_reject, escape = metrics.rate_interval(false_rejects, len(good)), metrics.rate_interval(escapes, len(bad))
     pixels = _pixel_figures(judged, regions)
     return Figures(
         good=len(good),
         defective=len(bad),
-        invalid_good=sum(bool(part.reason) for part in good),
-        invalid_defective=sum(bool(part.reason) for part in bad),
+        invalid_good=sum(bool(each.part.reason) for each in good),
+        invalid_defective=sum(bool(each.part.reason) for each in bad),
         image_auroc=metrics.image_auroc(scores, defective) if comparable else None,
         image_auroc_interval=metrics.auroc_interval(scores, defective) if comparable else None,
         average_precision=metrics.average_precision(scores, defective) if comparable else None,
@@ -268,15 +287,21 @@ def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) ->
     masks = [part.mask for part in parts if part.mask is not None and part.anomaly_map is not None]
     if not maps:
         return None
-    inside = np.zeros(maps[0].shape, dtype=np.bool_)
-    for region in regions:
-        rows = slice(region.top_px, region.top_px + region.height_px)
-        inside[rows, region.left_px : region.left_px + region.width_px] = True
+    inside = inside_regions(maps[0].shape, regions)
     stacked, truth = np.stack(maps), np.stack(masks)
     marked = truth[:, inside]
     if not marked.any() or marked.all():
         return None
     return pixel_figures(stacked, truth, inside)
+
+
+def inside_regions(shape: tuple[int, ...], regions: Sequence[RegionSettings]) -> Bools:
+    """Which pixels of the canvas (H, W) lie in a region."""
+    inside = np.zeros(shape, dtype=np.bool_)
+    for region in regions:
+        rows = slice(region.top_px, region.top_px + region.height_px)
+        inside[rows, region.left_px : region.left_px + region.width_px] = True
+    return inside
 
 
 def _size_group(sample: Sample) -> str:

@@ -16,6 +16,7 @@ from benchmarking.machine import describe_machine
 from benchmarking.page import write_page
 from benchmarking.plan import load_plan
 from benchmarking.results import Bench, entries_of, list_of, measure_rows
+from benchmarking.steps import write_text
 from rich.console import Console
 
 from engines.artifact import open_bundle, resolve_bundle
@@ -28,6 +29,8 @@ from inspectd.errors import SettingsError
 from inspectd.exits import EXIT_INCOMPLETE, run_program
 from inspectd.loading import find_bundle
 
+RESNET18 = Path("../shared/weights/resnet18-imagenet1k_v1-to-layer3.safetensors")
+PEERS = ("memory", "padim", "patchcore")
 EPILOG = """\
 examples:
   tools/benchmark.py engine --bundle bundles/smdc              milliseconds an inference, each precision
@@ -35,6 +38,7 @@ examples:
   tools/benchmark.py line --station smdc --parts 100000        overhead from trigger to verdict, and memory
   tools/benchmark.py accuracy --data ../shared/data/paper      calibrate and evaluate every category, and smdc
   tools/benchmark.py results --plan tools/results.yaml         families x data sets x ablations, and the page of them
+  tools/benchmark.py peers --data ../shared/data/paper         anomalib's PaDiM and PatchCore on the same sets
 
 Every sub-command prints Markdown tables under the machine, the date and the versions that they hold for. Nothing else
 should run meanwhile. Figures as measured: docs/benchmark.md, docs/results.md. Exit codes: docs/exit_codes.md.
@@ -73,6 +77,16 @@ Rows that the output file has are not measured again, unless their settings chan
 failed, --again all. A row that fails or takes too long is kept with the reason, and the others go on. Ctrl-C is safe:
 an unfinished training resumes. Exit code 16: some rows have no figures.
 """
+PEERS_EPILOG = """\
+examples:
+  tools/benchmark.py peers --data ../shared/data/paper --data ../shared/data/magnetic_tile --out peers.json
+  tools/benchmark.py peers --data sets/nut --model padim --size 320 --write peers.md
+  tools/benchmark.py peers --data sets/nut --memory-script ../shared/tools/memory.py      a plain memory of patches, too
+
+A folder may be one set in MVTec layout, or hold several. anomalib is installed once, into a virtual environment below
+--work, and fetches no weights: --weights are put into its ResNet18. Rows that the output file has already, with the
+same settings, are not measured again. What took a program down is in its log below --work.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,9 +100,12 @@ def _run(arguments: list[str]) -> int:
         return _results(args, f"tools/benchmark.py {' '.join(arguments)}")
     if args.command == "row":
         return _row(args)
-    commands = {"engine": _engine, "gpu": _gpu, "line": _line, "accuracy": _accuracy}
+    commands = {"engine": _engine, "gpu": _gpu, "line": _line, "accuracy": _accuracy, "peers": _peers}
     tables = commands[args.command](args)
-    print(f"{describe_machine()}\n\n    tools/benchmark.py {' '.join(arguments)}\n\n{tables}")
+    page = f"{describe_machine()}\n\n    tools/benchmark.py {' '.join(arguments)}\n\n{tables}"
+    if args.command == "peers" and args.write is not None:
+        write_text(args.write, f"{page}\n")
+    print(page)
     return 0
 
 
@@ -130,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     accuracy.add_argument("--good", type=count, default=1000, help="simulated good parts to test with (1000)")
     accuracy.add_argument("--defective", type=count, default=900, help="simulated defective parts (900)")
     _add_results(commands)
+    _add_peers(commands)
     return parser
 
 
@@ -147,6 +165,25 @@ def _add_results(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     results.add_argument("--write", type=Path, metavar="PAGE", help="write the page, and its pictures beside it")
     row = commands.add_parser("row", description="Measure one row; `results` starts it in a process of its own.")
     row.add_argument("--job", type=Path, required=True, help="what to measure (JSON)")
+
+
+def _add_peers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    peers = _command(commands, "peers", "measure other methods on labelled sets, for comparison", PEERS_EPILOG)
+    peers.add_argument(
+        "--data", type=Path, action="append", required=True, help="a set, or a folder of sets; repeatable"
+    )
+    peers.add_argument("--model", action="append", choices=PEERS, help="this one only; may be repeated")
+    peers.add_argument(
+        "--memory-script", type=Path, metavar="FILE", help="a memory of patches; its line of JSON is read"
+    )
+    peers.add_argument("--weights", type=Path, default=RESNET18, help=f"ResNet18 to layer3 ({RESNET18})")
+    peers.add_argument("--size", type=count, default=256, metavar="PX", help="side to which parts are squashed (256)")
+    peers.add_argument("--parts", type=count, default=0, metavar="N", help="learn from so many at most (default: all)")
+    peers.add_argument("--coreset", type=_positive, default=0.01, help="share of patches that PatchCore keeps (0.01)")
+    peers.add_argument("--seed", type=int, default=0, help="of PaDiM's channels and PatchCore's first patch (0)")
+    peers.add_argument("--out", type=Path, default=Path("peers.json"), help="rows so far (peers.json)")
+    peers.add_argument("--work", type=Path, default=Path("work/peers"), help="anomalib's environment, and logs")
+    peers.add_argument("--write", type=Path, metavar="TABLE.md", help="write the tables there, too")
 
 
 def _command(
@@ -207,6 +244,25 @@ def _accuracy(args: argparse.Namespace) -> str:
     console = Console(stderr=True)
     chosen = tasks(args.data, args.only)
     return accuracy_tables(measure(chosen, plan, args.out, args.work, console.print))
+
+
+def _peers(args: argparse.Namespace) -> str:
+    try:
+        from benchmarking.peers import PeerSettings, measure_peers, peer_tables, sets_of
+    except ImportError as error:
+        raise SettingsError(f"benchmark peers needs {error.name}: pip install 'inspectd[calibrate]'") from error
+    models = args.model or [name for name in PEERS if name != "memory" or args.memory_script is not None]
+    settings = PeerSettings(
+        size=args.size,
+        parts=args.parts,
+        coreset=args.coreset,
+        seed=args.seed,
+        weights=args.weights,
+        memory_script=args.memory_script,
+    )
+    with progress_bar() as bars:
+        rows = measure_peers(sets_of(args.data), models, settings, out=args.out, work=args.work.resolve(), bars=bars)
+    return peer_tables(rows)
 
 
 def _results(args: argparse.Namespace, command: str) -> int:

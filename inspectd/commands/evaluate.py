@@ -17,7 +17,7 @@ from engines.errors import BundleError
 from engines.golden import verify
 from engines.runtimes import load_runtime
 from inspectd.commands.terminal import progress_bar, table_console
-from inspectd.errors import SettingsError
+from inspectd.errors import SettingsError, StorageError, UsageError
 from inspectd.loading import part_template
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
@@ -25,8 +25,10 @@ from inspectd.messages import Image
 from inspectd.sections import LocateSettings
 
 if TYPE_CHECKING:
+    from calibration.contact_sheet import Gallery
     from calibration.dataset import Sample
     from calibration.evaluate import Evaluation, Figures, Prepared
+    from calibration.part_table import Limits
 
 EPILOG = """\
 The data folder is in MVTec layout (train/good, test/good, test/<defect>, ground_truth/<defect>/*_mask.png), in BTAD
@@ -35,7 +37,11 @@ layout, or footage of `inspectd record` with labels. Without masks the pixel fig
 examples:
   inspectd evaluate --bundle bundles/smdc --data sets/smdc
   inspectd evaluate --bundle out --data mvtec/carpet --json > carpet.json
+  inspectd evaluate --bundle out --data mvtec/carpet --parts parts.csv      each part's verdict, error, scores, limits
+  inspectd evaluate --bundle out --data mvtec/carpet --sheet sheet.png      the worst errors and their anomaly maps
 """
+NAMED = 5
+"""Missed parts that the printed table names."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -50,18 +56,32 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--bundle", required=True, type=Path, help="a bundle, or the folder that calibrate --out wrote")
     parser.add_argument("--data", required=True, type=Path, help="folder with the labelled set")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
+    parser.add_argument(
+        "--parts", type=Path, metavar="FILE.csv", help="write one row for each part: verdict, error, scores and limits"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, metavar="FILE.png", help="draw the worst missed defects and wrongly rejected good parts"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate; returns 0. Raises BundleError, DataError, EngineUnavailable, ParityError, SettingsError."""
+    """Evaluate; returns 0.
+
+    Raises BundleError, DataError, EngineUnavailable, ParityError, SettingsError, StorageError, UsageError.
+    """
     try:
+        from calibration.contact_sheet import Gallery
         from calibration.evaluate import evaluate
+        from calibration.part_table import Limits
     except ImportError as error:
         raise SettingsError(f"evaluate needs {error.name}: install inspectd[calibrate]") from error
+    _check_outputs(args)
     samples = labelled(args.data)
     bundle = open_bundle(resolve_bundle(args.bundle))
     snapshot = bundle.manifest.settings
     prepare = preparer(bundle)
+    limits = Limits.of(bundle.thresholds, snapshot.regions)
+    gallery = Gallery(limits, snapshot.regions) if args.sheet else None
     runtime = load_runtime(bundle, snapshot.engine)
     try:
         verify(bundle, runtime)
@@ -74,18 +94,63 @@ def run(args: argparse.Namespace) -> int:
                 bundle.thresholds,
                 regions=snapshot.regions,
                 learnt=bundle.manifest.data,
+                onlooker=gallery,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
             )
     finally:
         runtime.close()
     for caution in _cautions(evaluation, samples, args.data):
         print(f"inspectd: warning: {caution}", file=sys.stderr)
+    _write_outputs(args, evaluation, limits, gallery)
     if args.json:
         head = {"bundle": bundle.short_hash, "station": bundle.station, "data": str(args.data)}
-        print(json.dumps({**head, **evaluation.to_json()}, indent=1, allow_nan=False))
+        print(json.dumps({**head, **evaluation.to_json(), **_named(evaluation)}, indent=1, allow_nan=False))
     else:
         _print_tables(evaluation, bundle, args.data)
+        _print_errors(evaluation, limits)
     return 0
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    """Refuse what could not be written before minutes are spent. Raises StorageError, UsageError."""
+    for option, path, ending in (("--parts", args.parts, ".csv"), ("--sheet", args.sheet, ".png")):
+        if path is None:
+            continue
+        if path.suffix.lower() != ending:
+            raise UsageError(f"{option} {path}: the name must end in {ending}")
+        if path.is_dir() or not path.parent.is_dir():
+            raise StorageError(f"{path}: {'is a folder' if path.is_dir() else f'there is no folder {path.parent}'}")
+
+
+def _write_outputs(args: argparse.Namespace, evaluation: Evaluation, limits: Limits, gallery: Gallery | None) -> None:
+    """Write the table of parts and the contact sheet, where they are asked for. Raises StorageError."""
+    from calibration.contact_sheet import contact_sheet
+    from calibration.part_table import write_part_table
+    from calibration.whole_file import replacing
+
+    try:
+        if args.parts is not None:
+            write_part_table(args.parts, evaluation.parts, limits)
+        if gallery is not None and gallery.counts:
+            overall = evaluation.overall
+            invalid = (overall.invalid_good, overall.invalid_defective)
+            with replacing(args.sheet) as temporary:
+                temporary.write_bytes(contact_sheet(gallery, f"{args.data} by bundle {args.bundle}", invalid))
+    except OSError as error:
+        where = error.filename or args.parts or args.sheet
+        raise StorageError(f"{where}: cannot be written: {error.strerror}") from error
+    if gallery is not None and not gallery.counts:
+        print("inspectd: warning: no part could be inspected: there is no contact sheet", file=sys.stderr)
+
+
+def _named(evaluation: Evaluation) -> dict[str, list[str]]:
+    """The paths of both kinds of errors, in the order of the samples."""
+    from calibration.part_table import ErrorKind, readable
+
+    return {
+        name: [readable(str(part.sample.path)) for part in evaluation.parts if part.error is kind]
+        for name, kind in (("missed", ErrorKind.MISSED), ("wrongly_rejected", ErrorKind.WRONGLY_REJECTED))
+    }
 
 
 def _cautions(evaluation: Evaluation, samples: Sequence[Sample], data: Path) -> Iterator[str]:
@@ -139,7 +204,8 @@ def preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
 
 def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
     console = table_console()
-    console.print(f"bundle {bundle.short_hash} (station {bundle.station}) on {data}", soft_wrap=True)
+    on = _printable(str(data))
+    console.print(f"bundle {bundle.short_hash} (station {bundle.station}) on {on}", soft_wrap=True, markup=False)
     overall = evaluation.overall
     promised = bundle.thresholds
     console.print(
@@ -164,6 +230,37 @@ def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
     for title, group in groups:
         if group:
             console.print(_table(title, {"all": overall, **group}))
+
+
+def _print_errors(evaluation: Evaluation, limits: Limits) -> None:
+    """Name the first few parts of both kinds of errors, those farthest on the wrong side of their limits first."""
+    from calibration.part_table import ErrorKind
+
+    console = table_console()
+    for kind, worst_first in ((ErrorKind.MISSED, 1), (ErrorKind.WRONGLY_REJECTED, -1)):
+        wrong = [part for part in evaluation.parts if part.error is kind]
+        judged = [(limits.decider(part), part) for part in wrong if not part.reason]
+        judged.sort(key=lambda each: worst_first * each[0].margin)
+        lines = [
+            f"  {part.sample.path}: {decider.region or 'score'} {decider.score:.4g}, limit {decider.limit:.4g}"
+            for decider, part in judged
+        ]
+        lines += [f"  {part.sample.path}: INVALID, {part.reason}" for part in wrong if part.reason]
+        if lines:
+            console.print(
+                f"{kind.value}: {len(lines)} parts, the worst first" if lines[1:] else f"{kind.value}: 1 part"
+            )
+        for line in lines[:NAMED]:
+            console.print(_printable(line), soft_wrap=True, markup=False, highlight=False)
+        if len(lines) > NAMED:
+            console.print(f"  and {len(lines) - NAMED} more: --parts FILE.csv names all, --sheet FILE.png shows some")
+
+
+def _printable(text: str) -> str:
+    """A path as a terminal can show it, whatever its bytes are."""
+    from calibration.part_table import readable
+
+    return readable(text)
 
 
 def _table(title: str, group: dict[str, Figures]) -> Table:

@@ -33,7 +33,7 @@ def finished(name: str) -> dict[str, object]:
     return {**about, **rest, **FIGURES, "by_type": {"cut": FIGURES, "hole": FIGURES}}
 
 
-@pytest.mark.parametrize("command", ["engine", "line", "accuracy", "results"])
+@pytest.mark.parametrize("command", ["engine", "line", "accuracy", "results", "peers"])
 def test_each_sub_command_explains_itself_with_an_example(command: str, tmp_path: Path) -> None:
     """--help works and shows a call."""
     done = tool("benchmark", command, "--help", folder=tmp_path)
@@ -92,6 +92,48 @@ def test_finished_rows_are_not_measured_again(tmp_path: Path) -> None:
     assert out.read_bytes() == before
 
 
+def labelled_set(folder: Path) -> None:
+    """As few files as make a set in MVTec layout; nothing here opens an image."""
+    for kind in ("train/good", "test/good", "test/cut"):
+        (folder / kind).mkdir(parents=True)
+        (folder / kind / "0.png").write_bytes(b"")
+
+
+MEMORY = """
+import json, pathlib, sys
+with open("calls.txt", "a") as calls:
+    calls.write(" ".join(sys.argv[1:]) + chr(10))
+name = pathlib.Path(sys.argv[1]).name
+print("a library that prints")
+auroc = {"cloth": 0.9, "paper": 0.8}[name]
+print(json.dumps({"data": name, "learnt": 1, "good": 1, "defective": 1, "largest cell": {"auroc": auroc}}))
+"""
+
+
+def test_peers_measure_each_set_once(tmp_path: Path) -> None:
+    """A script's line of JSON becomes a row; a folder of sets is all of them; another size is another row."""
+    for name in ("cloth", "paper"):
+        labelled_set(tmp_path / "data" / name)
+    calls = tmp_path / "calls.txt"
+    script = tmp_path / "memory.py"
+    script.write_text(MEMORY.replace("calls.txt", str(calls)))
+    command = ("benchmark", "peers", "--data", "data", "--memory-script", "memory.py", "--model", "memory")
+    done = tool(*command, "--parts", "7", "--write", "table.md", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| cloth | 0.9000 |" in done.stdout
+    assert "| **mean of 2 sets** | 0.8500 |" in done.stdout
+    assert "| paper | memory script | 1 | 1 | 1 | 0.8000 | - | - | - |" in done.stdout
+    assert (tmp_path / "table.md").read_text() == done.stdout
+    asked = [f"{tmp_path}/data/{name} --px 256 --parts 7" for name in ("cloth", "paper")]
+    assert calls.read_text().splitlines() == asked
+    again = tool(*command, "--parts", "7", folder=tmp_path)
+    assert "| **mean of 2 sets** | 0.8500 |" in again.stdout
+    assert calls.read_text().splitlines() == asked
+    assert tool(*command, "--size", "128", folder=tmp_path).returncode == 0
+    assert len(calls.read_text().splitlines()) == 4
+    assert len(json.loads((tmp_path / "peers.json").read_text())["rows"]) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -103,6 +145,10 @@ def test_finished_rows_are_not_measured_again(tmp_path: Path) -> None:
         (("accuracy", "--data", ".", "--only", "smdc", "--out", "broken.json"), 8, "not what this benchmark writes"),
         (("results", "--plan", "nowhere.yaml"), 3, "nowhere.yaml"),
         (("results", "--plan", "plan.yaml", "--list"), 3, "plan.yaml: "),
+        (("peers", "--data", "nowhere"), 5, "no such folder"),
+        (("peers", "--data", "sets/set", "--weights", "nowhere"), 2, "--weights nowhere: no such file"),
+        (("peers", "--data", "sets/set", "--model", "memory"), 2, "--memory-script None: no such file"),
+        (("peers", "--data", "sets/set", "--model", "memory", "--memory-script", "fails.py"), 1, "no patches; see"),
         ((), 2, "required"),
     ],
 )
@@ -112,6 +158,8 @@ def test_what_is_wrong_is_one_line_and_a_documented_code(
     """Never a traceback."""
     (tmp_path / "broken.json").write_text("[1")
     (tmp_path / "plan.yaml").write_text("tables: 1")
+    (tmp_path / "fails.py").write_text("raise SystemExit('no patches')")
+    labelled_set(tmp_path / "sets/set")
     done = tool("benchmark", *arguments, folder=tmp_path)
     assert done.returncode == code, done.stderr
     assert says in done.stderr.splitlines()[-1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,85 @@ def test_evaluate_says_what_the_figures_do_not(tmp_path: Path, data: Path, capsy
     assert "2 of 4 parts are among those that the bundle was calibrated from" in told
     assert "2 masks of defects mark nothing" in told
     assert "no masks" not in told
+
+
+@pytest.fixture
+def with_errors(data: Path) -> Path:
+    """The same, with a good part that is too bright, and six faint blots, one of a name that is no UTF-8."""
+    grain = np.random.default_rng(0).integers(0, 8, (CANVAS.height_px, CANVAS.width_px, 3), np.uint8)
+    Image.fromarray(grain + np.uint8(90)).save(data / "test/good/bright.png")
+    names = [f"faint{level}.png" for level in range(35, 40)] + [b"faint-\xff.png".decode("utf-8", "surrogateescape")]
+    for name, level in zip(names, (*range(35, 40), 20), strict=True):
+        Image.fromarray(grain + np.uint8(level)).save(data / "test/blot" / name)
+    return data
+
+
+@pytest.mark.usefixtures("runtimes")
+def test_evaluate_names_its_errors(tmp_path: Path, with_errors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table names the worst of both kinds first, and says where the others are; the JSON object names all."""
+    make_bundle(tmp_path / "out")
+    command = ["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(with_errors)]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    named = [line.split(":")[0].rsplit("/", 1)[1] for line in shown.splitlines() if ", limit " in line]
+    assert named == [r"faint-\udcff.png", "faint35.png", "faint36.png", "faint37.png", "faint38.png", "bright.png"]
+    assert "missed: 6 parts" in shown
+    assert "wrongly rejected: 1 part" in shown
+    assert "and 1 more: --parts" in shown
+    assert main([*command, "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert (len(value["missed"]), value["escapes"]) == (6, 6)
+    assert value["wrongly_rejected"] == [str(with_errors / "test/good/bright.png")]
+
+
+@pytest.mark.usefixtures("runtimes")
+def test_evaluate_writes_the_table_of_parts_and_the_sheet(tmp_path: Path, with_errors: Path) -> None:
+    """Both in one call; the table agrees with the figures, the sheet is a picture; what was there is replaced."""
+    bundle = make_bundle(tmp_path / "out")
+    parts, sheet = tmp_path / "parts.csv", tmp_path / "sheet.png"
+    parts.write_text("of before")
+    command = ["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(with_errors)]
+    assert main([*command, "--parts", str(parts), "--sheet", str(sheet)]) == 0
+    with parts.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 11
+    assert Counter(row["error"] for row in rows) == {"missed": 6, "wrongly rejected": 1, "": 4}
+    for row in rows:
+        scores = [float(row[f"{name}_score"]) for name in ("part", "region_left", "region_right")]
+        limits = [float(row[f"{name}_limit"]) for name in ("part", "region_left", "region_right")]
+        assert limits[0] == bundle.thresholds.part.value
+        assert (row["verdict"] == "REJECT") == any(s > limit for s, limit in zip(scores, limits, strict=True))
+    with Image.open(sheet) as picture:
+        assert (picture.format, picture.width > 1000) == ("PNG", True)
+    assert not list(tmp_path.glob(".*.part"))
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "code", "says"),
+    [
+        ("--parts", "nowhere/parts.csv", 8, "there is no folder"),
+        ("--sheet", "folder.png", 8, "is a folder"),
+        ("--parts", "parts.xlsx", 2, "must end in .csv"),
+        ("--sheet", "sheet.jpg", 2, "must end in .png"),
+    ],
+)
+def test_evaluate_refuses_files_that_cannot_be_before_it_starts(  # noqa: PLR0917 - of pytest
+    option: str,
+    name: str,
+    code: int,
+    says: str,
+    tmp_path: Path,
+    data: Path,
+    runtimes: list[MeanRuntime],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line, and no engine is loaded."""
+    make_bundle(tmp_path / "out")
+    (tmp_path / "folder.png").mkdir()
+    command = ["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(data)]
+    assert main([*command, option, str(tmp_path / name)]) == code
+    assert says in capsys.readouterr().err
+    assert not runtimes
 
 
 @pytest.mark.usefixtures("runtimes")
