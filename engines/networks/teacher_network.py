@@ -47,6 +47,7 @@ class TeacherNetwork(nn.Module):
     def forward(self, part: Tensor) -> NetworkOutputs:
         """Run part images (N, H, W, 3) uint8 RGB through all networks."""
         planes = to_planes(part)
+        levels = self.features(planes, self.model.teacher_levels)
         return NetworkOutputs(
             targets=[],
             imitations=[],
@@ -54,5 +55,6 @@ class TeacherNetwork(nn.Module):
             planes=planes,
             reconstruction=None,
             defects=None,
-            unknown=self.unknown(self.features(planes, self.model.teacher_levels)),
+            unknown=self.unknown(levels),
+            finest=levels[0],
         )
