@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from calibration.images import load_image
 from calibration.made_defects import (
     FADE_PX,
-    KINDS,
     WANTED,
     MadeDefect,
     gallery,
