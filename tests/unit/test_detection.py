@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ import pytest
 
 from calibration.calibrate import OddGoodPart
 from calibration.dataset import read_dataset
-from calibration.detection import Asked, caught_by, curve, odd_in_words, odd_parts, rejected
+from calibration.detection import Asked, catching_in_words, caught_by, curve, odd_in_words, odd_parts, rejected
 from calibration.errors import DataError
 from calibration.fitted import Fitted
 from calibration.made_defects import KINDS, MadeDefect
@@ -88,6 +89,19 @@ def test_more_false_rejects_never_catch_less() -> None:
     assert (np.diff(points[:, 1]) >= 0).all()
     limits = ASKED.limits(rng.normal(0, 1, (400, 1)))
     assert rejected(np.array([[limits.part.value + 1], [limits.part.value - 1]]), limits).tolist() == [True, False]
+
+
+def test_what_limits_catch_is_said_with_what_a_higher_rate_would() -> None:
+    """One line for the limits, one for a rate that catches noticeably more; the second only where there is one."""
+    rng = np.random.default_rng(2)
+    made = tuple(defect("stain", "large") for _ in range(200))
+    close = replace(fitted(rng.normal(0, 1, 400), rng.normal(2.3, 0.7, 200)), defects=made)
+    first, second = catching_in_words(close, ASKED)
+    assert first.startswith("of the made defects ")
+    assert "large" in first
+    assert "calibration.false_reject_rate" in second
+    far = replace(fitted(rng.normal(0, 1, 400), rng.normal(20, 1, 200)), defects=made)
+    assert len(catching_in_words(far, ASKED)) == 1
 
 
 @pytest.fixture
