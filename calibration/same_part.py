@@ -20,7 +20,7 @@ FINE_PX, COARSE_PX = 1.0, 3.0
 SAME_CORRELATION = 0.8
 """Of what is a part's own. Drawn parts, each photographed once, reach 0.2, figures and solder joints 0.65; nuts that a
 person sees to be one nut have 0.86 and more, drawn bursts 0.78 to 0.98 (docs/auto.md)."""
-COMMON_WAYS, PARTS_PER_WAY = 8, 8
+COMMON_WAYS, PICTURES_PER_WAY = 8, 16
 """At most so many principal components are taken away, and one for so many pictures: kinds of cells, kinds of light."""
 LEAST_LEFT = 0.05
 """Share that must be left without them: where a few parts were photographed often, they are the parts."""
@@ -34,7 +34,7 @@ def own_look(views: Floats) -> Floats:
     bands = np.stack(fine).astype(np.float32)
     own = _without(bands.reshape(count, -1), _common(bands))
     own = _of_length_one(own)
-    ways = min(COMMON_WAYS, count // PARTS_PER_WAY)
+    ways = min(COMMON_WAYS, count // PICTURES_PER_WAY)
     if ways:
         spread, vectors = np.linalg.eigh(own @ own.T)
         strongest = vectors[:, spread > 1e-6 * max(float(spread[-1]), 1e-6)][:, -ways:]

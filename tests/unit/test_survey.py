@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 pytest.importorskip("torch")
 
-from calibration.errors import DataError, TooFewParts
-from calibration.survey import Picture, Survey, survey
-from inspectd.auto_station import choose
 from locating.drawn_parts import (
     BRIGHT_GROUND,
     Look,
@@ -27,6 +24,10 @@ from locating.drawn_parts import (
     random_pose,
     winged,
 )
+
+from calibration.errors import DataError, TooFewParts
+from calibration.survey import Picture, Survey, survey
+from inspectd.auto_station import choose
 
 Image = NDArray[np.uint8]
 
