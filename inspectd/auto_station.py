@@ -39,7 +39,7 @@ LONG_ASPECT = 1.8
 TURNS_DEG = 10.0
 MOVES_SHARE = 0.05
 GROWS_SHARE = 0.1
-FILLS_SHARE = 0.6
+FILLS_SHARE = 0.8
 """Parts that turn, move or change size by more than these, or fill less of the frame, are aligned."""
 DEADLINE_MS = 50.0
 """The default, which fits a canvas of 256x256; a larger canvas gets as much more time as it has more pixels."""

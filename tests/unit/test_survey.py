@@ -84,7 +84,7 @@ def test_a_part_that_lies_still_and_fills_its_frame_is_not_aligned() -> None:
     assert seen.template is not None
     assert not seen.is_surface
     assert seen.turned_deg < 3
-    assert seen.filled_share > 0.7
+    assert seen.filled_share > 0.8
     assert choose(seen).locate == "off"
 
 
@@ -93,7 +93,7 @@ def test_a_part_that_lies_still_and_fills_its_frame_is_not_aligned() -> None:
     [
         ([bracket(random_pose(seed), BRIGHT_GROUND, seed) for seed in range(24)], "turns by more than 10"),
         ([bracket(random_pose(seed, turn=0, shift=35), None, seed) for seed in range(24)], "moves by more than 5%"),
-        ([bracket(Pose(x=119, y=119, scale=0.7), None, seed) for seed in range(24)], "fills less than 60%"),
+        ([bracket(Pose(x=119, y=119, scale=0.7), None, seed) for seed in range(24)], "fills less than 80%"),
         (
             [winged(0, Pose(x=119, y=119, scale=1.2 + 0.02 * (seed % 8)), None, seed) for seed in range(24)],
             "scale varies by more than 10%",
