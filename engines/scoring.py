@@ -33,11 +33,9 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-READINGS = ("highest", "wide", "fine", "tint")
-"""Ways to read a part with a memory: the highest cell of its distance map, the highest under a wide Gaussian, the
-highest deviation of the finest features, and of the tint."""
-WIDE_CELLS_SHARE = 1 / 8
-"""Deviation of that Gaussian, as a share of the distance map's shorter side."""
+READINGS = ("highest", "fine", "tint")
+"""Ways to read a part with a memory: the highest cell of its distance map, the highest deviation of the finest
+features, and of the tint."""
 CALIBRATED, SURFACE = "calibrated.", "surface."
 """What the names of `CalibratedConstants` and `SurfaceConstants` begin with in a file."""
 PATCH_WEIGHT = 0.1

@@ -1,4 +1,4 @@
-"""The tail for `score: memory`: maps of distances and deviations, read in up to four ways, in units of good parts."""
+"""The tail for `score: memory`: maps of distances and deviations, read in up to three ways, in units of good parts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from engines.networks.blur import Blur
 from engines.networks.deviations import Tint, Whitening
 from engines.networks.memory import STRIDE
 from engines.networks.outputs import NetworkOutputs
-from engines.networks.region_maps import RegionBlur, outside_regions, region_maxima
+from engines.networks.region_maps import outside_regions, region_maxima
 from engines.networks.tail import Scored
 from engines.scoring import (
     LEVEL_STRIDE,
     READINGS,
     SMOOTHING_CELLS,
-    WIDE_CELLS_SHARE,
     MemoryConstants,
     SurfaceConstants,
 )
@@ -57,10 +56,7 @@ class Readings(nn.Module):
     def __init__(self, canvas: CanvasSettings, regions: Sequence[RegionSettings], names: Sequence[str]) -> None:
         super().__init__()
         self.names = tuple(names)
-        outside = outside_regions(canvas, regions, STRIDE).float()
-        height, width = canvas.height_px // STRIDE, canvas.width_px // STRIDE
-        self.wide = RegionBlur(outside, height, width, max(1.0, WIDE_CELLS_SHARE * min(height, width)))
-        self.register_buffer("outside", outside, persistent=False)
+        self.register_buffer("outside", outside_regions(canvas, regions, STRIDE).float(), persistent=False)
         self.register_buffer("finely_outside", outside_regions(canvas, regions).float(), persistent=False)
         self.outside: Tensor
         self.finely_outside: Tensor
@@ -71,10 +67,8 @@ class Readings(nn.Module):
         for name in self.names:
             if name == READINGS[0]:
                 read.append(region_maxima(distances[:, 0], self.outside))
-            elif name == READINGS[1]:
-                read.append(self.wide(distances[:, 0]))
             elif surface is not None:
-                read.append(region_maxima(surface[READINGS.index(name) - 2][:, 0], self.finely_outside))
+                read.append(region_maxima(surface[READINGS.index(name) - 1][:, 0], self.finely_outside))
             else:
                 raise ValueError(f"reading {name} needs the surface")
         return torch.stack(read, dim=1)
