@@ -202,6 +202,8 @@ def _teachers(row: Row) -> str:
 
 def _schedule(row: Row) -> str:
     """'150 x 16, adam 0.001': of student and, where there is one, decoder; the discriminator's schedule is its own."""
+    if row["settings"]["model"].get("score") == "memory":
+        return "nothing trained"
     settings = row["settings"]
     training = settings["model"][settings["preset"]]
     decoder = f" + {training['decoder_steps']}" if settings["model"]["decoder"] else ""
