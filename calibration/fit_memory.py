@@ -55,7 +55,7 @@ def fit_memory(
     """
     if len(np.unique(groups)) < LEAST_PARTS:
         raise TooFewParts(f"{len(np.unique(groups))} good parts: a memory needs at least {LEAST_PARTS}")
-    network = new_network(model, canvas, regions, load_teachers(model, seed)).eval()
+    network = new_network(model, canvas, regions, load_teachers(model, canvas, seed)).eval()
     first = np.sort(np.unique(groups, return_index=True)[1])
     defects = make_defects(images[first], regions, MADE, seed)
     probes = Probes(np.stack([defect.image for defect in defects]), groups[first[[d.source for d in defects]]])
@@ -159,7 +159,8 @@ def beside_student(
 def readings(maps: NDArray[np.float32], canvas: CanvasSettings, regions: Sequence[RegionSettings]) -> Doubles:
     """Distance maps (P, h, w) -> what is read off each region, (P, V, R)."""
     with torch.no_grad():
-        read = Readings(canvas, regions, READINGS)(torch.from_numpy(maps).unsqueeze(1))
+        cells = (maps.shape[1], maps.shape[2])
+        read = Readings(canvas, regions, READINGS, cells)(torch.from_numpy(maps).unsqueeze(1))
     return read.double().numpy()  # type: ignore[no-any-return]
 
 

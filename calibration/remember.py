@@ -13,11 +13,12 @@ from torch import Tensor
 
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
-from engines.networks.memory import STRIDE, Memory
+from engines.networks.memory import Memory
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
 from engines.scoring import region_masks
 from engines.settings import CanvasSettings, RegionSettings
+from engines.teachers import memory_grid
 
 Images = NDArray[np.uint8]
 CHUNK: Final = 2
@@ -58,7 +59,8 @@ def fill_memory(
     memory = network.memory
     if memory is None:
         raise ValueError("the network has no memory")
-    inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, STRIDE).any(axis=0)).flatten()
+    cells = memory_grid(network.model.teachers[0], canvas)
+    inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, cells).any(axis=0)).flatten()
     with torch.no_grad():
         _describe(network, memory, images, inside)
         patches = _Patches(network, memory, images, progress)
@@ -79,7 +81,7 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Left-out distance maps (P, H / 8, W / 8) of the remembered images, and (Q, H / 8, W / 8) of the probes."""
+    """Left-out distance maps of the remembered images, (P, h, w), and of the probes, (Q, h, w), on the memory's grid."""
 
     maps: NDArray[np.float32]
     probes: NDArray[np.float32]

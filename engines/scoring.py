@@ -157,14 +157,24 @@ class ScoringConstants:
 
 
 def region_masks(
-    height_px: int, width_px: int, regions: Sequence[RegionSettings], stride: int = LEVEL_STRIDE
+    height_px: int, width_px: int, regions: Sequence[RegionSettings], cells: tuple[int, int] | None = None
 ) -> NDArray[np.bool_]:
-    """Which cells of a map with `stride` pixels per cell a region touches: (R, height / stride, width / stride)."""
-    masks = np.zeros((len(regions), height_px // stride, width_px // stride), dtype=np.bool_)
+    """Which cells of a map a region touches, (R, rows, columns).
+
+    cells: rows and columns of the map, which cover the whole canvas evenly, be it by fractions of pixels; None: one
+    cell per LEVEL_STRIDE pixels.
+    """
+    rows, columns = cells or (height_px // LEVEL_STRIDE, width_px // LEVEL_STRIDE)
+    masks = np.zeros((len(regions), rows, columns), dtype=np.bool_)
     for mask, region in zip(masks, regions, strict=True):
-        bottom, right = region.top_px + region.height_px, region.left_px + region.width_px
-        mask[region.top_px // stride : -(-bottom // stride), region.left_px // stride : -(-right // stride)] = True
+        down = _touched(region.top_px, region.height_px, rows, height_px)
+        mask[down, _touched(region.left_px, region.width_px, columns, width_px)] = True
     return masks
+
+
+def _touched(start_px: int, size_px: int, cells: int, side_px: int) -> slice:
+    """Those of `cells` equal parts of a side that an interval has pixels in."""
+    return slice(start_px * cells // side_px, -(-(start_px + size_px) * cells // side_px))
 
 
 def gaussian(sigma: float) -> Floats:

@@ -1,7 +1,7 @@
 """What good parts look like, patch by patch and free of place: the distance to the nearest remembered patch.
 
-After PatchCore (Roth et al., CVPR 2022, Eq. 1, 3, 5, 6): locally averaged features of two levels, a greedy k-centre
-choice of what is kept, the nearest one's distance. Deviations: whitened principal components in place of a random
+After PatchCore (Roth et al., CVPR 2022, Eq. 1, 3, 5, 6): locally averaged features of two levels (of one grid, where
+the teacher is a vision transformer: engines.teachers.TeacherSpec says which), a greedy k-centre choice of what is kept, the nearest one's distance. Deviations: whitened principal components in place of a random
 projection, the map stays on the grid of the finer level, no re-weighting (Eq. 7).
 """
 
@@ -16,10 +16,6 @@ from torch.nn import functional
 
 from engines.settings import ModelSettings
 
-LEVELS: Final = (1, 2)
-"""Which of the teachers' levels a patch is made of, counted from 0: those of stride 8 and 16."""
-STRIDE: Final = 8
-"""Canvas pixels per patch: the stride of the finer level."""
 COMPONENTS: Final = 128
 """Whitened principal components that distances are taken in."""
 LEAST_SQUARE: Final = 1.0
@@ -28,7 +24,7 @@ blow up, differently on each machine."""
 
 
 class Memory(nn.Module):
-    """Teacher features of LEVELS, (N, C_k, H_k, W_k) each, to the distance to the nearest patch, (N, 1, h, w).
+    """Teacher features of some levels, (N, C_k, H_k, W_k) each, to the distance to the nearest patch, (N, 1, h, w).
 
     (h, w) is the size of the finer level. Buffers: `projection_k` (D, C_k) and `shift` (D,) bring features to D
     whitened components; `patches` (M, D) are the remembered ones. Empty until they are given their values.
@@ -97,4 +93,4 @@ class Memory(nn.Module):
 
 def new_memory(model: ModelSettings, channels: Sequence[int]) -> Memory | None:
     """An empty memory of levels with so many channels, or None where the settings want none."""
-    return Memory([channels[k] for k in LEVELS]) if model.memory_patches else None
+    return Memory(channels) if model.memory_patches else None

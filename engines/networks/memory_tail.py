@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from engines.networks.memory import STRIDE
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.region_maps import outside_regions, region_maxima, region_means, shares_of_cells
 from engines.networks.tail import Scored
@@ -17,11 +16,16 @@ from engines.settings import CanvasSettings, RegionSettings
 
 
 class Readings(nn.Module):
-    """A distance map (N, 1, h, w) of STRIDE -> (N, V, R): the highest cell of each region and, V = 2, its mean."""
+    """A distance map (N, 1, h, w) -> (N, V, R): the highest cell of each region and, V = 2, its mean.
 
-    def __init__(self, canvas: CanvasSettings, regions: Sequence[RegionSettings], readings: int) -> None:
+    cells: (h, w), which cover the whole canvas.
+    """
+
+    def __init__(
+        self, canvas: CanvasSettings, regions: Sequence[RegionSettings], readings: int, cells: tuple[int, int]
+    ) -> None:
         super().__init__()
-        outside = outside_regions(canvas, regions, STRIDE).float()
+        outside = outside_regions(canvas, regions, cells).float()
         self.readings = readings
         self.register_buffer("outside", outside, persistent=False)
         self.register_buffer("shares", shares_of_cells(outside), persistent=False)
@@ -41,12 +45,15 @@ class MemoryTail(nn.Module):
     """A region's score is the highest of its readings, each in its units (docs/scores.md).
 
     The anomaly map has the units of the first reading, averaged over regions. Where there is one region and no mean is
-    unusual, the part score is therefore the highest cell, before the map is brought to its size.
+    unusual, the part score is therefore the highest cell, before the map is brought to its size. cells: rows and
+    columns of the distance map.
     """
 
-    def __init__(self, canvas: CanvasSettings, regions: Sequence[RegionSettings], units: Units) -> None:
+    def __init__(
+        self, canvas: CanvasSettings, regions: Sequence[RegionSettings], units: Units, cells: tuple[int, int]
+    ) -> None:
         super().__init__()
-        self.read = Readings(canvas, regions, len(units.location))
+        self.read = Readings(canvas, regions, len(units.location), cells)
         self.size = (canvas.height_px // LEVEL_STRIDE, canvas.width_px // LEVEL_STRIDE)
         gain = torch.from_numpy(1.0 / units.scale)
         shift = torch.from_numpy(units.location / units.scale)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from engines.networks.memory import LEVELS, new_memory
+from engines.networks.memory import new_memory
 from engines.networks.outputs import NetworkOutputs
 from engines.preprocess import normalise, to_planes
 from engines.settings import ModelSettings
-from engines.teachers import Teacher
+from engines.teachers import SPECS, Teacher
 
 
 class TeacherNetwork(nn.Module):
@@ -23,7 +23,8 @@ class TeacherNetwork(nn.Module):
         self.teachers = nn.ModuleList(teachers)
         self.widths = tuple(zip(*(teacher.channels for teacher in teachers), strict=True))
         self.normalisations = tuple(teacher.normalisation for teacher in teachers)
-        self.memory = new_memory(model, [sum(level) for level in self.widths])
+        self.memory_levels = SPECS[teachers[0].name].memory_levels
+        self.memory = new_memory(model, [sum(self.widths[k]) for k in self.memory_levels])
 
     def features(self, planes: Tensor, levels: int) -> list[Tensor]:
         """The first levels of all teachers side by side, as they are, for planes (N, 3, H, W) of 0..255."""
@@ -37,12 +38,12 @@ class TeacherNetwork(nn.Module):
         """What the memory says of the teachers' levels; None without one, or while it is empty."""
         if self.memory is None or not self.memory.filled:
             return None
-        return self.memory([levels[k] for k in LEVELS])  # type: ignore[no-any-return]
+        return self.memory([levels[k] for k in self.memory_levels])  # type: ignore[no-any-return]
 
     def remembered(self, planes: Tensor) -> list[Tensor]:
         """The levels that the memory is of, for planes (N, 3, H, W) of 0..255."""
         levels = self.features(planes, self.model.teacher_levels)
-        return [levels[k] for k in LEVELS]
+        return [levels[k] for k in self.memory_levels]
 
     def forward(self, part: Tensor) -> NetworkOutputs:
         """Run part images (N, H, W, 3) uint8 RGB through all networks."""

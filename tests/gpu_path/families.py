@@ -75,7 +75,7 @@ class Family:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             teachers = [
-                Teacher(name, untrained_stages(name, self.model.teacher_levels), WeightsInfo("none", "", ""))
+                Teacher(name, untrained_stages(name, self.model.teacher_levels, CANVAS), WeightsInfo("none", "", ""))
                 for name in self.model.teachers
             ]
             network = new_network(self.model, CANVAS, REGIONS, teachers)

@@ -42,7 +42,7 @@ def images(count: int, seed: int = 7) -> NDArray[np.uint8]:
 
 def network() -> TeacherNetwork:
     """Teachers with random weights and an empty memory."""
-    return new_network(MODEL, CANVAS, REGIONS, load_teachers(MODEL, 1)).eval()
+    return new_network(MODEL, CANVAS, REGIONS, load_teachers(MODEL, CANVAS, 1)).eval()
 
 
 def fill(one: TeacherNetwork, shown: NDArray[np.uint8], parts: NDArray[np.int64], seed: int = 0) -> NDArray[np.float32]:
