@@ -13,7 +13,7 @@ from torch import Tensor
 
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
-from engines.networks.memory import Memory
+from engines.networks.memory import Memory, WhitenedMemory
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
 from engines.scoring import region_masks
@@ -62,7 +62,8 @@ def fill_memory(
     cells = memory_grid(network.model.teachers[0], canvas)
     inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, cells).any(axis=0)).flatten()
     with torch.no_grad():
-        _describe(network, memory, images, inside)
+        if isinstance(memory, WhitenedMemory):
+            _describe(network, memory, images, inside)
         patches = _Patches(network, memory, images, progress)
         pool, owners = _pool(patches, parts, inside, seed)
         choice = KCentre(pool).grow(network.model.memory_patches)
@@ -81,7 +82,7 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Left-out distance maps of the remembered images, (P, h, w), and of the probes, (Q, h, w), on the memory's grid."""
+    """Left-out distance maps of the remembered images, (P, h, w), and of the probes, (Q, h, w), on its grid."""
 
     maps: NDArray[np.float32]
     probes: NDArray[np.float32]
@@ -122,10 +123,10 @@ class _Patches:
         return self._memory.components(self._network.remembered(_planes(images)))
 
 
-def _describe(network: TeacherNetwork, memory: Memory, images: Images, inside: Tensor) -> None:
+def _describe(network: TeacherNetwork, memory: WhitenedMemory, images: Images, inside: Tensor) -> None:
     """Fit the memory's components: channels standardised, principal directions, each divided by its spread."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(DESCRIBING, len(images))).round().astype(np.int64))
-    plain = Memory(memory.channels)  # with the identity for a projection, it averages and resizes
+    plain = WhitenedMemory(memory.channels)  # with the identity for a projection, it averages and resizes
     channels = sum(memory.channels)
     plain.shift = torch.zeros(channels)
     for k, part in enumerate(torch.split(torch.eye(channels), list(memory.channels), dim=1)):

@@ -285,7 +285,7 @@ class ModelSettings(Settings):
             raise ValueError("memory_patches: score: paper has no memory")
         if "dinov2_small" in self.teachers and (self.score != "memory" or len(self.teachers) > 1):
             raise ValueError(
-                "teachers: dinov2_small gives one grid of patches to a memory, and nothing that a student could imitate "
+                "teachers: dinov2_small gives one grid of patches to a memory, nothing that a student could imitate "
                 "or that lies on another teacher's grid: it needs score: memory and no teacher beside it"
             )
         return self

@@ -59,7 +59,8 @@ class WeightsInfo:
 class TeacherSpec:
     """What is known of a backbone without its weights: how it is built and cut, its channels per level, its input.
 
-    memory_levels: which levels, counted from 0, a memory's patches are made of; memory_stride: pixels per patch.
+    memory_levels: which levels, counted from 0, a memory's patches are made of; memory_stride: pixels per patch;
+    directions: they are compared by their cosine, else by whitened components.
     """
 
     family: str
@@ -67,6 +68,7 @@ class TeacherSpec:
     normalisation: Normalisation
     memory_levels: tuple[int, ...] = (1, 2)
     memory_stride: int = 8
+    directions: bool = False
 
 
 SPECS: dict[TeacherName, TeacherSpec] = {
@@ -78,7 +80,7 @@ SPECS: dict[TeacherName, TeacherSpec] = {
     "resnet34": TeacherSpec("resnet", (64, 128, 256, 512), IMAGENET),
     "resnet50": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
     "wide_resnet50_2": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
-    "dinov2_small": TeacherSpec("dinov2", (dinov2.WIDTH, dinov2.WIDTH), IMAGENET, (1,), dinov2.PATCH),
+    "dinov2_small": TeacherSpec("dinov2", (dinov2.WIDTH, dinov2.WIDTH), IMAGENET, (1,), dinov2.PATCH, directions=True),
 }
 
 

@@ -39,6 +39,7 @@ FAMILIES: Final[dict[str, dict[str, Any]]] = {
     "dtkd on resnet18": {"score": "paper", "distance": "cosine", "teachers": ("resnet18",)},
     "stpm": {"family": "stpm", "score": "calibrated", "memory_patches": 300},
     "memory": {"score": "memory", "memory_patches": 300},
+    "memory of dinov2": {"score": "memory", "memory_patches": 300, "teachers": ("dinov2_small",)},
     "stpm, paper": {"family": "stpm", "score": "paper", "teachers": ("vgg16",)},
     "rd_two_teachers": {"family": "rd_two_teachers", "score": "paper", "rd_two_teachers": {"width": 16}},
     "rd_feature_mask": {"family": "rd_feature_mask", "score": "calibrated", "rd_feature_mask": {"width": 16}},

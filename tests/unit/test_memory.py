@@ -18,7 +18,7 @@ from calibration.k_centre import KCentre
 from calibration.remember import fill_memory, whitening
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
-from engines.networks.memory import COMPONENTS, Memory
+from engines.networks.memory import COMPONENTS, WhitenedMemory
 from engines.networks.teacher_network import TeacherNetwork
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import load_teachers
@@ -95,7 +95,7 @@ def test_a_patch_is_two_levels_averaged_joined_and_projected() -> None:
     """What the memory computes level by level is what the docstring says of all channels at once."""
     torch.manual_seed(0)
     fine, coarse = torch.randn(2, 5, 8, 8), torch.randn(2, 7, 4, 4)
-    memory = Memory([5, 7])
+    memory = WhitenedMemory([5, 7])
     projection, shift = torch.randn(12, 12), torch.randn(12)
     memory.describe(projection, shift)
     wide = functional.interpolate(functional.avg_pool2d(coarse, 3, 1, 1), (8, 8), mode="bilinear", align_corners=False)
