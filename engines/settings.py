@@ -28,7 +28,7 @@ MOST_PARTS = 32
 MEMORY_PATCHES = 6000
 """That `score: memory` keeps where the settings do not say how many."""
 MOST_PATCHES = 65_536
-"""That a memory keeps: 32 MiB."""
+"""That a memory keeps: 32 MiB, of DINOv2 96 MiB."""
 MEMORY_LEVELS = 3
 """Levels of the teachers that a memory needs."""
 

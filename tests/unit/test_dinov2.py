@@ -1,4 +1,4 @@
-"""DINOv2 as the memory's teacher: its features, its grid that does not divide the canvas, its weights and its engine."""
+"""DINOv2 as the memory's teacher: its features, a grid that does not divide the canvas, its weights, its engine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from torch.nn import functional
 from calibration.fit_memory import readings, units_of
 from calibration.remember import fill_memory
 from engines import dinov2, teachers
-from engines.compile import compile_engine
 from engines.compilation.parity import own_quantile
+from engines.compile import compile_engine
 from engines.errors import WeightsError
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine, load_fused, save_fused
@@ -75,7 +75,7 @@ def published() -> dict[str, Tensor]:
 )
 def test_it_is_refused_where_a_student_or_another_grid_would_need_its_levels(changes: dict[str, object]) -> None:
     """One sentence says what to set instead."""
-    with pytest.raises(ValidationError, match="dinov2_small.* needs score: memory and no teacher beside it"):
+    with pytest.raises(ValidationError, match=r"dinov2_small.* needs score: memory and no teacher beside it"):
         ModelSettings.model_validate({"teachers": ["dinov2_small"], **changes})
 
 
@@ -228,7 +228,7 @@ def test_only_cells_of_regions_are_remembered_and_a_strange_place_is_found(engin
 
 
 def test_a_saved_engine_needs_no_weights_beside_it(engine: FusedEngine, tmp_path: Path) -> None:
-    """Read back, it scores alike: positions of this canvas's grid, and as many patches as were kept, are in the file."""
+    """Read back, it scores alike: positions of this canvas's grid and all patches are in the file."""
     save_fused(engine, tmp_path / "network.safetensors")
     again = load_fused(tmp_path / "network.safetensors")
     part = torch.from_numpy(images(1, seed=51))
