@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.cautions import warnings_of
-from calibration.detection import MOST_ASKED, Asked, curve, odd_in_words, odd_parts, rejected
+from calibration.detection import MOST_ASKED, Asked, catching_in_words, curve, odd_in_words, odd_parts, rejected
 from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
 from calibration.fit_scores import fit
@@ -287,6 +287,7 @@ def _content(made: _Made) -> ManifestContent:
         asked_rate=request.asked_rate,
         confidence=request.confidence,
     )
+    limits = limits.model_copy(update={"notes": (*limits.notes, *catching_in_words(fitted, request.asked))})
     return ManifestContent(
         station=request.station,
         product_version=version("inspectd"),

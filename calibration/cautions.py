@@ -36,7 +36,8 @@ def warnings_of(snapshot: SettingsSnapshot, images: NDArray[np.uint8], unfit: in
         found.append(
             "teachers are untrained (model.random_teachers): an ablation, whose verdicts are not to be relied on"
         )
-    share = _share_left(images) if snapshot.locate.get("mode") == "off" else 0.0
+    placed = snapshot.model.student and snapshot.locate.get("mode") == "off"  # a memory knows no places
+    share = _share_left(images) if placed else 0.0
     if MOVING_SHARE < share < CANONICAL_SHARE:
         found.append(
             f"good parts move in the frame, or differ in light ({share:.0%} of what varies is left by the mean of each "

@@ -18,9 +18,9 @@ from engines.networks.calibrated import (
     AnomalyMap,
     ComponentMaps,
     Details,
-    Tint,
     Views,
 )
+from engines.networks.deviations import Tint
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.region_maps import outside_regions
 from engines.scoring import CalibratedConstants

@@ -17,6 +17,8 @@ from engines.settings import RegionSettings
 
 CURVE_RATES: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 SHOWN_ODD: Final = 6
+WORTH_IT: Final = 0.05
+"""Share of the made defects that a higher false-reject rate must catch beyond, to be worth a line."""
 MOST_ASKED: Final = 3
 """Odd parts that a person is asked about, or warned of."""
 
@@ -110,6 +112,22 @@ def curve(fitted: Fitted, asked: Asked) -> NDArray[np.float64]:
         limits = asked.limits(fitted.region_scores, rate)
         rows.append((limits.expected_rate, float(rejected(fitted.defect_scores, limits).mean())))
     return np.array(rows)
+
+
+def catching_in_words(fitted: Fitted, asked: Asked) -> tuple[str, ...]:
+    """What the limits catch of the made defects, and what a higher false-reject rate would; nothing without any."""
+    if not fitted.defects:
+        return ()
+    whole, by_size, _ = caught_by(fitted.defects, rejected(fitted.defect_scores, asked.limits(fitted.region_scores)))
+    sizes = ", ".join(f"{size} {caught.rate:.0%}" for size, caught in by_size.items())
+    said = [f"of the made defects {whole.rate:.0%} are caught at these limits ({sizes})"]
+    for rate, share in curve(fitted, asked):
+        if rate > asked.rate and share >= whole.rate + WORTH_IT:
+            said.append(
+                f"a false-reject rate of {rate:.1%} would catch {share:.0%} of them: calibration.false_reject_rate"
+            )
+            break
+    return tuple(said)
 
 
 def odd_parts(fitted: Fitted, asked: Asked, most: int = SHOWN_ODD) -> tuple[OddPart, ...]:

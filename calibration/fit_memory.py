@@ -7,29 +7,24 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from calibration.detection import Asked, rejected
 from calibration.errors import TooFewParts
 from calibration.fitted import Doubles, Fitted
-from calibration.made_defects import make_defects
+from calibration.made_defects import WANTED, make_defects
 from calibration.remember import Probes, fill_memory
 from calibration.stages import Progress
 from engines.networks.families import new_network
-from engines.networks.memory_tail import Readings
-from engines.scoring import ScoringConstants, Units
+from engines.scoring import READINGS, MemoryConstants, ScoringConstants, Units
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import load_teachers
 
 Images = NDArray[np.uint8]
 LEAST_PARTS: Final = 5
-READINGS: Final = 2
-"""Ways to read a region of the distance map: its highest cell, and its mean."""
-NAMES: Final = ("memory, highest cell", "memory, highest cell and mean")
-MADE: Final = 216
+MADE: Final = 8 * len(WANTED)
 """Defects that are made: eight of each kind and size."""
-LEAST_GAIN: Final = 0.01
+LEAST_GAIN: Final = 0.02
 """Share of the made defects that one more reading must catch beyond those caught without it."""
 UPPER: Final = 0.9
 """Quantile of good parts' readings that is 1 in units."""
@@ -50,8 +45,8 @@ def fit_memory(
 ) -> Fitted:
     """Remember good part images (P, H, W, 3) uint8 RGB; groups: (P,) the part that each shows.
 
-    Each part, and each made defect on it, is scored by a memory of the other parts. A region's mean counts beside its
-    highest cell where more made defects are then caught at the limit. Takes seconds; raises TooFewParts, WeightsError.
+    Each part, and each made defect on it, is scored by what the other parts tell. Which readings count is decided by
+    the share of made defects that is caught at the limit. Takes seconds; raises TooFewParts, WeightsError.
     """
     if len(np.unique(groups)) < LEAST_PARTS:
         raise TooFewParts(f"{len(np.unique(groups))} good parts: a memory needs at least {LEAST_PARTS}")
@@ -62,44 +57,63 @@ def fit_memory(
     recalled = fill_memory(
         network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
-    read = readings(recalled.maps[first], canvas, regions)
-    probed = readings(recalled.probes, canvas, regions)
-    ways = [_way(read[:, :count], probed[:, :count], asked) for count in range(1, READINGS + 1)]
-    best = 0
-    for other in range(1, len(ways)):
-        if ways[other].caught >= ways[best].caught + LEAST_GAIN:
-            best = other
-    order = [best, *(place for place in range(len(ways)) if place != best)]
+    read = recalled.read[first]
+    way, tried = _chosen(read, recalled.probed, asked, recalled.names)
     return Fitted(
         network=network,
         losses={},
-        constants=ScoringConstants((1.0,) * len(regions), memory=ways[best].units),
+        constants=ScoringConstants(
+            (1.0,) * len(regions), memory=MemoryConstants(way.names, way.units, recalled.surface)
+        ),
         lambdas=(),
         held_out=first,
-        part_scores=ways[best].scores.max(axis=1),
-        region_scores=ways[best].scores,
-        patch_gmsd=np.zeros(ways[best].scores.shape),
+        part_scores=way.scores.max(axis=1),
+        region_scores=way.scores,
+        patch_gmsd=np.zeros(way.scores.shape),
         defects=tuple(defects),
-        defect_scores=ways[best].defect_scores,
-        tried=tuple((NAMES[place], ways[place].caught) for place in order),
+        defect_scores=way.defect_scores,
+        tried=tried,
         maps=recalled.maps[first],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One way to read the maps: its units, region scores (P, R) and (Q, R), and the share of made defects caught."""
+    """Readings that count: their names and units, region scores (P, R) and (Q, R), and the share of defects caught."""
 
+    names: tuple[str, ...]
     units: Units
     scores: Doubles
     defect_scores: Doubles
     caught: float
 
 
-def _way(read: Doubles, probed: Doubles, asked: Asked) -> _Way:
-    units = units_of(read)
-    scores, defect_scores = in_units(read, units), in_units(probed, units)
-    return _Way(units, scores, defect_scores, float(rejected(defect_scores, asked.limits(scores)).mean()))
+def _way(names: tuple[str, ...], read: Doubles, probed: Doubles, asked: Asked, offered: tuple[str, ...]) -> _Way:
+    places = [offered.index(name) for name in names]
+    units = units_of(read[:, places])
+    scores, defect_scores = in_units(read[:, places], units), in_units(probed[:, places], units)
+    return _Way(names, units, scores, defect_scores, float(rejected(defect_scores, asked.limits(scores)).mean()))
+
+
+def _chosen(
+    read: Doubles, probed: Doubles, asked: Asked, offered: tuple[str, ...]
+) -> tuple[_Way, tuple[tuple[str, float], ...]]:
+    """Readings (P, V, R) of good parts and (Q, V, R) of made defects -> those that count, and all that was compared.
+
+    offered: the V readings' names. The highest cell of the memory counts; of the others the one that lets most be
+    caught joins it, as long as one does by LEAST_GAIN at the limit of all together.
+    """
+    best = _way(offered[:1], read, probed, asked, offered)
+    tried = [best]
+    while len(best.names) < len(offered):
+        more = [_way((*best.names, name), read, probed, asked, offered) for name in offered if name not in best.names]
+        tried += more
+        better = max(more, key=lambda way: way.caught)
+        if better.caught < best.caught + LEAST_GAIN:
+            break
+        best = better
+    others = sorted((way for way in tried if way is not best), key=lambda way: -way.caught)
+    return best, tuple((" + ".join(way.names), way.caught) for way in (best, *others))
 
 
 def beside_student(
@@ -126,24 +140,23 @@ def beside_student(
         fitted.network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
     first = np.sort(np.unique(groups, return_index=True)[1])
-    own = recalled.maps[fitted.held_out]
-    remembered = units_of(readings(recalled.maps[first], canvas, regions)[:, :1])
+    remembered = units_of(recalled.read[first][:, :1])
     imitated = units_of(features[:, None, :])
 
-    def joined(maps: NDArray[np.float32], by_student: Doubles, whole: Doubles) -> tuple[Doubles, Doubles]:
-        alone = in_units(readings(maps, canvas, regions)[:, :1], remembered)
+    def joined(read: Doubles, by_student: Doubles, whole: Doubles) -> tuple[Doubles, Doubles]:
+        alone = in_units(read[:, :1], remembered)
         both = np.maximum(alone, in_units(by_student[:, None, :], imitated))
         return alone, both + (whole - by_student) / imitated.scale[0]
 
-    alone, scores = joined(own, features, fitted.region_scores)
-    defects_alone, defect_scores = joined(recalled.probes, fitted.defect_features, fitted.defect_scores)
+    alone, scores = joined(recalled.read[fitted.held_out], features, fitted.region_scores)
+    defects_alone, defect_scores = joined(recalled.probed, fitted.defect_features, fitted.defect_scores)
 
     def share(good: Doubles, made: Doubles) -> float:
         return float(rejected(made, asked.limits(good)).mean())
 
     return replace(
         fitted,
-        constants=replace(fitted.constants, memory=remembered, student=imitated),
+        constants=replace(fitted.constants, memory=MemoryConstants(READINGS[:1], remembered), student=imitated),
         part_scores=scores.max(axis=1),
         region_scores=scores,
         defect_scores=defect_scores,
@@ -152,16 +165,8 @@ def beside_student(
             ("memory alone", share(alone, defects_alone)),
             ("student alone", share(fitted.region_scores, fitted.defect_scores)),
         ),
-        maps=own,
+        maps=recalled.maps[fitted.held_out],
     )
-
-
-def readings(maps: NDArray[np.float32], canvas: CanvasSettings, regions: Sequence[RegionSettings]) -> Doubles:
-    """Distance maps (P, h, w) -> what is read off each region, (P, V, R)."""
-    with torch.no_grad():
-        cells = (maps.shape[1], maps.shape[2])
-        read = Readings(canvas, regions, READINGS, cells)(torch.from_numpy(maps).unsqueeze(1))
-    return read.double().numpy()  # type: ignore[no-any-return]
 
 
 def units_of(read: Doubles) -> Units:

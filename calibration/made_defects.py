@@ -28,22 +28,24 @@ Mask = NDArray[np.bool_]
 Drawn = tuple[Floats, Floats]
 """What replaces the window (h, w, 3), and how much of it, (h, w) of 0..1."""
 
-SIZES: Final = MappingProxyType({"small": (0.015, 0.03), "medium": (0.04, 0.08), "large": (0.10, 0.20)})
+SIZES: Final = MappingProxyType(
+    {"small": (0.015, 0.03), "medium": (0.04, 0.08), "large": (0.10, 0.20), "extended": (0.30, 0.60)}
+)
 """Longest extent of a defect as a share of the part's side (geometric mean of height and width) in its region and those
 that touch it. Scratches and fibres are LINE_LENGTH times as long."""
-LEAST_SIZE_PX: Final = MappingProxyType({"small": 2.5, "medium": 4.0, "large": 6.5})
+LEAST_SIZE_PX: Final = MappingProxyType({"small": 2.5, "medium": 4.0, "large": 6.5, "extended": 12.0})
 LINE_LENGTH = 2.5
 REACH, MARGIN_PX = 1.7, 6
 """A window reaches so many sizes and pixels from its defect's middle."""
 
-VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 2.2})
-VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0})
+VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 2.2, "extended": 0.8})
+VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0, "extended": 6.0})
 """Least root-mean-square change over the mask, in deviations of the part's own local grain and in levels of 0..255:
 what is small must be stronger to be seen."""
 LENIENT_GRAINS: Final = MappingProxyType(
     {
-        "blur": {"small": 2.2, "medium": 1.5, "large": 1.0},
-        "bend": {"small": 2.1, "medium": 1.75, "large": 1.5},
+        "blur": {"small": 2.2, "medium": 1.5, "large": 1.0, "extended": 0.8},
+        "bend": {"small": 2.1, "medium": 1.75, "large": 1.5, "extended": 1.0},
     }
 )
 """The same for kinds that only move or take away what is there: blur changes little more than the grain itself; both
@@ -81,6 +83,8 @@ LEAST_SILHOUETTE_PX = 8
 ON_STRUCTURE: Final = frozenset({"bend", "blur"})
 """Kinds that show only where the part has edges: they take the busiest of PLACES places, of more with each
 attempt."""
+EXTENDED: Final = ("texture", "stain", "light")
+"""Kinds that are also made over much of the part, and fainter: what is wide is seen although no place stands out."""
 OFF_THE_PART: Final = frozenset({"bend"})
 """Kinds that may reach beyond the part's outline."""
 FALLBACK: Final = "stain"
@@ -96,8 +100,8 @@ FINE = 4
 class MadeDefect:
     """A good part with one made defect.
 
-    image: (H, W, 3) uint8 RGB; mask: (H, W) bool, the pixels that changed; kind: one of KINDS; size: "small", "medium"
-    or "large"; source: place of the good part among those it was made from.
+    image: (H, W, 3) uint8 RGB; mask: (H, W) bool, the pixels that changed; kind: one of KINDS; size: one of
+    SIZES; source: place of the good part among those it was made from.
     """
 
     image: NDArray[np.uint8]
@@ -122,7 +126,7 @@ def make_defects(
     station = _Station(images, regions)
     made = []
     for k in range(count):
-        kind, size = KINDS[k % len(KINDS)], tuple(SIZES)[k // len(KINDS) % len(SIZES)]
+        kind, size = WANTED[k % len(WANTED)]
         order = np.random.default_rng([seed, 1, k // len(images)]).permutation(len(images))
         rng = np.random.default_rng([seed, 0, k])
         made.append(_make(station, int(order[k % len(images)]), kind, size, rng))
@@ -138,7 +142,7 @@ def with_defects(images: Images, regions: Sequence[RegionSettings], seed: int) -
     marked = np.empty_like(images)
     for place in range(len(images)):
         rng = np.random.default_rng([seed, 2, place])
-        kind, size = KINDS[int(rng.integers(len(KINDS)))], tuple(SIZES)[int(rng.integers(len(SIZES)))]
+        kind, size = WANTED[int(rng.integers(len(WANTED)))]
         marked[place] = _make(station, place, kind, size, rng).image
     return marked
 
@@ -824,3 +828,5 @@ _DRAWERS: Final[dict[str, Callable[[_Scene, np.random.Generator], Drawn]]] = {
     "light": _light,
 }
 KINDS: Final[tuple[str, ...]] = tuple(_DRAWERS)
+WANTED: Final = tuple((kind, size) for size in SIZES for kind in KINDS if size != "extended" or kind in EXTENDED)
+"""The round of kinds and sizes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,10 +13,13 @@ from torch import Tensor
 
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
+from calibration.surface_statistics import SurfaceStatistics
 from engines.networks.memory import Memory, WhitenedMemory
+from engines.networks.memory_tail import Readings, Surface
+from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
-from engines.scoring import region_masks
+from engines.scoring import FINE, READINGS, SurfaceConstants, region_masks
 from engines.settings import CanvasSettings, RegionSettings
 from engines.teachers import memory_grid
 
@@ -36,6 +39,9 @@ CACHE_BYTES: Final = 1 << 30
 ONE_BY_ONE: Final = 20
 """Up to so many parts each is left out alone; more are left out in FOLDS groups."""
 FOLDS: Final = 10
+CELLS: Final = 256
+RARE: Final = 0.99
+"""Quantile of good parts' cells that is 1 in the units of the anomaly map."""
 
 
 def fill_memory(
@@ -51,25 +57,90 @@ def fill_memory(
 ) -> Recalled:
     """Fill the network's memory with patches of images (P, H, W, 3) uint8 RGB, and say how unusual each part is.
 
-    parts: (P,) the part that each image shows; probes: other images, of the same parts. Each image's map is that by a
-    memory of the other parts alone, whose components stay: what a new part would get. Only cells that touch a region
-    are remembered. `progress(what, done, total)` counts images, then groups that are left out. Raises ValueError for a
-    network without a memory.
+    parts: (P,) the part that each image shows; probes: other images, of the same parts. What is said of an image comes
+    from a memory and from statistics of the other parts alone; only the components stay: it is what a new part would
+    get. Only cells that touch a region count. `progress(what, done, total)` counts images, then groups that are left
+    out. Raises ValueError for a network without a memory.
     """
     memory = network.memory
     if memory is None:
         raise ValueError("the network has no memory")
     cells = memory_grid(network.model.teachers[0], canvas)
     inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, cells).any(axis=0)).flatten()
+    names = tuple(name for name in READINGS if name != FINE or network.has_finest)
+    known = np.unique(parts)
+    folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
+    fold_of = np.searchsorted(known, parts) % folds
+    statistics = SurfaceStatistics(folds, canvas, regions)
     with torch.no_grad():
         if isinstance(memory, WhitenedMemory):
             _describe(network, memory, images, inside)
-        patches = _Patches(network, memory, images, progress)
+
+        def look(rows: slice, levels: Sequence[Tensor], planes: Tensor) -> None:
+            statistics.add(fold_of[rows], network.finest(levels), planes)
+
+        patches = _Patches(network, memory, images, progress, look)
         pool, owners = _pool(patches, parts, inside, seed)
         choice = KCentre(pool).grow(network.model.memory_patches)
         memory.patches = pool[choice.chosen].clone()
-        others = None if probes is None else (_Patches(network, memory, probes.images, progress), probes.parts)
-        return _left_out(patches, parts, memory, choice, owners, progress, others)
+        read = Readings(canvas, regions, names, cells)
+        shown = [_Shown(images, parts, patches, len(names))]
+        if probes is not None:
+            theirs = _Patches(network, memory, probes.images, progress)
+            shown.append(_Shown(probes.images, probes.parts, theirs, len(names)))
+        for fold in range(folds):
+            gone = known[fold::folds]
+            rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(len(choice.chosen))
+            surface = Surface(statistics.constants(without=fold))
+            for each in shown:
+                each.look(network, rest.patches[rest.chosen], surface, read, gone)
+            progress("left-out parts", fold + 1, folds)
+        whole = statistics.constants(units=_cell_units(shown[0]))
+    probed = shown[-1].read if probes is not None else shown[0].read[:0]
+    return Recalled(shown[0].maps, names, shown[0].read, whole, probed)
+
+
+class _Shown:
+    """Images, and what is said of each by what the others of its group know: maps (n, h, w), read (n, V, R).
+
+    cells: (n, V, CELLS) values of memory, fine (if any) and tint map at places spread over the part.
+    """
+
+    def __init__(self, images: Images, parts: NDArray[np.int64], patches: _Patches, readings: int) -> None:
+        self._images, self._parts, self._patches = images, parts, patches
+        self.maps = np.zeros((len(images), *patches.grid), np.float32)
+        self.read: NDArray[np.float64] = np.zeros((len(images), readings, 0))
+        self.cells = np.zeros((len(images), readings, CELLS), np.float32)
+
+    def look(
+        self, network: TeacherNetwork, known: Tensor, surface: Surface, read: Readings, gone: NDArray[np.int64]
+    ) -> None:
+        """Fill in the images of the parts `gone`; known: (M, D) patches of the others."""
+        memory = network.memory
+        if memory is None:
+            raise ValueError("the network has no memory")
+        everything, memory.patches = memory.patches, known
+        for row in np.flatnonzero(np.isin(self._parts, gone)):
+            planes = _planes(self._images[row : row + 1])
+            distances = memory.distances(self._patches.of(np.array([row])))
+            finest = network.finest(network.features(planes, 1))
+            outputs = NetworkOutputs([], [], None, planes, None, None, distances, finest)
+            found = surface(outputs)
+            raw = read(distances, found)[0].double().numpy()
+            if self.read.shape[2] != raw.shape[1]:
+                self.read = np.zeros((len(self._images), *raw.shape))
+            self.maps[row], self.read[row] = distances[0, 0].numpy(), raw
+            for place, each in enumerate((distances, *found.values())):
+                flat = each.flatten()
+                self.cells[row, place] = flat[torch.linspace(0, len(flat) - 1, CELLS).long()].numpy()
+        memory.patches = everything
+
+
+def _cell_units(shown: _Shown) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Location and scale of a cell of each map: median, and from there to the RARE quantile."""
+    flat = shown.cells.transpose(1, 0, 2).reshape(shown.cells.shape[1], -1)
+    middle = np.median(flat, axis=1)
+    return middle.astype(np.float32), np.maximum(np.quantile(flat, RARE, axis=1) - middle, 1e-3).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,24 +153,39 @@ class Probes:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Left-out distance maps of the remembered images, (P, h, w), and of the probes, (Q, h, w), on its grid."""
+    """What is said of images by all other parts.
+
+    maps: (P, h, w) distances on the memory's grid; names: the V of READINGS that the network allows; read (P, V, R) and
+    probed (Q, V, R): these of the remembered images and of probes. surface: statistics of all parts, for the engine.
+    """
 
     maps: NDArray[np.float32]
-    probes: NDArray[np.float32]
+    names: tuple[str, ...]
+    read: NDArray[np.float64]
+    surface: SurfaceConstants
+    probed: NDArray[np.float64]
+
+
+Look = Callable[[slice, Sequence[Tensor], Tensor], None]
+"""Told once of each chunk of images: which, the teachers' levels and the planes."""
 
 
 class _Patches:
     """The components (cells, D) of every image, kept where all fit into CACHE_BYTES, else computed again."""
 
-    def __init__(self, network: TeacherNetwork, memory: Memory, images: Images, progress: Progress) -> None:
+    def __init__(
+        self, network: TeacherNetwork, memory: Memory, images: Images, progress: Progress, look: Look | None = None
+    ) -> None:
         self._network, self._memory, self._images, self._progress = network, memory, images, progress
         self._kept: Tensor | None = None
+        self._look = look
         one = self._chunk(images[:1])
         self.grid = one.shape[2:]
         if one.nbytes * len(images) <= CACHE_BYTES:
-            self._kept = torch.empty(len(images), *one.shape[1:])
+            kept = torch.empty(len(images), *one.shape[1:])
             for rows, chunk in self._computed():
-                self._kept[rows] = chunk
+                kept[rows] = chunk
+            self._kept = kept
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
         """Chunks of images: which, and their components (n, D, h, w)."""
@@ -116,11 +202,16 @@ class _Patches:
     def _computed(self) -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, len(self._images), CHUNK):
             rows = slice(start, min(start + CHUNK, len(self._images)))
-            yield rows, self._chunk(self._images[rows])
+            yield rows, self._chunk(self._images[rows], rows)
             self._progress("read features", rows.stop, len(self._images))
+        self._look = None
 
-    def _chunk(self, images: Images) -> Tensor:
-        return self._memory.components(self._network.remembered(_planes(images)))
+    def _chunk(self, images: Images, rows: slice | None = None) -> Tensor:
+        planes = _planes(images)
+        levels = self._network.features(planes, self._network.model.teacher_levels)
+        if self._look is not None and rows is not None:
+            self._look(rows, levels, planes)
+        return self._memory.components([levels[k] for k in self._network.memory_levels])
 
 
 def _describe(network: TeacherNetwork, memory: WhitenedMemory, images: Images, inside: Tensor) -> None:
@@ -168,36 +259,6 @@ def _pool(patches: _Patches, parts: NDArray[np.int64], inside: Tensor, seed: int
     if pool is None:
         raise ValueError("no images to remember")
     return pool, torch.from_numpy(parts[image])
-
-
-def _left_out(  # noqa: PLR0917  (whose patches, and what is left out of which choice)
-    patches: _Patches,
-    parts: NDArray[np.int64],
-    memory: Memory,
-    choice: KCentre,
-    owners: Tensor,
-    progress: Progress,
-    probes: tuple[_Patches, NDArray[np.int64]] | None,
-) -> Recalled:
-    """Each image's distances by a choice from the patches of parts outside its group; owners: (M,) of the pool."""
-    everything, size = memory.patches, len(choice.chosen)
-    known = np.unique(parts)
-    folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
-    maps = np.zeros((len(parts), *patches.grid), np.float32)
-    others = np.zeros((0 if probes is None else len(probes[1]), *patches.grid), np.float32)
-    looked_at = [(patches, parts, maps)] if probes is None else [(patches, parts, maps), (*probes, others)]
-    try:
-        for fold in range(folds):
-            gone = known[fold::folds]
-            rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(size)
-            memory.patches = rest.patches[rest.chosen]
-            for shown, of, found in looked_at:
-                for row in np.flatnonzero(np.isin(of, gone)):
-                    found[row] = memory.distances(shown.of(np.array([row])))[0, 0].numpy()
-            progress("left-out parts", fold + 1, folds)
-    finally:
-        memory.patches = everything
-    return Recalled(maps, others)
 
 
 def _planes(images: Images) -> Tensor:

@@ -33,8 +33,11 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-CALIBRATED = "calibrated."
-"""What the names of `CalibratedConstants` begin with in a file."""
+HIGHEST, FINE, TINT = READINGS = ("highest", "fine", "tint")
+"""Ways to read a part with a memory: the highest cell of its distance map, the highest deviation of the finest
+features, for teachers that have them, and of the tint."""
+CALIBRATED, SURFACE = "calibrated.", "surface."
+"""What the names of `CalibratedConstants` and `SurfaceConstants` begin with in a file."""
 PATCH_WEIGHT = 0.1
 """Weight of Patch_GMSD beside the anomaly map in a region score, both in deviations over good parts."""
 
@@ -120,40 +123,76 @@ class Units:
     scale: Floats
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SurfaceConstants:
+    """How the finest features and the tint of good parts vary, wherever they lie.
+
+    fine_matrix (C_1, C_1), fine_offset (C_1,), tint_matrix (3, 3), tint_offset (3,): r -> matrix @ r + offset is white
+    over good parts. cell_location, cell_scale: (3,) units of a cell of memory, fine and tint map, for their sum. Of
+    teachers without finest features C_1 is 0 and units are of memory and tint, (2,).
+    """
+
+    fine_matrix: Floats
+    fine_offset: Floats
+    tint_matrix: Floats
+    tint_offset: Floats
+    cell_location: Floats
+    cell_scale: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryConstants:
+    """What a memory's score needs beside the patches.
+
+    readings: names out of READINGS that count, and units: theirs. surface: None where a student stands beside the
+    memory, which knows surfaces itself.
+    """
+
+    readings: tuple[str, ...]
+    units: Units
+    surface: SurfaceConstants | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class ScoringConstants:
     """What the score needs beside the network.
 
-    lambdas: one weight per region (Eq. 12), ones without a decoder. calibrated: for `score: calibrated`. memory: units
-    of the memory's readings (engines.networks.memory_tail), where there is one. student: (1, R) units of the calibrated
-    score beside a memory.
+    lambdas: one weight per region (Eq. 12), ones without a decoder. calibrated: for `score: calibrated`. memory: where
+    there is one. student: (1, R) units of the calibrated score beside a memory.
     """
 
     lambdas: tuple[float, ...]
     calibrated: CalibratedConstants | None = None
-    memory: Units | None = None
+    memory: MemoryConstants | None = None
     student: Units | None = None
 
     def arrays(self) -> dict[str, Floats]:
-        """All arrays by name, for a safetensors file."""
+        """All arrays by name, for a safetensors file; the names of readings are kept beside it."""
         named: dict[str, Floats] = {}
         if self.calibrated is not None:
             named |= {f"{CALIBRATED}{name}": array for name, array in self.calibrated.arrays().items()}
-        for of, units in (("memory", self.memory), ("student", self.student)):
-            if units is not None:
-                named |= {f"{of}.location": units.location, f"{of}.scale": units.scale}
+        if self.memory is not None:
+            named |= {"memory.location": self.memory.units.location, "memory.scale": self.memory.units.scale}
+            if (surface := self.memory.surface) is not None:
+                named |= {f"{SURFACE}{field.name}": getattr(surface, field.name) for field in fields(surface)}
+        if self.student is not None:
+            named |= {"student.location": self.student.location, "student.scale": self.student.scale}
         return named
 
     @staticmethod
-    def from_arrays(lambdas: tuple[float, ...], named: Mapping[str, Floats]) -> ScoringConstants:
-        """The inverse of `arrays`. Raises KeyError where one is missing."""
+    def from_arrays(
+        lambdas: tuple[float, ...], readings: tuple[str, ...], named: Mapping[str, Floats]
+    ) -> ScoringConstants:
+        """The inverse of `arrays`; readings: those of the memory, empty without one. Raises KeyError for a gap."""
         own = {name.removeprefix(CALIBRATED): array for name, array in named.items() if name.startswith(CALIBRATED)}
-        units = {
-            of: Units(named[f"{of}.location"], named[f"{of}.scale"])
-            for of in ("memory", "student")
-            if f"{of}.location" in named
-        }
-        return ScoringConstants(lambdas, CalibratedConstants.from_arrays(own) if own else None, **units)
+        memory = student = None
+        if readings:
+            found = {name.removeprefix(SURFACE): array for name, array in named.items() if name.startswith(SURFACE)}
+            surface = SurfaceConstants(**found) if found else None
+            memory = MemoryConstants(readings, Units(named["memory.location"], named["memory.scale"]), surface)
+        if "student.location" in named:
+            student = Units(named["student.location"], named["student.scale"])
+        return ScoringConstants(lambdas, CalibratedConstants.from_arrays(own) if own else None, memory, student)
 
 
 def region_masks(

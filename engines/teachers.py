@@ -60,7 +60,7 @@ class TeacherSpec:
     """What is known of a backbone without its weights: how it is built and cut, its channels per level, its input.
 
     memory_levels: which levels, counted from 0, a memory's patches are made of; memory_stride: pixels per patch;
-    directions: they are compared by their cosine, else by whitened components.
+    directions: they are compared by their cosine, else by whitened components. finest: level 0 is a map of stride 4.
     """
 
     family: str
@@ -69,6 +69,7 @@ class TeacherSpec:
     memory_levels: tuple[int, ...] = (1, 2)
     memory_stride: int = 8
     directions: bool = False
+    finest: bool = True
 
 
 SPECS: dict[TeacherName, TeacherSpec] = {
@@ -80,7 +81,9 @@ SPECS: dict[TeacherName, TeacherSpec] = {
     "resnet34": TeacherSpec("resnet", (64, 128, 256, 512), IMAGENET),
     "resnet50": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
     "wide_resnet50_2": TeacherSpec("resnet", (256, 512, 1024, 2048), IMAGENET),
-    "dinov2_small": TeacherSpec("dinov2", (dinov2.WIDTH, dinov2.WIDTH), IMAGENET, (1,), dinov2.PATCH, directions=True),
+    "dinov2_small": TeacherSpec(
+        "dinov2", (dinov2.WIDTH, dinov2.WIDTH), IMAGENET, (1,), dinov2.PATCH, directions=True, finest=False
+    ),
 }
 
 

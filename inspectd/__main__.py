@@ -14,6 +14,8 @@ from inspectd.exits import run_program
 EPILOG = """\
 a first tour, without a camera:
   inspectd demo                              calibrate and run the simulated capacitor line
+a station from a folder of good pictures:
+  inspectd calibrate --data photos/nuts      choose a station, write nuts.yaml, and learn from them
 a station from nothing:
   inspectd record --station smdc --count 300 save good parts from the station's camera
   inspectd calibrate --station smdc          learn from them, write and activate a bundle

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.networks.blur import Blur
+from engines.networks.deviations import Tint, Whitening
 from engines.networks.memory_tail import MemoryTail
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.patch_gmsd import PatchGmsd
-from engines.networks.region_maps import outside_regions, region_maxima
+from engines.networks.region_maps import RegionBlur, outside_regions, region_maxima
 from engines.preprocess import to_grey
 from engines.scoring import (
     DETAIL_SIGMAS_PX,
@@ -24,8 +25,6 @@ from engines.scoring import (
     LEVEL_STRIDE,
     PATCH_WEIGHT,
     SMOOTHING_CELLS,
-    SURROUND_SIGMA_PX,
-    TINT_SIGMA_PX,
     WIDE_SHARE,
     CalibratedConstants,
     Floats,
@@ -34,36 +33,6 @@ from engines.scoring import (
 )
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import memory_grid
-
-
-class Tint(nn.Module):
-    """Colours under a Gaussian, one value per cell; minus those under a wider one where `surround` is 1."""
-
-    def __init__(self, surround: float) -> None:
-        super().__init__()
-        self.narrow = Blur(TINT_SIGMA_PX / LEVEL_STRIDE)
-        self.wide = Blur(SURROUND_SIGMA_PX / LEVEL_STRIDE) if surround else None
-
-    def forward(self, planes: Tensor) -> Tensor:
-        """Map planes (N, 3, H, W) to (N, 3, H / 4, W / 4), in grey levels."""
-        cells = functional.avg_pool2d(planes, LEVEL_STRIDE)
-        near = self.narrow(cells)
-        return near if self.wide is None else near - self.wide(cells)  # type: ignore[no-any-return]
-
-
-class Whitening(nn.Module):
-    """Mean square of the whitened residual: Mahalanobis distance per channel, 1 on average over good parts."""
-
-    def __init__(self, matrix: Floats, offset: Floats) -> None:
-        super().__init__()
-        self.register_buffer("matrix", torch.from_numpy(matrix)[:, :, None, None], persistent=False)
-        self.register_buffer("offset", torch.from_numpy(offset), persistent=False)
-        self.matrix: Tensor
-        self.offset: Tensor
-
-    def forward(self, residual: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, 1, H, W)."""
-        return functional.conv2d(residual, self.matrix, self.offset).square().mean(dim=1, keepdim=True)
 
 
 class Details(nn.Module):
@@ -187,15 +156,8 @@ class Views(nn.Module):
         super().__init__()
         self.register_buffer("outside", outside, persistent=False)
         self.outside: Tensor
-        self.wide = None if posed else Blur(max(1.0, WIDE_SHARE * min(height, width)))
-        if self.wide is None:
-            return
-        inside = (outside == 0).float().reshape(1, -1, height, width)
-        share = self.wide(inside)
-        self.register_buffer("inside", inside, persistent=False)
-        self.register_buffer("gain", inside / torch.where(inside > 0, share, 1.0), persistent=False)
-        self.inside: Tensor
-        self.gain: Tensor
+        sigma = max(1.0, WIDE_SHARE * min(height, width))
+        self.wide = None if posed else RegionBlur(outside, height, width, sigma)
 
     def forward(self, maps: Maps) -> Tensor:
         """(N, V, R)."""
@@ -204,8 +166,7 @@ class Views(nn.Module):
             views = [maps.total] if maps.features is None else [maps.total, maps.features]
             highest += [region_maxima(view, self.outside) for view in views[1:]]
             for view in views:
-                wide = self.wide(view.unsqueeze(1) * self.inside) * self.gain  # N, R, H_1, W_1
-                highest.append((wide.flatten(2) + self.outside).amax(dim=2))
+                highest.append(self.wide(view))
         return torch.stack(highest, dim=1)
 
 

@@ -72,6 +72,7 @@ def save_fused(engine: FusedEngine, path: Path) -> None:
         "canvas": engine.canvas.model_dump(mode="json"),
         "regions": [region.model_dump(mode="json") for region in engine.regions],
         "lambdas": list(engine.constants.lambdas),
+        "readings": [] if engine.constants.memory is None else list(engine.constants.memory.readings),
     }
     state = {name: tensor.contiguous() for name, tensor in engine.network.state_dict(prefix=NETWORK).items()}
     arrays = engine.constants.arrays()
@@ -98,7 +99,7 @@ def load_fused(path: Path) -> FusedEngine:
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}
-        constants = ScoringConstants.from_arrays(tuple(described["lambdas"]), arrays)
+        constants = ScoringConstants.from_arrays(tuple(described["lambdas"]), tuple(described["readings"]), arrays)
         return FusedEngine(network, model, canvas, regions, constants)
     except (RuntimeError, KeyError, ValueError) as error:
         raise BundleError(

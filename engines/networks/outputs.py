@@ -22,6 +22,7 @@ class NetworkOutputs(NamedTuple):
     reconstruction: Tensor | None  # grey (N, H, W) in [0, 1]
     defects: Tensor | None  # the discriminator's logits, (N, 1, H_1, W_1)
     unknown: Tensor | None = None  # distance to the nearest remembered patch, (N, 1, h, w)
+    finest: Tensor | None = None  # the teachers' first level as it is, (N, C_1, H_1, W_1), where nothing is trained
 
     @property
     def grey(self) -> Tensor:

@@ -15,7 +15,10 @@ from engines.teachers import SPECS, Teacher
 
 
 class TeacherNetwork(nn.Module):
-    """Teachers and memory. `widths`: per level, the channels of each teacher. `memory`: None for `score: paper`."""
+    """Teachers and memory. `widths`: per level, the channels of each teacher. `memory`: None for `score: paper`.
+
+    `has_finest`: whether the first level is a map of stride 4, in which surfaces can be compared.
+    """
 
     def __init__(self, model: ModelSettings, teachers: Sequence[Teacher]) -> None:
         super().__init__()
@@ -24,6 +27,7 @@ class TeacherNetwork(nn.Module):
         self.widths = tuple(zip(*(teacher.channels for teacher in teachers), strict=True))
         self.normalisations = tuple(teacher.normalisation for teacher in teachers)
         self.memory_levels = SPECS[teachers[0].name].memory_levels
+        self.has_finest = SPECS[teachers[0].name].finest
         self.memory = new_memory(model, [sum(self.widths[k]) for k in self.memory_levels])
 
     def features(self, planes: Tensor, levels: int) -> list[Tensor]:
@@ -40,6 +44,10 @@ class TeacherNetwork(nn.Module):
             return None
         return self.memory([levels[k] for k in self.memory_levels])  # type: ignore[no-any-return]
 
+    def finest(self, levels: Sequence[Tensor]) -> Tensor | None:
+        """The first of the teachers' levels, (N, C_1, H_1, W_1), or None where it is no map."""
+        return levels[0] if self.has_finest else None
+
     def remembered(self, planes: Tensor) -> list[Tensor]:
         """The levels that the memory is of, for planes (N, 3, H, W) of 0..255."""
         levels = self.features(planes, self.model.teacher_levels)
@@ -48,6 +56,7 @@ class TeacherNetwork(nn.Module):
     def forward(self, part: Tensor) -> NetworkOutputs:
         """Run part images (N, H, W, 3) uint8 RGB through all networks."""
         planes = to_planes(part)
+        levels = self.features(planes, self.model.teacher_levels)
         return NetworkOutputs(
             targets=[],
             imitations=[],
@@ -55,5 +64,6 @@ class TeacherNetwork(nn.Module):
             planes=planes,
             reconstruction=None,
             defects=None,
-            unknown=self.unknown(self.features(planes, self.model.teacher_levels)),
+            unknown=self.unknown(levels),
+            finest=self.finest(levels),
         )

@@ -20,7 +20,7 @@ from engines.alignment import PartTemplate
 from engines.artifact import Bundle, SettingsSnapshot, activate, image_hash
 from inspectd.commands.running import refuse_while_running
 from inspectd.config import Station, load_station
-from inspectd.errors import SettingsError
+from inspectd.errors import SettingsError, UsageError
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
 from inspectd.messages import Image, Reason
@@ -34,10 +34,14 @@ WORK = Path("work")
 MOST_UNFIT = 0.1
 SHOWN_UNFIT = 5
 EXCLUDED = "exclude.txt"
+MAKING = ("--name", "--station-out", "--survey-only", "--force")
 POSES = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
 
 EPILOG = """\
 examples:
+  inspectd calibrate --data photos/nuts                   no station yet: look at the pictures, choose one, write
+                                                          nuts.yaml, and calibrate with it (docs/auto.md)
+  inspectd calibrate --data photos/nuts --survey-only     the same without calibrating: read nuts.yaml first
   inspectd calibrate --station smdc                       parts that `inspectd record` saved in footage/smdc
   inspectd calibrate --station texture --data mvtec/carpet   the train/good images of a data set in MVTec layout
   inspectd calibrate --station smdc --preset full         the paper's schedule: hours on a CPU
@@ -57,11 +61,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "calibrate",
         help="learn from good parts; write and activate a bundle",
-        description="Learn from good parts, write an immutable bundle with its report, and activate it.",
+        description="Learn from good parts, write an immutable bundle with its report, and activate it. Without "
+        "--station, first make a station from the pictures in --data.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--station", required=True, help="station name, or path of its settings")
+    parser.add_argument(
+        "--station", help="station name, or path of its settings; without it one is made from the pictures in --data"
+    )
     parser.add_argument("--data", type=Path, help="folder with good parts (default: footage/<station>)")
     parser.add_argument("--out", type=Path, help="write the bundle below this folder and do not activate it")
     parser.add_argument(
@@ -71,10 +78,21 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--exclude", type=Path, metavar="FILE", help="text file of good parts to leave out, a name or path on each line"
     )
     parser.add_argument("--no-activate", action="store_true", help="write the bundle, leave the active one alone")
+    made = parser.add_argument_group("without --station")
+    made.add_argument("--name", help="name of the station that is made (default: from the data folder's name)")
+    made.add_argument("--station-out", type=Path, metavar="FILE", help="write it there (default: ./<name>.yaml)")
+    made.add_argument("--survey-only", action="store_true", help="stop when it is written; calibrate nothing")
+    made.add_argument("--force", action="store_true", help="overwrite the file where it is there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Calibrate; returns 0. Raises the errors of `calibration` and `engines`, SettingsError, StationBusy."""
+    """Calibrate; returns 0. Raises the errors of `calibration` and `engines`, those of `make_station`, StationBusy."""
+    if args.station is None:
+        args.station = str(_made_station(args))
+        if args.survey_only:
+            return 0
+    elif unfit := [option for option in MAKING if getattr(args, option[2:].replace("-", "_"))]:
+        raise UsageError(f"{unfit[0]} is for making a station from pictures; leave --station out, or {unfit[0]}")
     station = load_station(args.station)
     _spare_the_gpu(station)
     data = args.data or FOOTAGE / station.station
@@ -92,6 +110,19 @@ def run(args: argparse.Namespace) -> int:
         activate(station.bundles, station.station, bundle.hash)
     _say(bundle, activated=args.out is None and not args.no_activate)
     return 0
+
+
+def _made_station(args: argparse.Namespace) -> Path:
+    """The file of a station that is made from the pictures in --data."""
+    if args.data is None:
+        raise UsageError("give --station, or --data with pictures of good parts to make one from")
+    from inspectd.commands.surveying import Asked, make_station
+
+    asked = Asked(data=args.data, name=args.name, out=args.station_out, force=args.force)
+    with progress_bars() as report:
+        made = make_station(asked, report, exclude=args.exclude)
+    made.say(calibrates=not args.survey_only)
+    return made.path
 
 
 def _spare_the_gpu(station: Station) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from calibration.constants import fit_constants
-from calibration.fit_memory import readings, units_of
+from calibration.fit_memory import units_of
 from calibration.remember import fill_memory
 from engines.compilation.gpu.graphs import TypedGraph, typed_graph
 from engines.compilation.graph import export_graph
@@ -21,7 +21,7 @@ from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
 from engines.plans import PlanPrecision
-from engines.scoring import CalibratedConstants, ScoringConstants
+from engines.scoring import READINGS, CalibratedConstants, MemoryConstants, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import Teacher, WeightsInfo, untrained_stages
 
@@ -89,7 +89,9 @@ class Family:
             recalled = fill_memory(
                 network, images, owners, canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
             )
-            memory = units_of(readings(recalled.maps, CANVAS, REGIONS))
+            names = READINGS[:1] if constants else recalled.names
+            units = units_of(recalled.read[:, : len(names)])
+            memory = MemoryConstants(names, units, None if constants else recalled.surface)
             student = units_of(np.random.default_rng(2).normal(0, 1, (GOOD_PARTS, 1, len(REGIONS))))
         lambdas = LAMBDAS if self.model.decoder else (1.0, 1.0)
         scoring = ScoringConstants(lambdas, constants, memory, student if constants else None)

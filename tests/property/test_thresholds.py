@@ -179,8 +179,8 @@ def test_bad_scores_are_refused() -> None:
         choose_thresholds(scores[:, 0], scores, ["a"], asked_rate=0.01, confidence=0.95)
     with pytest.raises(CalibrationError, match="asked rate"):
         choose(scores, asked_rate=0.0)
-    with pytest.raises(TooFewParts, match="at least 10"):
-        choose(scores[:9])
+    with pytest.raises(TooFewParts, match="at least 5"):
+        choose(scores[:4])
 
 
 def test_lambdas_make_regions_alike() -> None:

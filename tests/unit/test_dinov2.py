@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from calibration.fit_memory import readings, units_of
+from calibration.detection import Asked
+from calibration.fit_memory import fit_memory, units_of
 from calibration.remember import fill_memory
 from engines import dinov2, teachers
 from engines.compilation.parity import own_quantile
@@ -27,7 +29,7 @@ from engines.networks.fused import FusedEngine, load_fused, save_fused
 from engines.networks.memory import LENGTH, DirectionMemory
 from engines.runtimes import infer
 from engines.runtimes.openvino import OpenVinoRuntime
-from engines.scoring import ScoringConstants, region_masks
+from engines.scoring import MemoryConstants, ScoringConstants, Units, region_masks
 from engines.settings import CanvasSettings, EngineSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher, load_teacher, load_teachers, memory_grid, random_teacher
 
@@ -201,14 +203,52 @@ def test_a_distance_says_the_angle_alone() -> None:
 
 @pytest.fixture(scope="module")
 def engine() -> FusedEngine:
-    """A filled memory around an untrained teacher."""
+    """A filled memory around an untrained teacher, and all readings that it has."""
     network = new_network(MODEL, CANVAS, REGIONS, load_teachers(MODEL, CANVAS, 1)).eval()
     recalled = fill_memory(
         network, images(8), np.arange(8), canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
     )
     assert recalled.maps.shape == (8, *GRID)
-    units = units_of(readings(recalled.maps, CANVAS, REGIONS))
-    return FusedEngine(network, MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), memory=units))
+    memory = MemoryConstants(recalled.names, units_of(recalled.read), recalled.surface)
+    return FusedEngine(network, MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), memory=memory))
+
+
+def test_its_surface_is_the_tint_alone() -> None:
+    """Tokens are no map: calibration offers the tint beside the highest cell, and no finest features."""
+    fitted = fit_memory(
+        images(8),
+        np.arange(8),
+        MODEL,
+        CANVAS,
+        REGIONS,
+        asked=Asked.of(0.01, 0.95, REGIONS),
+        seed=0,
+        progress=lambda *_: None,
+    )
+    assert {name for name, _ in fitted.tried} == {"highest", "highest + tint"}
+    assert fitted.constants.memory is not None
+    surface = fitted.constants.memory.surface
+    assert surface is not None
+    assert surface.fine_matrix.size == surface.fine_offset.size == 0
+    assert surface.cell_scale.shape == (2,)
+    assert fitted.network.has_finest is False
+
+
+def test_another_tint_is_unusual(engine: FusedEngine) -> None:
+    """The tint is read as calibration reads it, off a part that is reddish on the right and else a good one."""
+    memory = engine.constants.memory
+    assert memory is not None
+    assert memory.readings == ("highest", "tint")
+    alone = replace(memory, readings=("tint",), units=Units(memory.units.location[1:], memory.units.scale[1:]))
+    tint = FusedEngine(engine.network, MODEL, CANVAS, REGIONS, replace(engine.constants, memory=alone))
+    (good,) = images(1, seed=50)
+    red = good.astype(np.int64)
+    red[16:48, 56:80] += (40, 0, -40)
+    with torch.inference_mode():
+        _, (before,), _ = tint(torch.from_numpy(good[None]))
+        _, (after,), _ = tint(torch.from_numpy(red.clip(0, 255).astype(np.uint8)[None]))
+    assert float(after[1] - before[1]) > 3
+    assert float(after[0] - before[0]) < 1
 
 
 def test_only_cells_of_regions_are_remembered_and_a_strange_place_is_found(engine: FusedEngine) -> None:

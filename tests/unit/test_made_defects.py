@@ -12,11 +12,19 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.images import load_image
-from calibration.made_defects import FADE_PX, KINDS, SIZES, MadeDefect, gallery, make_defects, visibility, with_defects
+from calibration.made_defects import (
+    FADE_PX,
+    WANTED,
+    MadeDefect,
+    gallery,
+    make_defects,
+    visibility,
+    with_defects,
+)
 from engines.settings import RegionSettings
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
-EVERY = len(KINDS) * len(SIZES)
+EVERY = len(WANTED)
 Images = NDArray[np.uint8]
 Set = tuple[Images, tuple[RegionSettings, ...]]
 
@@ -125,7 +133,7 @@ def test_defects_are_visible_and_stay_inside_the_regions(name: str, seed: int) -
 def test_kinds_sizes_and_parts_are_balanced(name: str) -> None:
     """As many of each kind and size (what cannot be seen is a stain instead: few), and each part about as often."""
     defects = made(name, 0)
-    asked = [(KINDS[k % len(KINDS)], tuple(SIZES)[k // len(KINDS) % 3]) for k in range(2 * EVERY)]
+    asked = [WANTED[k % EVERY] for k in range(2 * EVERY)]
     got = [(defect.kind, defect.size) for defect in defects]
     assert [size for _, size in got] == [size for _, size in asked]
     replaced = [kind for (kind, _), (wanted, _) in zip(got, asked, strict=True) if kind != wanted]
@@ -142,9 +150,11 @@ def test_sizes_are_sizes() -> None:
     for lines in (True, False):
         typical = [
             np.median([extent(d) for d in defects if d.size == size and (d.kind == "scratch") == lines])
-            for size in SIZES
+            for size in ("small", "medium", "large")
         ]
         assert typical[0] * 1.4 < typical[1] < typical[2] / 1.4
+    wide = [extent(defect) for defect in defects if defect.size == "extended"]
+    assert np.median(wide) > 1.4 * typical[2]
 
 
 def test_the_same_seed_makes_the_same_whatever_the_count_and_global_state() -> None:
@@ -318,4 +328,4 @@ def test_real_good_parts_get_every_kind(name: str) -> None:
     images = np.stack([cv2.resize(load_image(file), (192, 192), interpolation=cv2.INTER_AREA) for file in files])
     defects = make_defects(images.astype(np.uint8), (region(0, 0, 192, 192),), EVERY, seed=0)
     assert all(visibility(images[defect.source], defect) >= 1 for defect in defects)
-    assert sum(defect.kind != KINDS[k % len(KINDS)] for k, defect in enumerate(defects)) <= 3
+    assert sum(defect.kind != WANTED[k % EVERY][0] for k, defect in enumerate(defects)) <= 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,23 @@ from torch.nn import functional
 
 from calibration import remember
 from calibration.detection import Asked
-from calibration.fit_memory import fit_memory, in_units, readings, units_of
+from calibration.fit_memory import _chosen, fit_memory, in_units, units_of
 from calibration.k_centre import KCentre
 from calibration.remember import fill_memory, whitening
+from calibration.surface_statistics import SurfaceStatistics
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
 from engines.networks.memory import COMPONENTS, WhitenedMemory
+from engines.networks.memory_tail import Readings, Surface
+from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
+from engines.scoring import READINGS
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import load_teachers
 
 SIDE = 64
 CANVAS = CanvasSettings(height_px=SIDE, width_px=SIDE)
+GRID = (SIDE // 8, SIDE // 8)
 REGIONS = (
     RegionSettings(name="top", top_px=0, left_px=0, height_px=32, width_px=64),
     RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64),
@@ -147,19 +153,35 @@ def test_a_left_out_part_is_as_far_as_if_it_had_never_been_shown(cache: int, mon
 
 
 def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
-    """The fused network gives a new part the readings in the units that its limits are chosen in."""
+    """The fused network gives a new part the readings that count, in the units that limits are chosen in."""
     fitted = fit_memory(images(20), np.arange(20), MODEL, CANVAS, REGIONS, **HOW)
-    engine = FusedEngine(fitted.network, MODEL, CANVAS, REGIONS, fitted.constants)
-    new = images(1, seed=99)
+    memory = fitted.constants.memory
+    assert memory is not None
+    assert memory.surface is not None
+    every = replace(memory, readings=READINGS, units=units_of(np.random.default_rng(0).normal(8, 1, (9, 3, 2))))
+    engine = FusedEngine(fitted.network, MODEL, CANVAS, REGIONS, replace(fitted.constants, memory=every))
+    new = torch.from_numpy(images(1, seed=99))
     with torch.no_grad():
-        part, regions, anomaly_map = engine(torch.from_numpy(new))
-        unknown = fitted.network(torch.from_numpy(new)).unknown
-    assert unknown is not None
-    assert fitted.constants.memory is not None
-    expected = in_units(readings(unknown[:, 0].numpy(), CANVAS, REGIONS), fitted.constants.memory)
+        part, regions, anomaly_map = engine(new)
+        outputs = fitted.network(new)
+        read = Readings(CANVAS, REGIONS, READINGS, GRID)(outputs.unknown, Surface(memory.surface)(outputs))
+    expected = in_units(read.double().numpy(), every.units)
     np.testing.assert_allclose(regions.numpy(), expected, rtol=1e-4, atol=1e-4)
     assert float(part[0]) == float(regions.max())
     assert anomaly_map.shape == (1, SIDE // 4, SIDE // 4)
+
+
+def test_made_defects_decide_which_readings_count() -> None:
+    """A reading that tells defects apart is let in; one that only adds the noise of good parts stays out."""
+    rng = np.random.default_rng(0)
+    good, defects = rng.normal(10, 1, (200, 3, 1)), rng.normal(10, 1, (100, 3, 1))
+    defects[:50, 0] += 9
+    defects[50:90, 1] += 9
+    way, tried = _chosen(good, defects, Asked(0.01, 0.95, ("whole",)), READINGS)
+    assert way.names == ("highest", "fine")
+    assert way.caught == pytest.approx(0.9, abs=0.03)
+    assert tried[0] == ("highest + fine", way.caught)
+    assert dict(tried)["highest"] == pytest.approx(0.5, abs=0.03)
 
 
 def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
@@ -172,21 +194,37 @@ def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
     assert ks_2samp(fitted.part_scores, fresh).pvalue > 0.05
 
 
-def test_a_far_patch_raises_its_region_and_its_place_on_the_map() -> None:
-    """And what is a little unusual everywhere raises the region by its mean, though no cell stands out."""
+def test_a_far_patch_raises_its_own_region() -> None:
+    """One cell far off is its region's highest, and no other's."""
     rng = np.random.default_rng(3)
+    read = Readings(CANVAS, REGIONS, READINGS[:1], GRID)
+
+    def of(maps: NDArray[np.float32]) -> NDArray[np.float64]:
+        return read(torch.from_numpy(maps).unsqueeze(1), {}).double().numpy()
+
     maps = rng.uniform(5, 6, (40, 8, 8)).astype(np.float32)
-    units = units_of(readings(maps, CANVAS, REGIONS))
+    units = units_of(of(maps))
     one = maps[:1].copy()
     one[0, 6, 1] = 12
-    scores = in_units(readings(one, CANVAS, REGIONS), units)
-    assert scores[0, 1] > 10
-    assert scores[0, 0] < 3
-    everywhere = maps[:1].copy()
-    everywhere[0, :4] = 5.95
-    scores = in_units(readings(everywhere, CANVAS, REGIONS), units)
-    assert scores[0, 0] > 3
-    assert scores[0, 1] < 3
+    assert in_units(of(one), units)[0, 1] > 10
+    assert in_units(of(one), units)[0, 0] < 3
+
+
+def test_the_finest_features_of_another_surface_stand_out() -> None:
+    """Statistics without a group of parts are those of the others; a surface that they lack is far from their mean."""
+    statistics = SurfaceStatistics(2, CANVAS, REGIONS)
+    generator = torch.Generator().manual_seed(0)
+    plain, other = torch.randn(8, 6, 16, 16, generator=generator), 4 + torch.randn(8, 6, 16, 16, generator=generator)
+    grey = torch.full((8, 3, SIDE, SIDE), 90.0) + torch.randn(8, 3, SIDE, SIDE, generator=generator)
+    statistics.add(np.zeros(8, np.int64), plain, grey)
+    statistics.add(np.ones(8, np.int64), other, grey)
+    outputs = NetworkOutputs([], [], None, grey, None, None, None, other)
+    strange = Surface(statistics.constants(without=1))(outputs)["fine"]
+    seen = Surface(statistics.constants(without=0))(outputs)
+    known, tint = seen["fine"], seen["tint"]
+    assert float(known.mean()) == pytest.approx(1.0, abs=0.15)
+    assert float(strange[:, :, 2:-2, 2:-2].min()) > 2 * float(known.mean())
+    assert float(tint.mean()) == pytest.approx(1.0, abs=0.25)
 
 
 def test_units_are_those_of_usual_parts_whatever_the_oddest_is() -> None:

@@ -193,7 +193,7 @@ def test_a_teacher_with_longer_features_does_not_decide_alone() -> None:
     made = trained(model)
     planes = to_planes(torch.from_numpy(images))
     with torch.no_grad():
-        scaled, as_they_come = made.targets(planes), made._features(planes, 3)
+        scaled, as_they_come = made.targets(planes), made.features(planes, 3)
     for level, before, (first, second) in zip(scaled, as_they_come, made.channels, strict=True):
         one, other = level[:, :first].square().mean(), level[:, first:].square().mean()
         assert float(one) == pytest.approx(1, rel=0.02)

@@ -14,13 +14,14 @@ from inspectd.errors import SettingsError, StorageError
 
 ROOT = Path(__file__).parents[2]
 REGION = {"name": "whole", "top_px": 0, "left_px": 0, "height_px": 64, "width_px": 64, "patches": [[2, 2]]}
+STUDENT = str(Path(__file__).parents[2] / "tools" / "student_texture.yaml")
 PLAN: dict[str, Any] = {
     "settings": {
         "plain": {
-            "station": "texture",
+            "station": STUDENT,
             "changes": {"canvas": {"height_px": 64, "width_px": 64}, "regions": [REGION]},
         },
-        "short": {"station": "texture", "changes": {"model": {"quick": {"steps": 7}}}},
+        "short": {"station": STUDENT, "changes": {"model": {"quick": {"steps": 7}}}},
     },
     "data": {
         "cloth": {"folder": "cloth", "categories": ["red", "blue"], "images": True, "attribution": "by someone, CC BY"},

@@ -21,7 +21,7 @@ from calibration import checkpoint as checkpoint_module
 from calibration import train as train_module
 from calibration.detection import Asked
 from calibration.errors import TooFewParts
-from calibration.fit_memory import in_units, readings
+from calibration.fit_memory import in_units
 from calibration.fit_scores import fit
 from calibration.fitted import Fitted
 from calibration.stages import batch_indices
@@ -29,6 +29,7 @@ from calibration.train import train
 from engines.errors import BundleError
 from engines.networks.dtkd import distance_map, min_max
 from engines.networks.fused import FusedEngine, load_fused, save_fused
+from engines.networks.memory_tail import Readings
 from engines.scoring import ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
@@ -243,10 +244,13 @@ def test_a_memory_stands_beside_the_student() -> None:
     assert constants.student is not None
     assert features is not None
     assert result.maps is not None
-    remembered = in_units(readings(result.maps, CANVAS, REGIONS), constants.memory)
-    imitated = in_units(features[:, None, :], constants.student)
-    assert (np.maximum(remembered, imitated) > imitated).any()
-    assert (np.maximum(remembered, imitated) > remembered).any()
+    cells = (result.maps.shape[1], result.maps.shape[2])
+    read = Readings(CANVAS, REGIONS, constants.memory.readings, cells)
+    with torch.no_grad():
+        raw = read(torch.from_numpy(result.maps).unsqueeze(1), {}).double().numpy()
+    remembered, imitated = in_units(raw, constants.memory.units), in_units(features[:, None, :], constants.student)
+    assert (remembered > imitated).any()
+    assert (remembered < imitated).any()
     engine = FusedEngine(result.network, model, CANVAS, REGIONS, constants)
     alone = replace(constants, memory=None)
     student = FusedEngine(result.network, model, CANVAS, REGIONS, alone)
@@ -256,7 +260,8 @@ def test_a_memory_stands_beside_the_student() -> None:
         regions, without = engine(new)[1].numpy(), student(new)[1].numpy()
         by_student = student.tail.features(outputs)[0].numpy()
     assert outputs.unknown is not None
-    by_memory = in_units(readings(outputs.unknown[:, 0].numpy(), CANVAS, REGIONS), constants.memory)
+    with torch.no_grad():
+        by_memory = in_units(read(outputs.unknown, None).double().numpy(), constants.memory.units)
     expected = np.maximum(by_memory, by_student) + (without - by_student)
     np.testing.assert_allclose(regions, expected, rtol=1e-4, atol=1e-4)
 
