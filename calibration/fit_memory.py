@@ -50,7 +50,7 @@ def fit_memory(
     """
     if len(np.unique(groups)) < LEAST_PARTS:
         raise TooFewParts(f"{len(np.unique(groups))} good parts: a memory needs at least {LEAST_PARTS}")
-    network = new_network(model, canvas, regions, load_teachers(model, seed)).eval()
+    network = new_network(model, canvas, regions, load_teachers(model, canvas, seed)).eval()
     first = np.sort(np.unique(groups, return_index=True)[1])
     defects = make_defects(images[first], regions, MADE, seed)
     probes = Probes(np.stack([defect.image for defect in defects]), groups[first[[d.source for d in defects]]])
@@ -58,7 +58,7 @@ def fit_memory(
         network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
     read = recalled.read[first]
-    way, tried = _chosen(read, recalled.probed, asked)
+    way, tried = _chosen(read, recalled.probed, asked, recalled.names)
     return Fitted(
         network=network,
         losses={},
@@ -88,23 +88,25 @@ class _Way:
     caught: float
 
 
-def _way(names: tuple[str, ...], read: Doubles, probed: Doubles, asked: Asked) -> _Way:
-    places = [READINGS.index(name) for name in names]
+def _way(names: tuple[str, ...], read: Doubles, probed: Doubles, asked: Asked, offered: tuple[str, ...]) -> _Way:
+    places = [offered.index(name) for name in names]
     units = units_of(read[:, places])
     scores, defect_scores = in_units(read[:, places], units), in_units(probed[:, places], units)
     return _Way(names, units, scores, defect_scores, float(rejected(defect_scores, asked.limits(scores)).mean()))
 
 
-def _chosen(read: Doubles, probed: Doubles, asked: Asked) -> tuple[_Way, tuple[tuple[str, float], ...]]:
+def _chosen(
+    read: Doubles, probed: Doubles, asked: Asked, offered: tuple[str, ...]
+) -> tuple[_Way, tuple[tuple[str, float], ...]]:
     """Readings (P, V, R) of good parts and (Q, V, R) of made defects -> those that count, and all that was compared.
 
-    The highest cell of the memory counts; of the others the one that lets most be caught joins it, as long as one does
-    by LEAST_GAIN at the limit of all together.
+    offered: the V readings' names. The highest cell of the memory counts; of the others the one that lets most be
+    caught joins it, as long as one does by LEAST_GAIN at the limit of all together.
     """
-    best = _way(READINGS[:1], read, probed, asked)
+    best = _way(offered[:1], read, probed, asked, offered)
     tried = [best]
-    while len(best.names) < len(READINGS):
-        more = [_way((*best.names, name), read, probed, asked) for name in READINGS if name not in best.names]
+    while len(best.names) < len(offered):
+        more = [_way((*best.names, name), read, probed, asked, offered) for name in offered if name not in best.names]
         tried += more
         better = max(more, key=lambda way: way.caught)
         if better.caught < best.caught + LEAST_GAIN:

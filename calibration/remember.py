@@ -14,13 +14,14 @@ from torch import Tensor
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
 from calibration.surface_statistics import SurfaceStatistics
-from engines.networks.memory import LEVELS, STRIDE, Memory
+from engines.networks.memory import Memory, WhitenedMemory
 from engines.networks.memory_tail import Readings, Surface
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
-from engines.scoring import READINGS, SurfaceConstants, region_masks
+from engines.scoring import FINE, READINGS, SurfaceConstants, region_masks
 from engines.settings import CanvasSettings, RegionSettings
+from engines.teachers import memory_grid
 
 Images = NDArray[np.uint8]
 CHUNK: Final = 2
@@ -64,25 +65,29 @@ def fill_memory(
     memory = network.memory
     if memory is None:
         raise ValueError("the network has no memory")
-    inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, STRIDE).any(axis=0)).flatten()
+    cells = memory_grid(network.model.teachers[0], canvas)
+    inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, cells).any(axis=0)).flatten()
+    names = tuple(name for name in READINGS if name != FINE or network.has_finest)
     known = np.unique(parts)
     folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
     fold_of = np.searchsorted(known, parts) % folds
     statistics = SurfaceStatistics(folds, canvas, regions)
     with torch.no_grad():
-        _describe(network, memory, images, inside)
+        if isinstance(memory, WhitenedMemory):
+            _describe(network, memory, images, inside)
 
         def look(rows: slice, levels: Sequence[Tensor], planes: Tensor) -> None:
-            statistics.add(fold_of[rows], levels[0], planes)
+            statistics.add(fold_of[rows], network.finest(levels), planes)
 
         patches = _Patches(network, memory, images, progress, look)
         pool, owners = _pool(patches, parts, inside, seed)
         choice = KCentre(pool).grow(network.model.memory_patches)
         memory.patches = pool[choice.chosen].clone()
-        read = Readings(canvas, regions, READINGS)
-        shown = [_Shown(images, parts, patches)]
+        read = Readings(canvas, regions, names, cells)
+        shown = [_Shown(images, parts, patches, len(names))]
         if probes is not None:
-            shown.append(_Shown(probes.images, probes.parts, _Patches(network, memory, probes.images, progress)))
+            theirs = _Patches(network, memory, probes.images, progress)
+            shown.append(_Shown(probes.images, probes.parts, theirs, len(names)))
         for fold in range(folds):
             gone = known[fold::folds]
             rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(len(choice.chosen))
@@ -91,20 +96,21 @@ def fill_memory(
                 each.look(network, rest.patches[rest.chosen], surface, read, gone)
             progress("left-out parts", fold + 1, folds)
         whole = statistics.constants(units=_cell_units(shown[0]))
-    return Recalled(shown[0].maps, shown[0].read, whole, shown[-1].read if probes is not None else shown[0].read[:0])
+    probed = shown[-1].read if probes is not None else shown[0].read[:0]
+    return Recalled(shown[0].maps, names, shown[0].read, whole, probed)
 
 
 class _Shown:
     """Images, and what is said of each by what the others of its group know: maps (n, h, w), read (n, V, R).
 
-    cells: (n, 3, CELLS) values of memory, fine and tint map at places spread over the part.
+    cells: (n, V, CELLS) values of memory, fine (if any) and tint map at places spread over the part.
     """
 
-    def __init__(self, images: Images, parts: NDArray[np.int64], patches: _Patches) -> None:
+    def __init__(self, images: Images, parts: NDArray[np.int64], patches: _Patches, readings: int) -> None:
         self._images, self._parts, self._patches = images, parts, patches
         self.maps = np.zeros((len(images), *patches.grid), np.float32)
-        self.read: NDArray[np.float64] = np.zeros((len(images), len(READINGS), 0))
-        self.cells = np.zeros((len(images), 3, CELLS), np.float32)
+        self.read: NDArray[np.float64] = np.zeros((len(images), readings, 0))
+        self.cells = np.zeros((len(images), readings, CELLS), np.float32)
 
     def look(
         self, network: TeacherNetwork, known: Tensor, surface: Surface, read: Readings, gone: NDArray[np.int64]
@@ -117,13 +123,14 @@ class _Shown:
         for row in np.flatnonzero(np.isin(self._parts, gone)):
             planes = _planes(self._images[row : row + 1])
             distances = memory.distances(self._patches.of(np.array([row])))
-            outputs = NetworkOutputs([], [], None, planes, None, None, distances, network.features(planes, 1)[0])
+            finest = network.finest(network.features(planes, 1))
+            outputs = NetworkOutputs([], [], None, planes, None, None, distances, finest)
             found = surface(outputs)
             raw = read(distances, found)[0].double().numpy()
             if self.read.shape[2] != raw.shape[1]:
                 self.read = np.zeros((len(self._images), *raw.shape))
             self.maps[row], self.read[row] = distances[0, 0].numpy(), raw
-            for place, each in enumerate((distances, *found)):
+            for place, each in enumerate((distances, *found.values())):
                 flat = each.flatten()
                 self.cells[row, place] = flat[torch.linspace(0, len(flat) - 1, CELLS).long()].numpy()
         memory.patches = everything
@@ -131,7 +138,7 @@ class _Shown:
 
 def _cell_units(shown: _Shown) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Location and scale of a cell of each map: median, and from there to the RARE quantile."""
-    flat = shown.cells.transpose(1, 0, 2).reshape(3, -1)
+    flat = shown.cells.transpose(1, 0, 2).reshape(shown.cells.shape[1], -1)
     middle = np.median(flat, axis=1)
     return middle.astype(np.float32), np.maximum(np.quantile(flat, RARE, axis=1) - middle, 1e-3).astype(np.float32)
 
@@ -148,11 +155,12 @@ class Probes:
 class Recalled:
     """What is said of images by all other parts.
 
-    maps: (P, h, w) distances; read (P, V, R) and probed (Q, V, R): all READINGS of the remembered images and of probes.
-    surface: statistics of all parts, for the engine.
+    maps: (P, h, w) distances on the memory's grid; names: the V of READINGS that the network allows; read (P, V, R) and
+    probed (Q, V, R): these of the remembered images and of probes. surface: statistics of all parts, for the engine.
     """
 
     maps: NDArray[np.float32]
+    names: tuple[str, ...]
     read: NDArray[np.float64]
     surface: SurfaceConstants
     probed: NDArray[np.float64]
@@ -203,13 +211,13 @@ class _Patches:
         levels = self._network.features(planes, self._network.model.teacher_levels)
         if self._look is not None and rows is not None:
             self._look(rows, levels, planes)
-        return self._memory.components([levels[k] for k in LEVELS])
+        return self._memory.components([levels[k] for k in self._network.memory_levels])
 
 
-def _describe(network: TeacherNetwork, memory: Memory, images: Images, inside: Tensor) -> None:
+def _describe(network: TeacherNetwork, memory: WhitenedMemory, images: Images, inside: Tensor) -> None:
     """Fit the memory's components: channels standardised, principal directions, each divided by its spread."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(DESCRIBING, len(images))).round().astype(np.int64))
-    plain = Memory(memory.channels)  # with the identity for a projection, it averages and resizes
+    plain = WhitenedMemory(memory.channels)  # with the identity for a projection, it averages and resizes
     channels = sum(memory.channels)
     plain.shift = torch.zeros(channels)
     for k, part in enumerate(torch.split(torch.eye(channels), list(memory.channels), dim=1)):

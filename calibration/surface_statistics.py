@@ -19,6 +19,10 @@ SHRINKAGE: Final = 0.1
 """Share of the identity in a correlation matrix: colours of a surface are nearly one direction, beside which noise in
 hue would be blown up."""
 LEAST_DEVIATION: Final = 1e-3
+UNKNOWN: Final[tuple[Floats, Floats]] = (np.zeros(3, np.float32), np.ones(3, np.float32))
+"""Units of cells before these have been seen."""
+NOTHING: Final[tuple[Floats, Floats]] = (np.zeros((0, 0), np.float32), np.zeros(0, np.float32))
+"""Matrix and offset where there are no features."""
 
 
 class SurfaceStatistics:
@@ -30,19 +34,20 @@ class SurfaceStatistics:
         self._tint: list[_Moments | None] = [None] * groups
         self._colours = Tint(0.0)
 
-    def add(self, groups: NDArray[np.int64], finest: Tensor, planes: Tensor) -> None:
-        """Images (N, 3, H, W) with their finest level (N, C_1, H_1, W_1), and the group of each, (N,)."""
-        for group, features, colours in zip(groups, averaged(finest), self._colours(planes), strict=True):
-            self._fine[group] = _added(self._fine[group], features.flatten(1)[:, self._inside])
-            self._tint[group] = _added(self._tint[group], colours.flatten(1)[:, self._inside])
+    def add(self, groups: NDArray[np.int64], finest: Tensor | None, planes: Tensor) -> None:
+        """Images (N, 3, H, W), their finest level (N, C_1, H_1, W_1) if any, and the group of each, (N,)."""
+        self._sum(self._tint, groups, self._colours(planes))
+        if finest is not None:
+            self._sum(self._fine, groups, averaged(finest))
 
-    def constants(
-        self,
-        without: int | None = None,
-        units: tuple[Floats, Floats] = (np.zeros(3, np.float32), np.ones(3, np.float32)),
-    ) -> SurfaceConstants:
-        """Of all groups but one; units: location and scale of cells of memory, fine and tint map."""
-        fine, tint = (_whitening(_summed(moments, without)) for moments in (self._fine, self._tint))
+    def _sum(self, moments: list[_Moments | None], groups: NDArray[np.int64], maps: Tensor) -> None:
+        for group, each in zip(groups, maps, strict=True):
+            moments[group] = _added(moments[group], each.flatten(1)[:, self._inside])
+
+    def constants(self, without: int | None = None, units: tuple[Floats, Floats] = UNKNOWN) -> SurfaceConstants:
+        """Of all groups but one; units: location and scale of cells of memory, fine (if any) and tint map."""
+        tint = _whitening(_summed(self._tint, without))
+        fine = _whitening(_summed(self._fine, without)) if any(self._fine) else NOTHING
         return SurfaceConstants(
             fine_matrix=fine[0],
             fine_offset=fine[1],

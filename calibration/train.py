@@ -125,7 +125,7 @@ def _untrained(
     model: ModelSettings, canvas: CanvasSettings, regions: Sequence[RegionSettings], seed: int
 ) -> TeacherStudent:
     """The network with its first weights, which depend on the seed only. Raises WeightsError."""
-    teachers = load_teachers(model, seed)
+    teachers = load_teachers(model, canvas, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = new_network(model, canvas, regions, teachers)

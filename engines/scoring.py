@@ -33,9 +33,9 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-READINGS = ("highest", "fine", "tint")
+HIGHEST, FINE, TINT = READINGS = ("highest", "fine", "tint")
 """Ways to read a part with a memory: the highest cell of its distance map, the highest deviation of the finest
-features, and of the tint."""
+features, for teachers that have them, and of the tint."""
 CALIBRATED, SURFACE = "calibrated.", "surface."
 """What the names of `CalibratedConstants` and `SurfaceConstants` begin with in a file."""
 PATCH_WEIGHT = 0.1
@@ -128,7 +128,8 @@ class SurfaceConstants:
     """How the finest features and the tint of good parts vary, wherever they lie.
 
     fine_matrix (C_1, C_1), fine_offset (C_1,), tint_matrix (3, 3), tint_offset (3,): r -> matrix @ r + offset is white
-    over good parts. cell_location, cell_scale: (3,) units of a cell of memory, fine and tint map, for their sum.
+    over good parts. cell_location, cell_scale: (3,) units of a cell of memory, fine and tint map, for their sum. Of
+    teachers without finest features C_1 is 0 and units are of memory and tint, (2,).
     """
 
     fine_matrix: Floats
@@ -195,14 +196,24 @@ class ScoringConstants:
 
 
 def region_masks(
-    height_px: int, width_px: int, regions: Sequence[RegionSettings], stride: int = LEVEL_STRIDE
+    height_px: int, width_px: int, regions: Sequence[RegionSettings], cells: tuple[int, int] | None = None
 ) -> NDArray[np.bool_]:
-    """Which cells of a map with `stride` pixels per cell a region touches: (R, height / stride, width / stride)."""
-    masks = np.zeros((len(regions), height_px // stride, width_px // stride), dtype=np.bool_)
+    """Which cells of a map a region touches, (R, rows, columns).
+
+    cells: rows and columns of the map, which cover the whole canvas evenly, be it by fractions of pixels; None: one
+    cell per LEVEL_STRIDE pixels.
+    """
+    rows, columns = cells or (height_px // LEVEL_STRIDE, width_px // LEVEL_STRIDE)
+    masks = np.zeros((len(regions), rows, columns), dtype=np.bool_)
     for mask, region in zip(masks, regions, strict=True):
-        bottom, right = region.top_px + region.height_px, region.left_px + region.width_px
-        mask[region.top_px // stride : -(-bottom // stride), region.left_px // stride : -(-right // stride)] = True
+        down = _touched(region.top_px, region.height_px, rows, height_px)
+        mask[down, _touched(region.left_px, region.width_px, columns, width_px)] = True
     return masks
+
+
+def _touched(start_px: int, size_px: int, cells: int, side_px: int) -> slice:
+    """Those of `cells` equal parts of a side that an interval has pixels in."""
+    return slice(start_px * cells // side_px, -(-(start_px + size_px) * cells // side_px))
 
 
 def gaussian(sigma: float) -> Floats:

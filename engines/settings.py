@@ -19,6 +19,7 @@ TeacherName = Literal[
     "resnet34",
     "resnet50",
     "wide_resnet50_2",
+    "dinov2_small",
 ]
 Family = Literal["dtkd", "stpm", "rd_two_teachers", "rd_feature_mask"]
 Weight = Annotated[float, Field(ge=0)]
@@ -27,7 +28,7 @@ MOST_PARTS = 32
 MEMORY_PATCHES = 6000
 """That `score: memory` keeps where the settings do not say how many."""
 MOST_PATCHES = 65_536
-"""That a memory keeps: 32 MiB."""
+"""That a memory keeps: 32 MiB, of DINOv2 96 MiB."""
 MEMORY_LEVELS = 3
 """Levels of the teachers that a memory needs."""
 
@@ -199,9 +200,14 @@ class ModelSettings(Settings):
         "dtkd", description="network family (docs/families.md); some defaults below differ by family"
     )
     teachers: tuple[TeacherName, ...] = Field(
-        ("efficientnet_lite0", "efficientnet_lite1"), min_length=1, max_length=2, description="frozen backbones"
+        ("efficientnet_lite0", "efficientnet_lite1"),
+        min_length=1,
+        max_length=2,
+        description="frozen backbones (docs/weights.md); dinov2_small: alone, with score memory",
     )
-    weights_folder: str | None = Field(None, description="local folder with the torchvision weight files, if any")
+    weights_folder: str | None = Field(
+        None, description="local folder with the weight files of torchvision's teachers or DINOv2, if any"
+    )
     levels: int = Field(
         3, ge=3, le=4, description="feature levels compared, of strides 4, 8, 16 (and 32: family dtkd only)"
     )
@@ -277,6 +283,11 @@ class ModelSettings(Settings):
             raise ValueError("score: memory needs memory_patches")
         if self.score == "paper" and self.memory_patches:
             raise ValueError("memory_patches: score: paper has no memory")
+        if "dinov2_small" in self.teachers and (self.score != "memory" or len(self.teachers) > 1):
+            raise ValueError(
+                "teachers: dinov2_small gives one grid of patches to a memory, nothing that a student could imitate "
+                "or that lies on another teacher's grid: it needs score: memory and no teacher beside it"
+            )
         return self
 
     @model_validator(mode="after")

@@ -32,6 +32,7 @@ from engines.scoring import (
     Units,
 )
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
+from engines.teachers import memory_grid
 
 
 class Details(nn.Module):
@@ -191,7 +192,9 @@ class CalibratedTail(nn.Module):
             raise ValueError("score: calibrated needs constants fitted to good parts (calibration.fit_scores)")
         self.anomaly_map = AnomalyMap(fitted)
         self.patch_gmsd = PatchGmsd(canvas, regions, model.patch_gmsd) if model.decoder else None
-        self.memory = None if constants.memory is None else MemoryTail(canvas, regions, constants.memory)
+        remembered = constants.memory
+        grid = memory_grid(model.teachers[0], canvas)
+        self.memory = None if remembered is None else MemoryTail(canvas, regions, remembered, grid)
         outside = outside_regions(canvas, regions)
         height, width = canvas.height_px // LEVEL_STRIDE, canvas.width_px // LEVEL_STRIDE
         self.views = Views(outside, height, width, posed=len(fitted.region_location) == 1)

@@ -19,7 +19,7 @@ from engines.networks.memory_tail import MemoryTail
 from engines.networks.teacher_network import TeacherNetwork
 from engines.scoring import ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
-from engines.teachers import bare_teacher
+from engines.teachers import bare_teacher, memory_grid
 
 FORMAT = "inspectd-fused/4"
 CONSTANTS = "constants."
@@ -52,7 +52,8 @@ class FusedEngine(nn.Module):
             return CalibratedTail(self.model, self.canvas, self.regions, constants)
         if constants.memory is None:
             raise ValueError("score: memory needs units fitted to good parts (calibration.fit_memory)")
-        return MemoryTail(self.canvas, self.regions, constants.memory)
+        grid = memory_grid(self.model.teachers[0], self.canvas)
+        return MemoryTail(self.canvas, self.regions, constants.memory, grid)
 
     def forward(self, part: Tensor) -> tuple[Tensor, ...]:
         """Map (N, H, W, 3) uint8 RGB to part_score (N,), region_scores (N, R), anomaly_map (N, H / 4, W / 4).
@@ -93,7 +94,8 @@ def load_fused(path: Path) -> FusedEngine:
     model = ModelSettings.model_validate(described["model"])
     canvas = CanvasSettings.model_validate(described["canvas"])
     regions = [RegionSettings.model_validate(region) for region in described["regions"]]
-    network = new_network(model, canvas, regions, [bare_teacher(name, model.teacher_levels) for name in model.teachers])
+    teachers = [bare_teacher(name, model.teacher_levels, canvas) for name in model.teachers]
+    network = new_network(model, canvas, regions, teachers)
     try:
         network.load_state_dict(_under(state, NETWORK), assign=True)
         arrays = {name: tensor.numpy() for name, tensor in _under(state, CONSTANTS).items()}

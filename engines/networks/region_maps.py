@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.networks.blur import Blur
-from engines.scoring import LEVEL_STRIDE, region_masks
+from engines.scoring import region_masks
 from engines.settings import CanvasSettings, RegionSettings
 
 OUTSIDE = -1e4
@@ -34,9 +34,11 @@ def shares_of_cells(outside: Tensor) -> Tensor:
     return inside / inside.sum(dim=1, keepdim=True)
 
 
-def outside_regions(canvas: CanvasSettings, regions: Sequence[RegionSettings], stride: int = LEVEL_STRIDE) -> Tensor:
-    """What `region_maxima` adds to maps of so many pixels per cell."""
-    masks = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, stride)).flatten(1)
+def outside_regions(
+    canvas: CanvasSettings, regions: Sequence[RegionSettings], cells: tuple[int, int] | None = None
+) -> Tensor:
+    """What `region_maxima` adds to maps of so many rows and columns; None: those of stride 4."""
+    masks = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, cells)).flatten(1)
     return torch.where(masks, 0.0, OUTSIDE)
 
 

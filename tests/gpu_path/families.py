@@ -39,6 +39,7 @@ FAMILIES: Final[dict[str, dict[str, Any]]] = {
     "dtkd on resnet18": {"score": "paper", "distance": "cosine", "teachers": ("resnet18",)},
     "stpm": {"family": "stpm", "score": "calibrated", "memory_patches": 300},
     "memory": {"score": "memory", "memory_patches": 300},
+    "memory of dinov2": {"score": "memory", "memory_patches": 300, "teachers": ("dinov2_small",)},
     "stpm, paper": {"family": "stpm", "score": "paper", "teachers": ("vgg16",)},
     "rd_two_teachers": {"family": "rd_two_teachers", "score": "paper", "rd_two_teachers": {"width": 16}},
     "rd_feature_mask": {"family": "rd_feature_mask", "score": "calibrated", "rd_feature_mask": {"width": 16}},
@@ -75,7 +76,7 @@ class Family:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             teachers = [
-                Teacher(name, untrained_stages(name, self.model.teacher_levels), WeightsInfo("none", "", ""))
+                Teacher(name, untrained_stages(name, self.model.teacher_levels, CANVAS), WeightsInfo("none", "", ""))
                 for name in self.model.teachers
             ]
             network = new_network(self.model, CANVAS, REGIONS, teachers)
@@ -88,7 +89,7 @@ class Family:
             recalled = fill_memory(
                 network, images, owners, canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
             )
-            names = READINGS[:1] if constants else READINGS
+            names = READINGS[:1] if constants else recalled.names
             units = units_of(recalled.read[:, : len(names)])
             memory = MemoryConstants(names, units, None if constants else recalled.surface)
             student = units_of(np.random.default_rng(2).normal(0, 1, (GOOD_PARTS, 1, len(REGIONS))))

@@ -138,7 +138,7 @@ def test_int8_is_where_the_convolutions_are(family: Family) -> None:
     convolutions = {node.name for node in graph.node if node.op_type == "Conv"}
     exact = ("tail", "network.memory")
     left = {name for name in convolutions - served if not name.startswith(exact) and ".stages.0" not in name}
-    assert served
+    assert bool(served) == ("dinov2_small" not in family.model.teachers)  # whose one convolution is its first level
     assert not left
     zeros = {
         tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if "zero_point" in tensor.name

@@ -20,7 +20,7 @@ from calibration.remember import fill_memory, whitening
 from calibration.surface_statistics import SurfaceStatistics
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
-from engines.networks.memory import COMPONENTS, Memory
+from engines.networks.memory import COMPONENTS, WhitenedMemory
 from engines.networks.memory_tail import Readings, Surface
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
@@ -30,6 +30,7 @@ from engines.teachers import load_teachers
 
 SIDE = 64
 CANVAS = CanvasSettings(height_px=SIDE, width_px=SIDE)
+GRID = (SIDE // 8, SIDE // 8)
 REGIONS = (
     RegionSettings(name="top", top_px=0, left_px=0, height_px=32, width_px=64),
     RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64),
@@ -47,7 +48,7 @@ def images(count: int, seed: int = 7) -> NDArray[np.uint8]:
 
 def network() -> TeacherNetwork:
     """Teachers with random weights and an empty memory."""
-    return new_network(MODEL, CANVAS, REGIONS, load_teachers(MODEL, 1)).eval()
+    return new_network(MODEL, CANVAS, REGIONS, load_teachers(MODEL, CANVAS, 1)).eval()
 
 
 def fill(one: TeacherNetwork, shown: NDArray[np.uint8], parts: NDArray[np.int64], seed: int = 0) -> NDArray[np.float32]:
@@ -100,7 +101,7 @@ def test_a_patch_is_two_levels_averaged_joined_and_projected() -> None:
     """What the memory computes level by level is what the docstring says of all channels at once."""
     torch.manual_seed(0)
     fine, coarse = torch.randn(2, 5, 8, 8), torch.randn(2, 7, 4, 4)
-    memory = Memory([5, 7])
+    memory = WhitenedMemory([5, 7])
     projection, shift = torch.randn(12, 12), torch.randn(12)
     memory.describe(projection, shift)
     wide = functional.interpolate(functional.avg_pool2d(coarse, 3, 1, 1), (8, 8), mode="bilinear", align_corners=False)
@@ -163,7 +164,7 @@ def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
     with torch.no_grad():
         part, regions, anomaly_map = engine(new)
         outputs = fitted.network(new)
-        read = Readings(CANVAS, REGIONS, READINGS)(outputs.unknown, Surface(memory.surface)(outputs))
+        read = Readings(CANVAS, REGIONS, READINGS, GRID)(outputs.unknown, Surface(memory.surface)(outputs))
     expected = in_units(read.double().numpy(), every.units)
     np.testing.assert_allclose(regions.numpy(), expected, rtol=1e-4, atol=1e-4)
     assert float(part[0]) == float(regions.max())
@@ -176,7 +177,7 @@ def test_made_defects_decide_which_readings_count() -> None:
     good, defects = rng.normal(10, 1, (200, 3, 1)), rng.normal(10, 1, (100, 3, 1))
     defects[:50, 0] += 9
     defects[50:90, 1] += 9
-    way, tried = _chosen(good, defects, Asked(0.01, 0.95, ("whole",)))
+    way, tried = _chosen(good, defects, Asked(0.01, 0.95, ("whole",)), READINGS)
     assert way.names == ("highest", "fine")
     assert way.caught == pytest.approx(0.9, abs=0.03)
     assert tried[0] == ("highest + fine", way.caught)
@@ -196,10 +197,10 @@ def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
 def test_a_far_patch_raises_its_own_region() -> None:
     """One cell far off is its region's highest, and no other's."""
     rng = np.random.default_rng(3)
-    read = Readings(CANVAS, REGIONS, READINGS[:1])
+    read = Readings(CANVAS, REGIONS, READINGS[:1], GRID)
 
     def of(maps: NDArray[np.float32]) -> NDArray[np.float64]:
-        return read(torch.from_numpy(maps).unsqueeze(1), None).double().numpy()
+        return read(torch.from_numpy(maps).unsqueeze(1), {}).double().numpy()
 
     maps = rng.uniform(5, 6, (40, 8, 8)).astype(np.float32)
     units = units_of(of(maps))
@@ -218,8 +219,9 @@ def test_the_finest_features_of_another_surface_stand_out() -> None:
     statistics.add(np.zeros(8, np.int64), plain, grey)
     statistics.add(np.ones(8, np.int64), other, grey)
     outputs = NetworkOutputs([], [], None, grey, None, None, None, other)
-    strange, tint = Surface(statistics.constants(without=1))(outputs)
-    known, _ = Surface(statistics.constants(without=0))(outputs)
+    strange = Surface(statistics.constants(without=1))(outputs)["fine"]
+    seen = Surface(statistics.constants(without=0))(outputs)
+    known, tint = seen["fine"], seen["tint"]
     assert float(known.mean()) == pytest.approx(1.0, abs=0.15)
     assert float(strange[:, :, 2:-2, 2:-2].min()) > 2 * float(known.mean())
     assert float(tint.mean()) == pytest.approx(1.0, abs=0.25)

@@ -50,9 +50,9 @@ def test_features_are_those_of_the_whole_network() -> None:
         torch.testing.assert_close(level, wanted)
 
 
-@pytest.mark.parametrize("name", sorted(SPECS))
+@pytest.mark.parametrize("name", sorted(name for name, spec in SPECS.items() if spec.family != "dinov2"))
 def test_every_teacher_is_cut_at_its_strides(name: str) -> None:
-    """Level k of each backbone has the channels of the table and stride 4, 8, 16."""
+    """Level k of each convolutional backbone has the channels of the table and stride 4, 8, 16."""
     teacher = bare_teacher(name, 3).to_empty(device="cpu")
     with torch.inference_mode():
         levels = teacher(torch.zeros(1, 3, 64, 64))

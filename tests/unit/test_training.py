@@ -244,9 +244,10 @@ def test_a_memory_stands_beside_the_student() -> None:
     assert constants.student is not None
     assert features is not None
     assert result.maps is not None
-    read = Readings(CANVAS, REGIONS, constants.memory.readings)
+    cells = (result.maps.shape[1], result.maps.shape[2])
+    read = Readings(CANVAS, REGIONS, constants.memory.readings, cells)
     with torch.no_grad():
-        raw = read(torch.from_numpy(result.maps).unsqueeze(1), None).double().numpy()
+        raw = read(torch.from_numpy(result.maps).unsqueeze(1), {}).double().numpy()
     remembered, imitated = in_units(raw, constants.memory.units), in_units(features[:, None, :], constants.student)
     assert (remembered > imitated).any()
     assert (remembered < imitated).any()
