@@ -20,20 +20,6 @@ def region_maxima(maps: Tensor, outside: Tensor) -> Tensor:
     return (maps.flatten(1).unsqueeze(1) + outside).amax(dim=2)
 
 
-def region_means(maps: Tensor, shares: Tensor) -> Tensor:
-    """Mean of (N, H_1, W_1) over the cells of each region, (N, R); `shares`: (R, H_1 * W_1), a row's sum is 1.
-
-    No product of matrices: TensorRT for RTX has none in float32 for Turing.
-    """
-    return (maps.flatten(1).unsqueeze(1) * shares).sum(dim=2)
-
-
-def shares_of_cells(outside: Tensor) -> Tensor:
-    """What `region_means` weights cells with; `outside` as in `region_maxima`."""
-    inside = (outside == 0).float()
-    return inside / inside.sum(dim=1, keepdim=True)
-
-
 def outside_regions(
     canvas: CanvasSettings, regions: Sequence[RegionSettings], cells: tuple[int, int] | None = None
 ) -> Tensor:
