@@ -180,8 +180,9 @@ def _run_row(job_file: Path, folder: Path, timeout_min: float, bars: Progress, s
             process.kill()
 
         timer = threading.Timer(timeout_min * 60, end)
-        timer.start()
+        timer.daemon = True  # Ctrl-C while it starts must not keep the program until it fires
         try:
+            timer.start()
             for line in process.stdout or ():
                 try:
                     what, done, total = json.loads(line)
