@@ -51,7 +51,7 @@ def fit_memory(
     if len(np.unique(groups)) < LEAST_PARTS:
         raise TooFewParts(f"{len(np.unique(groups))} good parts: a memory needs at least {LEAST_PARTS}")
     network = new_network(model, canvas, regions, load_teachers(model, canvas, seed)).eval()
-    first = np.sort(np.unique(groups, return_index=True)[1])
+    first = first_images(groups)
     defects = make_defects(images[first], regions, MADE, seed)
     probes = Probes(np.stack([defect.image for defect in defects]), groups[first[[d.source for d in defects]]])
     recalled = fill_memory(
@@ -139,7 +139,7 @@ def beside_student(
     recalled = fill_memory(
         fitted.network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
-    first = np.sort(np.unique(groups, return_index=True)[1])
+    first = first_images(groups)
     remembered = units_of(recalled.read[first][:, :1])
     imitated = units_of(features[:, None, :])
 
@@ -167,6 +167,11 @@ def beside_student(
         ),
         maps=recalled.maps[fitted.held_out],
     )
+
+
+def first_images(groups: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Places (P',) of the first image of each part, in the images' order; groups: (P,) the part of each image."""
+    return np.sort(np.unique(groups, return_index=True)[1])
 
 
 def units_of(read: Doubles) -> Units:

@@ -16,7 +16,7 @@ from calibration.constants import fit_constants, in_one_pose
 from calibration.detection import Asked
 from calibration.device import CPU
 from calibration.errors import TooFewParts
-from calibration.fit_memory import MADE, beside_student, fit_memory
+from calibration.fit_memory import MADE, beside_student, first_images, fit_memory
 from calibration.fitted import Doubles, Fitted
 from calibration.made_defects import make_defects
 from calibration.regions import calibrate_lambdas
@@ -177,7 +177,7 @@ def _fit_unseen(
 
     part_scores, region_scores, features = _left_out_scores(unseen, owners, fused, len(regions), seed, progress)
     order = np.argsort(unseen.indices)
-    order = order[np.sort(np.unique(owners[order], return_index=True)[1])]  # the first image of each part
+    order = order[first_images(owners[order])]
     held_out = unseen.indices[order]
     defects = make_defects(images[held_out], regions, MADE, seed)
     with torch.inference_mode():

@@ -13,17 +13,16 @@ import sys
 import sysconfig
 import time
 import venv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import IO, Any
+from typing import Any
 
 from rich.progress import Progress, TaskID
 
 from benchmarking.machine import markdown_table
-from benchmarking.steps import TOOLS, Row, StepFailed, read_rows, write_rows
+from benchmarking.steps import TOOLS, Row, StepFailed, last_line, owned_process, read_rows, write_rows
 from calibration.dataset import Layout, read_dataset
 from calibration.errors import DataError
 from inspectd.errors import StorageError, UsageError
@@ -34,7 +33,6 @@ MODELS = (MEMORY, PADIM, PATCHCORE)
 NAMES = {MEMORY: "memory script", PADIM: "PaDiM, ResNet18", PATCHCORE: "PatchCore, ResNet18"}
 NEEDED = ("data", "model", "settings")
 MARKER = "made-by-inspectd.json"
-LOG_TAIL = 4000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,7 +219,7 @@ def make_environment(folder: Path, log: Path) -> Path:
     with log.open("w", encoding="utf-8") as said:
         done = subprocess.run(command, stdout=said, stderr=said, check=False)  # noqa: S603
     if done.returncode != 0:
-        raise StepFailed(f"pip install {ANOMALIB}: {_last_line(log)}; see {log}")
+        raise StepFailed(f"pip install {ANOMALIB}: {last_line(log)}; see {log}")
     marker.write_text(json.dumps(made_for), encoding="utf-8")
     return python
 
@@ -229,7 +227,10 @@ def make_environment(folder: Path, log: Path) -> Path:
 def _last_object(command: Sequence[str], log: Path, shown: tuple[Progress, TaskID] | None) -> dict[str, Any]:
     """Run a program; its lists [what, done, total] are progress, its last object is the answer. Raises StepFailed."""
     found: dict[str, Any] | None = None
-    with log.open("w", encoding="utf-8") as errors, _process(command, errors) as process:
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        owned_process(command, errors, _environment(), TOOLS.parent) as process,
+    ):
         for text in process.stdout or ():
             try:
                 line = json.loads(text)
@@ -243,30 +244,14 @@ def _last_object(command: Sequence[str], log: Path, shown: tuple[Progress, TaskI
                 shown[0].update(shown[1], description=f"  {what}", completed=done, total=total)
         code = process.wait()
     if code != 0 or found is None:
-        raise StepFailed(f"{_last_line(log) or f'{command[1]} ended with code {code}'}; see {log}")
+        raise StepFailed(f"{last_line(log) or f'{command[1]} ended with code {code}'}; see {log}")
     return found
 
 
-@contextmanager
-def _process(command: Sequence[str], errors: IO[str]) -> Iterator[subprocess.Popen[str]]:
-    """The program with this checkout's modules and one thread, and nothing fetched; it never outlives the block."""
+def _environment() -> dict[str, str]:
+    """That of a program with this checkout's modules and one thread, which fetches nothing."""
     limits = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "PYTHONWARNINGS": "ignore"}
-    environment = {**os.environ, **limits, "PYTHONPATH": str(TOOLS.parent)}
-    process = subprocess.Popen(  # noqa: S603
-        command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=TOOLS.parent
-    )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:].strip().splitlines()
-    return lines[-1] if lines else ""
+    return {**os.environ, **limits, "PYTHONPATH": str(TOOLS.parent)}
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

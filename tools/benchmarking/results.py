@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rich.progress import Progress, TaskID
 
 from benchmarking.machine import markdown_table
 from benchmarking.plan import Job, Plan, defaults_of, described, jobs_of, key_of, station_of, unchanged
-from benchmarking.steps import TOOLS, Row, StepFailed, read_rows, render_simulated, write_rows
+from benchmarking.steps import TOOLS, Row, StepFailed, last_line, owned_process, read_rows, render_simulated, write_rows
 from engines.errors import one_line
 from inspectd.errors import InspectdError, StorageError
 
@@ -28,7 +26,6 @@ NEEDED = ("name", "key", "settings")
 JOB_FILE, LOG_FILE = "job.json", "log.txt"
 PAUSE_S = 5.0
 """How often a file that asks for quiet is looked at."""
-LOG_TAIL = 4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +169,9 @@ def _job_file(bench: Bench, entry: Entry, folder: Path) -> Path:
 def _run_row(job_file: Path, folder: Path, timeout_min: float, bars: Progress, step: TaskID) -> Row:
     """Run the row's process to its end, or to its time-out. Raises StepFailed with its own last line."""
     log = folder / LOG_FILE
+    command = [sys.executable, str(TOOLS / "benchmark.py"), "row", "--job", str(job_file)]
     ended_by_us = threading.Event()
-    with log.open("w", encoding="utf-8") as errors, _row_process(job_file, errors) as process:
+    with log.open("w", encoding="utf-8") as errors, owned_process(command, errors) as process:
 
         def end() -> None:
             ended_by_us.set()
@@ -196,28 +194,9 @@ def _run_row(job_file: Path, folder: Path, timeout_min: float, bars: Progress, s
     if ended_by_us.is_set():
         raise StepFailed(f"took longer than {timeout_min:g} min; give it more time, or fewer steps")
     if code != 0:
-        raise StepFailed(_last_line(log) or f"its process ended with code {code}; see {log}")
+        raise StepFailed(last_line(log) or f"its process ended with code {code}; see {log}")
     figures: Row = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return figures
-
-
-@contextmanager
-def _row_process(job_file: Path, errors: IO[str]) -> Any:
-    """The process of one row; it never outlives the block."""
-    command = [sys.executable, str(TOOLS / "benchmark.py"), "row", "--job", str(job_file)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)  # noqa: S603
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:].strip().splitlines()
-    return lines[-1].removeprefix("benchmark: ") if lines else ""
 
 
 def list_of(entries: Sequence[Entry]) -> str:

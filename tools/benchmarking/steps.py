@@ -6,11 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from inspectd.errors import InspectdError, StorageError
+
+LOG_TAIL = 4000
 
 Row = dict[str, Any]
 TOOLS = Path(__file__).parents[1]
@@ -21,6 +24,35 @@ PICTURES = (SCORES, ROC, LAMBDAS, MAPS)
 
 class StepFailed(InspectdError):
     """A program that the benchmark ran did not end well; its own line says why."""
+
+
+@contextmanager
+def owned_process(
+    command: Sequence[str],
+    errors: IO[str],
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """A program whose output is read line by line; it never outlives the block.
+
+    environment, folder: None: those of this program.
+    """
+    process = subprocess.Popen(  # noqa: S603
+        command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=folder
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def last_line(log: Path) -> str:
+    """What a program said last, without its name; empty where it said nothing."""
+    lines = log.read_text(encoding="utf-8", errors="replace")[-LOG_TAIL:].strip().splitlines()
+    return lines[-1].removeprefix("benchmark: ") if lines else ""
 
 
 def run_python(arguments: Sequence[str], folder: Path) -> str:
