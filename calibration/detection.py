@@ -105,6 +105,12 @@ def caught_by(
     )
 
 
+def even_share(sizes: Sequence[str], found: NDArray[np.bool_]) -> float:
+    """Share of made defects that are rejected, each size counting the same; sizes, found: of each defect."""
+    named = np.array(sizes)
+    return float(np.mean([found[named == size].mean() for size in np.unique(named)])) if len(named) else 0.0
+
+
 def curve(fitted: Fitted, asked: Asked) -> NDArray[np.float64]:
     """(N, 2): expected false-reject rate, and share of made defects caught, over CURVE_RATES and the asked rate."""
     rows = []

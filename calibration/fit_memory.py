@@ -9,10 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.detection import Asked, rejected
+from calibration.detection import Asked, even_share, rejected
 from calibration.errors import TooFewParts
 from calibration.fitted import Doubles, Fitted
-from calibration.made_defects import WANTED, make_defects
+from calibration.made_defects import WANTED, MadeDefect, make_defects
 from calibration.remember import Probes, fill_memory
 from calibration.stages import Progress
 from engines.networks.families import new_network
@@ -25,7 +25,7 @@ LEAST_PARTS: Final = 5
 MADE: Final = 8 * len(WANTED)
 """Defects that are made: eight of each kind and size."""
 LEAST_GAIN: Final = 0.02
-"""Share of the made defects that one more reading must catch beyond those caught without it."""
+"""Share of the made defects, each size counting the same, that one more reading must catch beyond the others."""
 UPPER: Final = 0.9
 """Quantile of good parts' readings that is 1 in units."""
 LEAST_SPREAD: Final = 0.02
@@ -58,7 +58,7 @@ def fit_memory(
         network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
     read = recalled.read[first]
-    way, tried = _chosen(read, recalled.probed, asked, recalled.names)
+    way, tried = _chosen(_Trial(read, recalled.probed, sizes_of(defects), recalled.names, asked))
     return Fitted(
         network=network,
         losses={},
@@ -78,8 +78,21 @@ def fit_memory(
 
 
 @dataclass(frozen=True, slots=True)
+class _Trial:
+    """What readings are chosen by: those of good parts (P, V, R) and of made defects (Q, V, R), the defects' sizes (Q,)
+    and the V readings' names."""
+
+    read: Doubles
+    probed: Doubles
+    sizes: tuple[str, ...]
+    names: tuple[str, ...]
+    asked: Asked
+
+
+@dataclass(frozen=True, slots=True)
 class _Way:
-    """Readings that count: their names and units, region scores (P, R) and (Q, R), and the share of defects caught."""
+    """Readings that count: their names and units, region scores (P, R) and (Q, R), and the share of defects caught,
+    each size counting the same."""
 
     names: tuple[str, ...]
     units: Units
@@ -88,25 +101,25 @@ class _Way:
     caught: float
 
 
-def _way(names: tuple[str, ...], read: Doubles, probed: Doubles, asked: Asked, offered: tuple[str, ...]) -> _Way:
-    places = [offered.index(name) for name in names]
-    units = units_of(read[:, places])
-    scores, defect_scores = in_units(read[:, places], units), in_units(probed[:, places], units)
-    return _Way(names, units, scores, defect_scores, float(rejected(defect_scores, asked.limits(scores)).mean()))
+def _way(trial: _Trial, names: tuple[str, ...]) -> _Way:
+    places = [trial.names.index(name) for name in names]
+    units = units_of(trial.read[:, places])
+    scores, defect_scores = in_units(trial.read[:, places], units), in_units(trial.probed[:, places], units)
+    caught = even_share(trial.sizes, rejected(defect_scores, trial.asked.limits(scores)))
+    return _Way(names, units, scores, defect_scores, caught)
 
 
-def _chosen(
-    read: Doubles, probed: Doubles, asked: Asked, offered: tuple[str, ...]
-) -> tuple[_Way, tuple[tuple[str, float], ...]]:
-    """Readings (P, V, R) of good parts and (Q, V, R) of made defects -> those that count, and all that was compared.
+def _chosen(trial: _Trial) -> tuple[_Way, tuple[tuple[str, float], ...]]:
+    """The readings that count, and all that was compared.
 
-    offered: the V readings' names. The highest cell of the memory counts; of the others the one that lets most be
-    caught joins it, as long as one does by LEAST_GAIN at the limit of all together.
+    The highest cell of the memory counts; of the others the one that lets most be caught joins it, as long as one does
+    by LEAST_GAIN at the limit of all together. Each size of defects counts the same: what a whole surface shows must
+    not be outvoted by the many kinds of specks.
     """
-    best = _way(offered[:1], read, probed, asked, offered)
+    best = _way(trial, trial.names[:1])
     tried = [best]
-    while len(best.names) < len(offered):
-        more = [_way((*best.names, name), read, probed, asked, offered) for name in offered if name not in best.names]
+    while len(best.names) < len(trial.names):
+        more = [_way(trial, (*best.names, name)) for name in trial.names if name not in best.names]
         tried += more
         better = max(more, key=lambda way: way.caught)
         if better.caught < best.caught + LEAST_GAIN:
@@ -152,7 +165,7 @@ def beside_student(
     defects_alone, defect_scores = joined(recalled.probed, fitted.defect_features, fitted.defect_scores)
 
     def share(good: Doubles, made: Doubles) -> float:
-        return float(rejected(made, asked.limits(good)).mean())
+        return even_share(sizes_of(fitted.defects), rejected(made, asked.limits(good)))
 
     return replace(
         fitted,
@@ -167,6 +180,11 @@ def beside_student(
         ),
         maps=recalled.maps[fitted.held_out],
     )
+
+
+def sizes_of(defects: Sequence[MadeDefect]) -> tuple[str, ...]:
+    """The size of each defect."""
+    return tuple(defect.size for defect in defects)
 
 
 def first_images(groups: NDArray[np.int64]) -> NDArray[np.int64]:

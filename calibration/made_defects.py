@@ -1,9 +1,9 @@
-"""Defects made on good parts, of many kinds and three sizes, to choose by and to show what a station should catch.
+"""Defects made on good parts, of many kinds and five sizes, to choose by and to show what a station should catch.
 
 They stand in for defects that nobody has collected yet: pieces from elsewhere and from other parts, foreign textures,
-scratches, stains, missing pieces, bends, blur, dirt and uneven light. Each lies on its part, inside a region, and is
-visible: it is drawn again, elsewhere and stronger, until `visibility` says so. Nothing here is learnt from defective
-parts. Cutting and pasting follows CutPaste (Li et al., CVPR 2021), foreign textures DRAEM (Zavrtanik et al., ICCV
+scratches, stains, missing pieces, bends, blur, dirt, uneven light, and surfaces that are wrong everywhere. Each lies
+on its part, inside a region, and is visible: it is drawn again, elsewhere and stronger, until `visibility` says so.
+Nothing here is learnt from defective parts. Cutting and pasting follows CutPaste (Li et al., CVPR 2021), foreign textures DRAEM (Zavrtanik et al., ICCV
 2021).
 """
 
@@ -29,17 +29,23 @@ Drawn = tuple[Floats, Floats]
 """What replaces the window (h, w, 3), and how much of it, (h, w) of 0..1."""
 
 SIZES: Final = MappingProxyType(
-    {"small": (0.015, 0.03), "medium": (0.04, 0.08), "large": (0.10, 0.20), "extended": (0.30, 0.60)}
+    {
+        "small": (0.015, 0.03),
+        "medium": (0.04, 0.08),
+        "large": (0.10, 0.20),
+        "extended": (0.30, 0.60),
+        "whole": (1.2, 1.4),
+    }
 )
 """Longest extent of a defect as a share of the part's side (geometric mean of height and width) in its region and those
 that touch it. Scratches and fibres are LINE_LENGTH times as long."""
-LEAST_SIZE_PX: Final = MappingProxyType({"small": 2.5, "medium": 4.0, "large": 6.5, "extended": 12.0})
+LEAST_SIZE_PX: Final = MappingProxyType({"small": 2.5, "medium": 4.0, "large": 6.5, "extended": 12.0, "whole": 40.0})
 LINE_LENGTH = 2.5
 REACH, MARGIN_PX = 1.7, 6
 """A window reaches so many sizes and pixels from its defect's middle."""
 
-VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 2.2, "extended": 0.8})
-VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0, "extended": 6.0})
+VISIBLE_GRAINS: Final = MappingProxyType({"small": 3.0, "medium": 2.5, "large": 2.2, "extended": 0.8, "whole": 0.4})
+VISIBLE_LEVELS: Final = MappingProxyType({"small": 20.0, "medium": 13.0, "large": 9.0, "extended": 6.0, "whole": 4.0})
 """Least root-mean-square change over the mask, in deviations of the part's own local grain and in levels of 0..255:
 what is small must be stronger to be seen."""
 LENIENT_GRAINS: Final = MappingProxyType(
@@ -85,6 +91,8 @@ ON_STRUCTURE: Final = frozenset({"bend", "blur"})
 attempt."""
 EXTENDED: Final = ("texture", "stain", "light")
 """Kinds that are also made over much of the part, and fainter: what is wide is seen although no place stands out."""
+WHOLE: Final = ("finish", "clouds")
+"""Kinds that change the whole surface, and are made in no other size."""
 OFF_THE_PART: Final = frozenset({"bend"})
 """Kinds that may reach beyond the part's outline."""
 FALLBACK: Final = "stain"
@@ -816,6 +824,24 @@ def _light(scene: _Scene, rng: np.random.Generator) -> Drawn:
     return np.asarray(scene.before * (1 + np.float32(gain)), np.float32), bump
 
 
+def _finish(scene: _Scene, rng: np.random.Generator) -> Drawn:
+    """Another finish: the surface's grain, up to a random coarseness, is stronger or weaker everywhere."""
+    coarsest = rng.uniform(1.0, 4.0)
+    grain = scene.before - np.asarray(cv2.GaussianBlur(scene.before, (0, 0), coarsest), np.float32)
+    spread = max(LEAST_GRAIN, float(grain[scene.foreground > 0.5].std()) if (scene.foreground > 0.5).any() else 0.0)
+    share = 0.6 * scene.contrast / spread
+    if rng.random() < 0.5:  # duller: no more than all of the grain can go
+        return np.asarray(scene.before - min(share, 0.95) * grain, np.float32), np.ones_like(scene.x)
+    return np.asarray(scene.before + share * grain, np.float32), np.ones_like(scene.x)
+
+
+def _clouds(scene: _Scene, rng: np.random.Generator) -> Drawn:
+    """An uneven tone over the whole surface, as of a film, of uneven heat or of uneven pressure."""
+    clouds = _fractal(scene.x.shape, scene.size * rng.uniform(0.1, 0.4), rng)
+    gain = np.clip(1 + clouds[..., None] * _tint(scene, rng, 0.1) * 0.6 * scene.contrast / _level(scene), 0.3, 3.0)
+    return np.asarray(scene.before * gain, np.float32), np.ones_like(scene.x)
+
+
 _DRAWERS: Final[dict[str, Callable[[_Scene, np.random.Generator], Drawn]]] = {
     "cut_paste": _cut_paste,
     "texture": _texture,
@@ -826,7 +852,11 @@ _DRAWERS: Final[dict[str, Callable[[_Scene, np.random.Generator], Drawn]]] = {
     "blur": _blur,
     "contamination": _contamination,
     "light": _light,
+    "finish": _finish,
+    "clouds": _clouds,
 }
 KINDS: Final[tuple[str, ...]] = tuple(_DRAWERS)
-WANTED: Final = tuple((kind, size) for size in SIZES for kind in KINDS if size != "extended" or kind in EXTENDED)
+_LOCAL: Final = tuple(kind for kind in KINDS if kind not in WHOLE)
+_OF_SIZE: Final = MappingProxyType(dict.fromkeys(SIZES, _LOCAL) | {"extended": EXTENDED, "whole": WHOLE})
+WANTED: Final = tuple((kind, size) for size in SIZES for kind in _OF_SIZE[size])
 """The round of kinds and sizes."""

@@ -19,7 +19,7 @@ from engines.networks.memory_tail import Readings, Surface
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
-from engines.scoring import FINE, READINGS, SurfaceConstants, region_masks
+from engines.scoring import FINE, MEAN, READINGS, SurfaceConstants, region_masks
 from engines.settings import CanvasSettings, RegionSettings
 from engines.teachers import memory_grid
 
@@ -84,10 +84,11 @@ def fill_memory(
         choice = KCentre(pool).grow(network.model.memory_patches)
         memory.patches = pool[choice.chosen].clone()
         read = Readings(canvas, regions, names, cells)
-        shown = [_Shown(images, parts, patches, len(names))]
+        maps = len(names) - (MEAN in names)
+        shown = [_Shown(images, parts, patches, maps)]
         if probes is not None:
             theirs = _Patches(network, memory, probes.images, progress)
-            shown.append(_Shown(probes.images, probes.parts, theirs, len(names)))
+            shown.append(_Shown(probes.images, probes.parts, theirs, maps))
         for fold in range(folds):
             gone = known[fold::folds]
             rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(len(choice.chosen))
@@ -103,14 +104,14 @@ def fill_memory(
 class _Shown:
     """Images, and what is said of each by what the others of its group know: maps (n, h, w), read (n, V, R).
 
-    cells: (n, V, CELLS) values of memory, fine (if any) and tint map at places spread over the part.
+    cells: (n, maps, CELLS) values of memory, fine (if any) and tint map at places spread over the part.
     """
 
-    def __init__(self, images: Images, parts: NDArray[np.int64], patches: _Patches, readings: int) -> None:
+    def __init__(self, images: Images, parts: NDArray[np.int64], patches: _Patches, maps: int) -> None:
         self._images, self._parts, self._patches = images, parts, patches
         self.maps = np.zeros((len(images), *patches.grid), np.float32)
-        self.read: NDArray[np.float64] = np.zeros((len(images), readings, 0))
-        self.cells = np.zeros((len(images), readings, CELLS), np.float32)
+        self.read: NDArray[np.float64] = np.zeros((len(images), 0, 0))
+        self.cells = np.zeros((len(images), maps, CELLS), np.float32)
 
     def look(
         self, network: TeacherNetwork, known: Tensor, surface: Surface, read: Readings, gone: NDArray[np.int64]
@@ -127,7 +128,7 @@ class _Shown:
             outputs = NetworkOutputs([], [], None, planes, None, None, distances, finest)
             found = surface(outputs)
             raw = read(distances, found)[0].double().numpy()
-            if self.read.shape[2] != raw.shape[1]:
+            if self.read.shape[1:] != raw.shape:
                 self.read = np.zeros((len(self._images), *raw.shape))
             self.maps[row], self.read[row] = distances[0, 0].numpy(), raw
             for place, each in enumerate((distances, *found.values())):

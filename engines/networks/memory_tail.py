@@ -1,4 +1,4 @@
-"""The tail for `score: memory`: maps of distances and deviations, read in up to three ways, in units of good parts."""
+"""The tail for `score: memory`: maps of distances and deviations, read in up to four ways, in units of good parts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from torch.nn import functional
 from engines.networks.blur import Blur
 from engines.networks.deviations import Tint, Whitening
 from engines.networks.outputs import NetworkOutputs
-from engines.networks.region_maps import outside_regions, region_maxima
+from engines.networks.region_maps import outside_regions, region_maxima, region_means
 from engines.networks.tail import Scored
 from engines.scoring import (
     FINE,
     HIGHEST,
     LEVEL_STRIDE,
+    MEAN,
     SMOOTHING_CELLS,
     TINT,
     MemoryConstants,
@@ -69,14 +70,15 @@ class Readings(nn.Module):
         self.finely_outside: Tensor
 
     def forward(self, distances: Tensor, surface: Mapping[str, Tensor]) -> Tensor:
-        """distances: (N, 1, h, w) of the memory; surface: (N, 1, H_1, W_1) for each other reading, by its name."""
-        read = [
-            region_maxima(distances[:, 0], self.outside)
-            if name == HIGHEST
-            else region_maxima(surface[name][:, 0], self.finely_outside)
-            for name in self.names
-        ]
-        return torch.stack(read, dim=1)
+        """distances: (N, 1, h, w) of the memory; surface: (N, 1, H_1, W_1) for FINE and TINT, by their names."""
+        return torch.stack([self._read(name, distances, surface) for name in self.names], dim=1)
+
+    def _read(self, name: str, distances: Tensor, surface: Mapping[str, Tensor]) -> Tensor:
+        if name == HIGHEST:
+            return region_maxima(distances[:, 0], self.outside)
+        if name == MEAN:
+            return region_means(distances[:, 0], self.outside)
+        return region_maxima(surface[name][:, 0], self.finely_outside)
 
 
 class MemoryTail(nn.Module):

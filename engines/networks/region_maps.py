@@ -28,6 +28,12 @@ def outside_regions(
     return torch.where(masks, 0.0, OUTSIDE)
 
 
+def region_means(maps: Tensor, outside: Tensor) -> Tensor:
+    """Mean of (N, H_1, W_1) over each region's cells, (N, R); `outside` as in `region_maxima`."""
+    inside = (outside == 0).to(maps.dtype)
+    return maps.flatten(1) @ (inside / inside.sum(dim=1, keepdim=True)).T
+
+
 class RegionBlur(nn.Module):
     """The highest value of each region under a Gaussian that is a mean over the region's own cells, (N, R).
 

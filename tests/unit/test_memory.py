@@ -13,8 +13,8 @@ from scipy.stats import ks_2samp
 from torch.nn import functional
 
 from calibration import remember
-from calibration.detection import Asked
-from calibration.fit_memory import _chosen, fit_memory, in_units, units_of
+from calibration.detection import Asked, rejected
+from calibration.fit_memory import _chosen, _Trial, _way, fit_memory, in_units, units_of
 from calibration.k_centre import KCentre
 from calibration.remember import fill_memory, whitening
 from calibration.surface_statistics import SurfaceStatistics
@@ -36,6 +36,7 @@ REGIONS = (
     RegionSettings(name="bottom", top_px=32, left_px=0, height_px=32, width_px=64),
 )
 HOW: Any = {"asked": Asked.of(0.01, 0.95, REGIONS), "seed": 0, "progress": lambda *_: None}
+ASKED = Asked(0.01, 0.95, ("part",))
 MODEL = ModelSettings.model_validate({"score": "memory", "random_teachers": True, "memory_patches": 200})
 
 
@@ -158,7 +159,7 @@ def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
     memory = fitted.constants.memory
     assert memory is not None
     assert memory.surface is not None
-    every = replace(memory, readings=READINGS, units=units_of(np.random.default_rng(0).normal(8, 1, (9, 3, 2))))
+    every = replace(memory, readings=READINGS, units=units_of(np.random.default_rng(0).normal(8, 1, (9, 4, 2))))
     engine = FusedEngine(fitted.network, MODEL, CANVAS, REGIONS, replace(fitted.constants, memory=every))
     new = torch.from_numpy(images(1, seed=99))
     with torch.no_grad():
@@ -174,14 +175,30 @@ def test_it_is_scored_by_the_engine_as_by_calibration() -> None:
 def test_made_defects_decide_which_readings_count() -> None:
     """A reading that tells defects apart is let in; one that only adds the noise of good parts stays out."""
     rng = np.random.default_rng(0)
-    good, defects = rng.normal(10, 1, (200, 3, 1)), rng.normal(10, 1, (100, 3, 1))
+    good, defects = rng.normal(10, 1, (200, 4, 1)), rng.normal(10, 1, (100, 4, 1))
     defects[:50, 0] += 9
-    defects[50:90, 1] += 9
-    way, tried = _chosen(good, defects, Asked(0.01, 0.95, ("whole",)), READINGS)
+    defects[50:90, 2] += 9
+    way, tried = _chosen(_Trial(good, defects, ("large",) * 100, READINGS, ASKED))
     assert way.names == ("highest", "fine")
     assert way.caught == pytest.approx(0.9, abs=0.03)
     assert tried[0] == ("highest + fine", way.caught)
     assert dict(tried)["highest"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_each_size_of_made_defects_has_the_same_say() -> None:
+    """A mean that finds the few defects of whole surfaces is let in although it costs more of the many small ones."""
+    rng = np.random.default_rng(0)
+    good, defects = rng.normal(10, 1, (200, 4, 1)), rng.normal(10, 1, (110, 4, 1))
+    good[:6, 1] += 3
+    defects[:100, 0] += np.linspace(0, 6, 100)[:, None]
+    defects[100:, 1] += 9
+    sizes = ("small",) * 100 + ("whole",) * 10
+    way, tried = _chosen(_Trial(good, defects, sizes, READINGS, ASKED))
+    assert way.names == ("highest", "mean")
+    alone, both = (_way(_Trial(good, defects, sizes, READINGS, ASKED), names) for names in (("highest",), way.names))
+    missed = [(rejected(each.defect_scores, ASKED.limits(each.scores))[:100]).sum() for each in (alone, both)]
+    assert missed[1] < missed[0], "the trial must cost small defects to say anything"
+    assert dict(tried)["highest"] < 0.4
 
 
 def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
@@ -192,6 +209,17 @@ def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
     with torch.no_grad():
         fresh = engine(torch.from_numpy(images(60, seed=8)))[0].numpy()
     assert ks_2samp(fitted.part_scores, fresh).pvalue > 0.05
+
+
+def test_a_region_that_is_odd_everywhere_raises_its_own_mean() -> None:
+    """The mean is over a region's own cells: no single one stands out, and no other region is touched."""
+    read = Readings(CANVAS, REGIONS, ("mean",), GRID)
+    maps = torch.full((1, 1, 8, 8), 5.0)
+    maps[0, 0, 4:] += 1.0
+    before, after = read(torch.full((1, 1, 8, 8), 5.0), {})[0, 0], read(maps, {})[0, 0]
+    assert before.tolist() == pytest.approx([5.0, 5.0])
+    assert after[1] > 5.5
+    assert after[0] < after[1]
 
 
 def test_a_far_patch_raises_its_own_region() -> None:
