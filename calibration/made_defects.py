@@ -3,8 +3,8 @@
 They stand in for defects that nobody has collected yet: pieces from elsewhere and from other parts, foreign textures,
 scratches, stains, missing pieces, bends, blur, dirt, uneven light, and surfaces that are wrong everywhere. Each lies
 on its part, inside a region, and is visible: it is drawn again, elsewhere and stronger, until `visibility` says so.
-Nothing here is learnt from defective parts. Cutting and pasting follows CutPaste (Li et al., CVPR 2021), foreign textures DRAEM (Zavrtanik et al., ICCV
-2021).
+Nothing here is learnt from defective parts. Cutting and pasting follows CutPaste (Li et al., CVPR 2021), foreign
+textures DRAEM (Zavrtanik et al., ICCV 2021).
 """
 
 from __future__ import annotations

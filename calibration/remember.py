@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from calibration.compiled_teachers import Features, features_of
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
 from calibration.surface_statistics import SurfaceStatistics
@@ -72,14 +73,16 @@ def fill_memory(
     folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
     fold_of = np.searchsorted(known, parts) % folds
     statistics = SurfaceStatistics(folds, canvas, regions)
+    count = len(images) + (0 if probes is None else len(probes.images))
+    features = features_of(network, canvas, network.model.teacher_levels, count)
     with torch.no_grad():
         if isinstance(memory, WhitenedMemory):
-            _describe(network, memory, images, inside)
+            _describe(network, memory, features, images, inside)
 
         def look(rows: slice, levels: Sequence[Tensor], planes: Tensor) -> None:
             statistics.add(fold_of[rows], network.finest(levels), planes)
 
-        patches = _Patches(network, memory, images, progress, look)
+        patches = _Patches(network, memory, features, images, progress, look)
         pool, owners = _pool(patches, parts, inside, seed)
         choice = KCentre(pool).grow(network.model.memory_patches)
         memory.patches = pool[choice.chosen].clone()
@@ -87,7 +90,7 @@ def fill_memory(
         maps = len(names) - (MEAN in names)
         shown = [_Shown(images, parts, patches, maps)]
         if probes is not None:
-            theirs = _Patches(network, memory, probes.images, progress)
+            theirs = _Patches(network, memory, features, probes.images, progress)
             shown.append(_Shown(probes.images, probes.parts, theirs, maps))
         for fold in range(folds):
             gone = known[fold::folds]
@@ -124,7 +127,7 @@ class _Shown:
         for row in np.flatnonzero(np.isin(self._parts, gone)):
             planes = _planes(self._images[row : row + 1])
             distances = memory.distances(self._patches.of(np.array([row])))
-            finest = network.finest(network.features(planes, 1))
+            finest = self._patches.finest(planes)
             outputs = NetworkOutputs([], [], None, planes, None, None, distances, finest)
             found = surface(outputs)
             raw = read(distances, found)[0].double().numpy()
@@ -174,10 +177,17 @@ Look = Callable[[slice, Sequence[Tensor], Tensor], None]
 class _Patches:
     """The components (cells, D) of every image, kept where all fit into CACHE_BYTES, else computed again."""
 
-    def __init__(
-        self, network: TeacherNetwork, memory: Memory, images: Images, progress: Progress, look: Look | None = None
+    def __init__(  # noqa: PLR0917  (what is looked at, by what, and who is told)
+        self,
+        network: TeacherNetwork,
+        memory: Memory,
+        features: Features,
+        images: Images,
+        progress: Progress,
+        look: Look | None = None,
     ) -> None:
         self._network, self._memory, self._images, self._progress = network, memory, images, progress
+        self._features = features
         self._kept: Tensor | None = None
         self._look = look
         one = self._chunk(images[:1])
@@ -200,6 +210,10 @@ class _Patches:
             return self._kept[torch.from_numpy(rows)]
         return torch.cat([self._chunk(self._images[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK)])
 
+    def finest(self, planes: Tensor) -> Tensor | None:
+        """`TeacherNetwork.finest` of planes (N, 3, H, W)."""
+        return self._network.finest(self._features(planes, 1))
+
     def _computed(self) -> Iterator[tuple[slice, Tensor]]:
         for start in range(0, len(self._images), CHUNK):
             rows = slice(start, min(start + CHUNK, len(self._images)))
@@ -209,13 +223,15 @@ class _Patches:
 
     def _chunk(self, images: Images, rows: slice | None = None) -> Tensor:
         planes = _planes(images)
-        levels = self._network.features(planes, self._network.model.teacher_levels)
+        levels = self._features(planes, self._network.model.teacher_levels)
         if self._look is not None and rows is not None:
             self._look(rows, levels, planes)
         return self._memory.components([levels[k] for k in self._network.memory_levels])
 
 
-def _describe(network: TeacherNetwork, memory: WhitenedMemory, images: Images, inside: Tensor) -> None:
+def _describe(
+    network: TeacherNetwork, memory: WhitenedMemory, features: Features, images: Images, inside: Tensor
+) -> None:
     """Fit the memory's components: channels standardised, principal directions, each divided by its spread."""
     chosen = np.unique(np.linspace(0, len(images) - 1, min(DESCRIBING, len(images))).round().astype(np.int64))
     plain = WhitenedMemory(memory.channels)  # with the identity for a projection, it averages and resizes
@@ -225,10 +241,10 @@ def _describe(network: TeacherNetwork, memory: WhitenedMemory, images: Images, i
         plain.register_buffer(f"projection_{k}", part)
     rows = []
     for start in range(0, len(chosen), CHUNK):
-        seen = plain.components(network.remembered(_planes(images[chosen[start : start + CHUNK]])))
+        levels = features(_planes(images[chosen[start : start + CHUNK]]), network.model.teacher_levels)
+        seen = plain.components([levels[k] for k in network.memory_levels])
         rows.append(seen.flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1))
-    features = torch.cat(rows)
-    memory.describe(*whitening(features, len(memory.shift)))
+    memory.describe(*whitening(torch.cat(rows), len(memory.shift)))
 
 
 def whitening(features: Tensor, components: int) -> tuple[Tensor, Tensor]:

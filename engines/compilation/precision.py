@@ -48,18 +48,22 @@ VARIANTS: Final = (
     Variant("int8", "int8"),
     Variant("int8, first teacher level f32", "int8", FIRST_LEVEL),
 )
-"""What `auto` chooses from, the reference first."""
+"""What can be built, the reference first."""
 
 _NOT_COMPUTED: Final = frozenset({"Constant", "Parameter", "Result"})
 
 
 def variants_of(graph: Path, precision: str) -> list[Variant]:
-    """The variants worth building of `graph` for a setting (`auto` or a precision by name): f32, then those."""
+    """The variants worth building of `graph` for a setting (`auto` or a precision by name): f32, then those.
+
+    `auto` tries bf16 alone beside f32. int8 has to be asked for by name: it takes longer to build than the rest of a
+    calibration's fixed part, and ranks of parts change (docs/engine.md).
+    """
     names = [node.name for node in onnx.load(graph).graph.node]
     return [
         variant
         for variant in VARIANTS
-        if variant.precision in {"f32", precision} | ({"bf16", "int8"} if precision == "auto" else set())
+        if variant.precision in {"f32", precision} | ({"bf16"} if precision == "auto" else set())
         if not variant.exact or any(re.match(variant.exact, name) for name in names)
     ]
 
@@ -126,7 +130,11 @@ def _exact(model: Model, pattern: str) -> list[str]:
 
 
 def _quantise(model: Model, exact: list[str], good_parts: NDArray[np.uint8]) -> Model:
-    """NNCF's post-training quantisation of all but `exact`, symmetric weights and asymmetric activations."""
+    """NNCF's post-training quantisation of all but `exact`, symmetric weights and asymmetric activations.
+
+    Weights take half of their range: products of 8 bits saturate on processors without VNNI, and a bundle may run on an
+    older processor than the one that calibrated it.
+    """
     if len(good_parts) == 0:
         raise ValueError("int8 needs good parts to take its ranges from")
     try:
@@ -144,6 +152,7 @@ def _quantise(model: Model, exact: list[str], good_parts: NDArray[np.uint8]) -> 
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(chosen),
             fast_bias_correction=True,
+            advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
             ignored_scope=nncf.IgnoredScope(names=exact),
         )
     return quantised

@@ -48,11 +48,6 @@ class TeacherNetwork(nn.Module):
         """The first of the teachers' levels, (N, C_1, H_1, W_1), or None where it is no map."""
         return levels[0] if self.has_finest else None
 
-    def remembered(self, planes: Tensor) -> list[Tensor]:
-        """The levels that the memory is of, for planes (N, 3, H, W) of 0..255."""
-        levels = self.features(planes, self.model.teacher_levels)
-        return [levels[k] for k in self.memory_levels]
-
     def forward(self, part: Tensor) -> NetworkOutputs:
         """Run part images (N, H, W, 3) uint8 RGB through all networks."""
         planes = to_planes(part)

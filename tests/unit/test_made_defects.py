@@ -155,6 +155,10 @@ def test_sizes_are_sizes() -> None:
         assert typical[0] * 1.4 < typical[1] < typical[2] / 1.4
     wide = [extent(defect) for defect in defects if defect.size == "extended"]
     assert np.median(wide) > 1.4 * typical[2]
+    images, _ = parts("coloured_object")
+    for defect in (defect for defect in defects if defect.size == "whole"):
+        part = images[defect.source].astype(int).min(axis=2) < 200  # the disc on white
+        assert defect.mask[part].mean() > 0.7, defect.kind
 
 
 def test_the_same_seed_makes_the_same_whatever_the_count_and_global_state() -> None:
