@@ -15,7 +15,8 @@ from calibration.compiled_teachers import Features, features_of
 from calibration.k_centre import KCentre
 from calibration.stages import Progress
 from calibration.surface_statistics import SurfaceStatistics
-from engines.networks.memory import Memory, WhitenedMemory
+from calibration.whitening import WhiteningStatistics
+from engines.networks.memory import COMPONENTS, Memory, WhitenedMemory
 from engines.networks.memory_tail import Readings, Surface
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
@@ -31,15 +32,13 @@ POOL: Final = 131_072
 """Patches that the kept ones are chosen from: all of 128 parts of 256x256, else as many by the seed."""
 DESCRIBING: Final = 64
 """Images, evenly spread, that the components are fitted to."""
-LEAST_DEVIATION: Final = 0.05
-"""Of a channel, in mean deviations: what almost never fires on good parts would count twentyfold where it does."""
-SHRINKAGE: Final = 0.1
-"""Share of the mean variance that is added to each component's before it is whitened."""
 CACHE_BYTES: Final = 1 << 30
 """Patches of all parts are kept up to this size, else computed a second time."""
 ONE_BY_ONE: Final = 20
 """Up to so many parts each is left out alone; more are left out in FOLDS groups."""
 FOLDS: Final = 10
+ROWS: Final = 16_384
+"""Patches that are brought to components at once."""
 CELLS: Final = 256
 RARE: Final = 0.99
 """Quantile of good parts' cells that is 1 in the units of the anomaly map."""
@@ -58,10 +57,10 @@ def fill_memory(
 ) -> Recalled:
     """Fill the network's memory with patches of images (P, H, W, 3) uint8 RGB, and say how unusual each part is.
 
-    parts: (P,) the part that each image shows; probes: other images, of the same parts. What is said of an image comes
-    from a memory and from statistics of the other parts alone; only the components stay: it is what a new part would
-    get. Only cells that touch a region count. `progress(what, done, total)` counts images, then groups that are left
-    out. Raises ValueError for a network without a memory.
+    parts: (P,) the part that each image shows; probes: other images, of the same parts. What is said of an image
+    comes from components, a memory and statistics of the other parts alone: it is what a new part would get. Only
+    cells that touch a region count. `progress(what, done, total)` counts images, then groups that are left out.
+    Raises ValueError for a network without a memory.
     """
     memory = network.memory
     if memory is None:
@@ -76,16 +75,17 @@ def fill_memory(
     count = len(images) + (0 if probes is None else len(probes.images))
     features = features_of(network, canvas, network.model.teacher_levels, count)
     with torch.no_grad():
-        if isinstance(memory, WhitenedMemory):
-            _describe(network, memory, features, images, inside)
 
         def look(rows: slice, levels: Sequence[Tensor], planes: Tensor) -> None:
             statistics.add(fold_of[rows], network.finest(levels), planes)
 
         patches = _Patches(network, memory, features, images, progress, look)
+        described = None
+        if isinstance(memory, WhitenedMemory):
+            described = _describe(memory, patches, fold_of, folds, inside)
         pool, owners = _pool(patches, parts, inside, seed)
-        choice = KCentre(pool).grow(network.model.memory_patches)
-        memory.patches = pool[choice.chosen].clone()
+        choice = KCentre(_fitted(memory, pool)).grow(network.model.memory_patches)
+        everything = choice.patches[choice.chosen].clone()
         read = Readings(canvas, regions, names, cells)
         maps = len(names) - (MEAN in names)
         shown = [_Shown(images, parts, patches, maps)]
@@ -94,11 +94,18 @@ def fill_memory(
             shown.append(_Shown(probes.images, probes.parts, theirs, maps))
         for fold in range(folds):
             gone = known[fold::folds]
-            rest = choice.without(torch.isin(owners, torch.from_numpy(gone))).grow(len(choice.chosen))
+            lost = torch.isin(owners, torch.from_numpy(gone))
+            rest = choice.without(lost).grow(len(choice.chosen))
+            if isinstance(memory, WhitenedMemory) and described is not None:
+                memory.describe(*described.whitening(COMPONENTS, without=fold))
+            memory.patches = _fitted(memory, pool[torch.nonzero(~lost)[:, 0][rest.chosen]])
             surface = Surface(statistics.constants(without=fold))
             for each in shown:
-                each.look(network, rest.patches[rest.chosen], surface, read, gone)
+                each.look(network, surface, read, gone)
             progress("left-out parts", fold + 1, folds)
+        if isinstance(memory, WhitenedMemory) and described is not None:
+            memory.describe(*described.whitening(COMPONENTS))
+        memory.patches = everything
         whole = statistics.constants(units=_cell_units(shown[0]))
     probed = shown[-1].read if probes is not None else shown[0].read[:0]
     return Recalled(shown[0].maps, names, shown[0].read, whole, probed)
@@ -116,17 +123,14 @@ class _Shown:
         self.read: NDArray[np.float64] = np.zeros((len(images), 0, 0))
         self.cells = np.zeros((len(images), maps, CELLS), np.float32)
 
-    def look(
-        self, network: TeacherNetwork, known: Tensor, surface: Surface, read: Readings, gone: NDArray[np.int64]
-    ) -> None:
-        """Fill in the images of the parts `gone`; known: (M, D) patches of the others."""
+    def look(self, network: TeacherNetwork, surface: Surface, read: Readings, gone: NDArray[np.int64]) -> None:
+        """Fill in the images of the parts `gone`, of which the network's memory knows nothing."""
         memory = network.memory
         if memory is None:
             raise ValueError("the network has no memory")
-        everything, memory.patches = memory.patches, known
         for row in np.flatnonzero(np.isin(self._parts, gone)):
             planes = _planes(self._images[row : row + 1])
-            distances = memory.distances(self._patches.of(np.array([row])))
+            distances = memory.distances(memory.fitted(self._patches.of(np.array([row]))))
             finest = self._patches.finest(planes)
             outputs = NetworkOutputs([], [], None, planes, None, None, distances, finest)
             found = surface(outputs)
@@ -137,7 +141,6 @@ class _Shown:
             for place, each in enumerate((distances, *found.values())):
                 flat = each.flatten()
                 self.cells[row, place] = flat[torch.linspace(0, len(flat) - 1, CELLS).long()].numpy()
-        memory.patches = everything
 
 
 def _cell_units(shown: _Shown) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -175,7 +178,7 @@ Look = Callable[[slice, Sequence[Tensor], Tensor], None]
 
 
 class _Patches:
-    """The components (cells, D) of every image, kept where all fit into CACHE_BYTES, else computed again."""
+    """What a memory gathers of every image, kept where all fit into CACHE_BYTES, else computed again."""
 
     def __init__(  # noqa: PLR0917  (what is looked at, by what, and who is told)
         self,
@@ -199,13 +202,13 @@ class _Patches:
             self._kept = kept
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
-        """Chunks of images: which, and their components (n, D, h, w)."""
+        """Chunks of images: which, and what was gathered of them (n, C, h, w)."""
         if self._kept is None:
             return self._computed()
         return iter([(slice(0, len(self._kept)), self._kept)])
 
     def of(self, rows: NDArray[np.int64]) -> Tensor:
-        """Components (n, D, h, w) of the images with these indices."""
+        """The same for the images with these indices."""
         if self._kept is not None:
             return self._kept[torch.from_numpy(rows)]
         return torch.cat([self._chunk(self._images[rows[i : i + CHUNK]]) for i in range(0, len(rows), CHUNK)])
@@ -226,49 +229,31 @@ class _Patches:
         levels = self._features(planes, self._network.model.teacher_levels)
         if self._look is not None and rows is not None:
             self._look(rows, levels, planes)
-        return self._memory.components([levels[k] for k in self._network.memory_levels])
+        return self._memory.gathered([levels[k] for k in self._network.memory_levels])
 
 
 def _describe(
-    network: TeacherNetwork, memory: WhitenedMemory, features: Features, images: Images, inside: Tensor
-) -> None:
-    """Fit the memory's components: channels standardised, principal directions, each divided by its spread."""
-    chosen = np.unique(np.linspace(0, len(images) - 1, min(DESCRIBING, len(images))).round().astype(np.int64))
-    plain = WhitenedMemory(memory.channels)  # with the identity for a projection, it averages and resizes
-    channels = sum(memory.channels)
-    plain.shift = torch.zeros(channels)
-    for k, part in enumerate(torch.split(torch.eye(channels), list(memory.channels), dim=1)):
-        plain.register_buffer(f"projection_{k}", part)
-    rows = []
-    for start in range(0, len(chosen), CHUNK):
-        levels = features(_planes(images[chosen[start : start + CHUNK]]), network.model.teacher_levels)
-        seen = plain.components([levels[k] for k in network.memory_levels])
-        rows.append(seen.flatten(2)[:, :, inside].permute(0, 2, 1).flatten(0, 1))
-    memory.describe(*whitening(torch.cat(rows), len(memory.shift)))
-
-
-def whitening(features: Tensor, components: int) -> tuple[Tensor, Tensor]:
-    """Projection (D, C) and shift (D,) of features (M, C): x -> projection @ x + shift, white over these features."""
-    mean = features.mean(dim=0).double()
-    deviation = features.double().std(dim=0, correction=0)
-    deviation = deviation.clamp_min(max(LEAST_DEVIATION * float(deviation.mean()), 1e-6))
-    standard = ((features - mean.float()) / deviation.float()).double()
-    values, vectors = torch.linalg.eigh(standard.T @ standard / len(standard))
-    values, vectors = values.flip(0)[:components], vectors.flip(1)[:, :components]
-    scaled = vectors / (values + SHRINKAGE * values.mean()).clamp_min(1e-12).sqrt()
-    projection = scaled.T / deviation
-    return projection.float(), (-projection @ mean).float()
+    memory: WhitenedMemory, patches: _Patches, fold_of: NDArray[np.int64], folds: int, inside: Tensor
+) -> WhiteningStatistics:
+    """Statistics, by fold, of what up to DESCRIBING evenly spread images show; the memory takes components of all."""
+    count = len(fold_of)
+    statistics = WhiteningStatistics(folds, sum(memory.channels))
+    for row in np.unique(np.linspace(0, count - 1, min(DESCRIBING, count)).round().astype(np.int64)):
+        seen = patches.of(np.array([row]))[0].flatten(1)[:, inside].T
+        statistics.add(int(fold_of[row]), seen)
+    memory.describe(*statistics.whitening(COMPONENTS))
+    return statistics
 
 
 def _pool(patches: _Patches, parts: NDArray[np.int64], inside: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """At most POOL patches (M, D) of all parts, in an order that the seed decides, and the part of each, (M,)."""
+    """What was gathered at POOL places at most, (M, C), drawn by the seed, and the part of each, (M,)."""
     cells = int(inside.sum())
     order = np.random.default_rng([seed, len(parts)]).permutation(len(parts) * cells)[:POOL]
     image, cell = np.divmod(order, cells)
     pool: Tensor | None = None
     for rows, chunk in patches:
         mine = np.flatnonzero((image >= rows.start) & (image < rows.stop))
-        flat = chunk.flatten(2)[:, :, inside]  # n, D, cells
+        flat = chunk.flatten(2)[:, :, inside]  # n, C, cells
         taken = flat[torch.from_numpy(image[mine] - rows.start), :, torch.from_numpy(cell[mine])]
         if pool is None:
             pool = torch.empty(len(order), flat.shape[1])
@@ -276,6 +261,12 @@ def _pool(patches: _Patches, parts: NDArray[np.int64], inside: Tensor, seed: int
     if pool is None:
         raise ValueError("no images to remember")
     return pool, torch.from_numpy(parts[image])
+
+
+def _fitted(memory: Memory, gathered: Tensor) -> Tensor:
+    """Patches (M, D) of what was gathered at single places, (M, C)."""
+    rows = [memory.fitted(part[:, :, None, None])[:, :, 0, 0] for part in torch.split(gathered, ROWS)]
+    return torch.cat(rows)
 
 
 def _planes(images: Images) -> Tensor:

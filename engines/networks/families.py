@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import torch
 from torch import nn
 
 from engines.networks.discriminator import Discriminator, new_discriminator
@@ -16,8 +17,9 @@ from engines.networks.tail import PaperTail
 from engines.networks.tails import ReverseTail
 from engines.networks.teacher_network import TeacherNetwork
 from engines.networks.teacher_student import TeacherStudent
+from engines.scoring import region_masks
 from engines.settings import CanvasSettings, Family, ModelSettings, RegionSettings
-from engines.teachers import Teacher
+from engines.teachers import Teacher, memory_grid
 
 NETWORKS: Final[Mapping[Family, Callable[[ModelSettings, Sequence[Teacher], Discriminator | None], TeacherStudent]]] = {
     "dtkd": DtkdNetwork,
@@ -35,9 +37,16 @@ def new_network(
     A TeacherStudent of the settings' family, which draws its weights from torch's generator, or for `score: memory` the
     teachers and the memory alone.
     """
-    if not model.student:
-        return TeacherNetwork(model, teachers)
-    return NETWORKS[model.family](model, teachers, new_discriminator(model, canvas, regions))
+    network = (
+        NETWORKS[model.family](model, teachers, new_discriminator(model, canvas, regions))
+        if model.student
+        else TeacherNetwork(model, teachers)
+    )
+    if network.memory is not None:
+        cells = memory_grid(model.teachers[0], canvas)
+        masks = region_masks(canvas.height_px, canvas.width_px, regions, cells)
+        network.memory.look_within(torch.from_numpy(masks.any(axis=0)))
+    return network
 
 
 def paper_tail(

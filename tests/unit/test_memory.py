@@ -16,11 +16,12 @@ from calibration import remember
 from calibration.detection import Asked, rejected
 from calibration.fit_memory import _chosen, _Trial, _way, fit_memory, in_units, units_of
 from calibration.k_centre import KCentre
-from calibration.remember import fill_memory, whitening
+from calibration.remember import fill_memory
 from calibration.surface_statistics import SurfaceStatistics
+from calibration.whitening import PER_COMPONENT, WhiteningStatistics
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
-from engines.networks.memory import COMPONENTS, WhitenedMemory
+from engines.networks.memory import WhitenedMemory
 from engines.networks.memory_tail import Readings, Surface
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
@@ -114,16 +115,57 @@ def test_a_patch_is_two_levels_averaged_joined_and_projected() -> None:
     torch.testing.assert_close(memory([fine, coarse]).flatten(1), distances, rtol=1e-3, atol=1e-3)
 
 
+def test_the_farthest_cells_are_compared_with_all_patches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The highest distance is that of a full search, no cell gets less than its own, and none that no region touches
+    takes the place of one that counts."""
+    torch.manual_seed(0)
+    memory = WhitenedMemory([6, 6])
+    centres = torch.randn(40, 12) * 5
+    memory.describe(torch.eye(12), torch.zeros(12))
+    memory.patches = torch.cat([centres, centres.repeat(10, 1) + torch.randn(400, 12)])
+    at = centres[torch.randint(40, (3, 16, 16))].permute(0, 3, 1, 2) + torch.randn(3, 12, 16, 16)
+    at[:, :, 5, 9] += 9  # one cell of each part is far off
+    brute = torch.cdist(at.flatten(2).transpose(1, 2), memory.patches).amin(dim=2).clamp_min(1).view(3, 1, 16, 16)
+    monkeypatch.setattr("engines.networks.memory.COARSE", 40)
+    found = memory.distances(at)
+    torch.testing.assert_close(found.flatten(1).amax(dim=1), brute.flatten(1).amax(dim=1), rtol=1e-3, atol=1e-3)
+    assert bool((found >= brute - 1e-3).all())
+    assert float((found > brute + 0.01).float().mean()) > 0.2, "many cells must have been spared the full search"
+    inside = torch.zeros(16, 16, dtype=torch.bool)
+    inside[:4, :8] = True  # as many cells as are refined
+    memory.look_within(inside)
+    within = memory.distances(at)[:, 0, :4, :8]
+    torch.testing.assert_close(within, brute[:, 0, :4, :8], rtol=1e-3, atol=1e-3)
+
+
 def test_whitened_components_have_no_favourite_direction() -> None:
     """Channels on scales from 1 to 1000 that go together: components are uncorrelated, none much wider than another."""
     rng = np.random.default_rng(0)
     features = torch.from_numpy(rng.normal(size=(4000, 16)) @ rng.normal(size=(16, 24)) * np.geomspace(1, 1000, 24))
-    projection, shift = whitening(features.float(), 12)
+    statistics = WhiteningStatistics(1, 24)
+    statistics.add(0, features.float())
+    projection, shift = statistics.whitening(12)
     white = features.float() @ projection.T + shift
     covariance = torch.cov(white.T)
     assert float(white.mean(dim=0).abs().max()) < 1e-2
     assert float((covariance - torch.diag(covariance.diagonal())).abs().max()) < 1e-2
     assert 0.4 < float(covariance.diagonal().min()) <= float(covariance.diagonal().max()) < 1.1
+
+
+def test_components_without_a_group_are_those_of_the_others() -> None:
+    """Nothing of the group that is taken away is left in projection and shift; few features have few components."""
+    rng = np.random.default_rng(1)
+    groups = [torch.from_numpy(rng.normal(k, 1 + k, (400, 6))).float() for k in range(3)]
+    every, others = WhiteningStatistics(3, 6), WhiteningStatistics(2, 6)
+    for k, features in enumerate(groups):
+        every.add(k, features)
+    for k, features in enumerate((groups[0], groups[2])):
+        others.add(k, features)
+    for mine, theirs in zip(every.whitening(6, without=1), others.whitening(6), strict=True):
+        torch.testing.assert_close(mine.abs(), theirs.abs(), rtol=1e-4, atol=1e-4)
+    few = WhiteningStatistics(1, 6)
+    few.add(0, groups[0][:60])
+    assert few.whitening(6)[0].shape == (2, 6)
 
 
 def test_it_keeps_as_many_patches_as_it_may_and_the_seed_decides_which(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +177,7 @@ def test_it_keeps_as_many_patches_as_it_may_and_the_seed_decides_which(monkeypat
     assert first.memory is not None
     assert again.memory is not None
     assert other.memory is not None
-    assert first.memory.patches.shape == (200, COMPONENTS)
+    assert first.memory.patches.shape == (200, 12 * 64 // PER_COMPONENT)
     assert torch.equal(first.memory.patches, again.memory.patches)
     assert not torch.equal(first.memory.patches, other.memory.patches)
 
