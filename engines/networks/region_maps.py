@@ -31,7 +31,9 @@ def outside_regions(
 def region_means(maps: Tensor, outside: Tensor) -> Tensor:
     """Mean of (N, H_1, W_1) over each region's cells, (N, R); `outside` as in `region_maxima`."""
     inside = (outside == 0).to(maps.dtype)
-    return maps.flatten(1) @ (inside / inside.sum(dim=1, keepdim=True)).T
+    share = inside / inside.sum(dim=1, keepdim=True)
+    # No matrix product: TensorRT-RTX has none in float32 for GPUs of the Turing generation.
+    return (maps.flatten(1).unsqueeze(1) * share).sum(dim=2)
 
 
 class RegionBlur(nn.Module):
