@@ -18,9 +18,13 @@ from calibration.cautions import warnings_of
 from calibration.detection import MOST_ASKED, Asked, catching_in_words, curve, odd_in_words, odd_parts, rejected
 from calibration.device import DeviceChoice, device_name, training_device
 from calibration.errors import DataError, TooFewParts
+from calibration.fit_memory import MADE_OF_EACH
 from calibration.fit_scores import fit
 from calibration.fitted import Fitted
-from calibration.made_defects import with_defects
+from calibration.instant import MADE_OF_EACH as INSTANT_MADE_OF_EACH
+from calibration.instant import PARITY_PARTS as INSTANT_PARITY_PARTS
+from calibration.instant import instant_engine, instant_snapshot, unknown_yet
+from calibration.made_defects import WANTED, with_defects
 from calibration.reference import reference
 from calibration.report import OddSample, ReportData, SampleMaps, write_report
 from calibration.threshold import choose_thresholds, held_out_parts
@@ -113,17 +117,21 @@ def nobody_asked(_odd: Sequence[OddGoodPart]) -> Collection[str]:
     return ()
 
 
+Preset = Literal["instant", "quick", "full"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is asked for. `asked_rate`: the false-reject rate that the line tolerates; `confidence`: of intervals.
+    """What is asked for.
 
-    `held_out_share` of the good parts, at least, is kept from training where they are enough to be split.
-    `device`: where it trains.
+    snapshot: as the station has it; preset: how much of it is learnt now. `asked_rate`: the false-reject rate that the
+    line tolerates; `confidence`: of intervals. `held_out_share` of the good parts, at least, is kept from training
+    where they are enough to be split. `device`: where it trains.
     """
 
     station: str
     snapshot: SettingsSnapshot
-    preset: Literal["quick", "full"]
+    preset: Preset
     asked_rate: float
     confidence: float
     held_out_share: float
@@ -139,12 +147,18 @@ class Request:
     def training(self) -> TrainingSettings:
         """The preset's schedule."""
         model = self.snapshot.model
-        return model.quick if self.preset == "quick" else model.full
+        return model.full if self.preset == "full" else model.quick
+
+    @property
+    def instant(self) -> bool:
+        """Whether it has to be quick above all."""
+        return self.preset == "instant"
 
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """What the steps after compilation share. `fresh`: images of the parts that `fitted.held_out` names."""
+    """What the steps after compilation share. `fresh`: images of the parts that `fitted.held_out` names; lacking: what
+    the preset left out, for people."""
 
     parts: GoodParts
     request: Request
@@ -153,6 +167,7 @@ class _Made:
     runtime: Runtime
     fresh: Images
     folder: Path
+    lacking: tuple[str, ...]
 
     @property
     def scores(self) -> NDArray[np.float64]:
@@ -175,6 +190,9 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
     EngineUnavailable, ParityError, BundleError. Activation is the caller's step.
     """
     started = time.monotonic()
+    lacking = unknown_yet(request.snapshot) if request.instant else ()
+    if request.instant:
+        request = replace(request, snapshot=instant_snapshot(request.snapshot))
     device = training_device(request.device)
     fitted = _fit(parts, request, work, progress, device)
     while denied := confirm(_odd_good_parts(parts, request, fitted)):
@@ -190,7 +208,7 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
             save_template(parts.template, writer.folder / TEMPLATE_NAME)
         runtime = OpenVinoRuntime(compiled.files["model"], parse_precision(compiled.precision), snapshot.engine.threads)
         try:
-            made = _Made(parts, request, fitted, compiled, runtime, fresh, writer.folder)
+            made = _Made(parts, request, fitted, compiled, runtime, fresh, writer.folder, lacking)
             content = _content(made)
             _report(made, content, device_name(device) if fitted.losses else "", time.monotonic() - started)
         finally:
@@ -217,6 +235,8 @@ def _fit(parts: GoodParts, request: Request, work: Path, progress: Progress, dev
         work=work,
         progress=progress,
         device=device,
+        made=(INSTANT_MADE_OF_EACH if request.instant else MADE_OF_EACH) * len(WANTED),
+        choose=not request.instant,
     )
 
 
@@ -251,7 +271,8 @@ def _compile(
     """
     regions = request.snapshot.regions
     names = [region.name for region in regions]
-    good = fresh[:PARITY_PARTS]
+    good = fresh[: INSTANT_PARITY_PARTS if request.instant else PARITY_PARTS]
+    engine = request.snapshot.engine
 
     def verdicts(part: NDArray[np.float64], by_region: NDArray[np.float64]) -> NDArray[np.bool_]:
         limits = choose_thresholds(
@@ -270,7 +291,7 @@ def _compile(
         canvas=request.snapshot.canvas,
         regions=len(names),
         out=folder,
-        engine=request.snapshot.engine,
+        engine=instant_engine(engine) if request.instant else engine,
         calibration_images=images,
         parity_images=np.concatenate([good, with_defects(good, regions, request.seed)]),
         verdicts=verdicts,
@@ -287,7 +308,8 @@ def _content(made: _Made) -> ManifestContent:
         asked_rate=request.asked_rate,
         confidence=request.confidence,
     )
-    limits = limits.model_copy(update={"notes": (*limits.notes, *catching_in_words(fitted, request.asked))})
+    catching = catching_in_words(fitted, request.asked)
+    limits = limits.model_copy(update={"notes": (*made.lacking, *limits.notes, *catching)})
     return ManifestContent(
         station=request.station,
         product_version=version("inspectd"),

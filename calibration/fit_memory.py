@@ -22,8 +22,9 @@ from engines.teachers import load_teachers
 
 Images = NDArray[np.uint8]
 LEAST_PARTS: Final = 5
-MADE: Final = 8 * len(WANTED)
-"""Defects that are made: eight of each kind and size."""
+MADE_OF_EACH: Final = 8
+"""Made defects of each kind and size."""
+MADE: Final = MADE_OF_EACH * len(WANTED)
 LEAST_GAIN: Final = 0.02
 """Share of the made defects, each size counting the same, that one more reading must catch beyond the others."""
 UPPER: Final = 0.9
@@ -42,23 +43,29 @@ def fit_memory(
     asked: Asked,
     seed: int,
     progress: Progress,
+    made: int = MADE,
+    choose: bool = True,
 ) -> Fitted:
     """Remember good part images (P, H, W, 3) uint8 RGB; groups: (P,) the part that each shows.
 
-    Each part, and each made defect on it, is scored by what the other parts tell. Which readings count is decided by
-    the share of made defects that is caught at the limit. Takes seconds; raises TooFewParts, WeightsError.
+    Each part, and each of `made` made defects, is scored by what the other parts tell. Which readings count is decided
+    by the share of them that is caught at the limit; without `choose` the highest cell counts alone. Takes seconds;
+    raises TooFewParts, WeightsError.
     """
     if len(np.unique(groups)) < LEAST_PARTS:
         raise TooFewParts(f"{len(np.unique(groups))} good parts: a memory needs at least {LEAST_PARTS}")
     network = new_network(model, canvas, regions, load_teachers(model, canvas, seed)).eval()
     first = first_images(groups)
-    defects = make_defects(images[first], regions, MADE, seed)
+    defects = make_defects(images[first], regions, made, seed)
     probes = Probes(np.stack([defect.image for defect in defects]), groups[first[[d.source for d in defects]]])
     recalled = fill_memory(
         network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
     read = recalled.read[first]
-    way, tried = _chosen(_Trial(read, recalled.probed, sizes_of(defects), recalled.names, asked))
+    offered = len(recalled.names) if choose else 1
+    way, tried = _chosen(
+        _Trial(read[:, :offered], recalled.probed[:, :offered], sizes_of(defects), recalled.names[:offered], asked)
+    )
     return Fitted(
         network=network,
         losses={},

@@ -66,17 +66,22 @@ def fit(  # noqa: PLR0917  (what is learnt from, then how)
     work: Path | None,
     progress: Progress,
     device: torch.device = CPU,
+    made: int = MADE,
+    choose: bool = True,
 ) -> Fitted:
     """Train on good part images (P, H, W, 3) uint8 RGB and fit the score to parts that training did not see.
 
     groups: (P,) the part that each image shows; images of one part stay on one side of every split. From
     ENOUGH_TO_SPLIT parts on, `held_out` of them are kept from training; with fewer, FOLDS students are trained
     without a fold each, and the final one on all. A memory knows all parts, and forgets the one that is scored. device:
-    where training runs; scores are fitted on the processor, to what it gives. Blocks for minutes, for seconds where
+    where training runs; scores are fitted on the processor, to what it gives. made, choose: as `fit_memory` has them,
+    for stations without a student. Blocks for minutes, for seconds where
     nothing is trained; raises TooFewParts, WeightsError.
     """
     if not model.student:
-        return fit_memory(images, groups, model, canvas, regions, asked=asked, seed=seed, progress=progress)
+        return fit_memory(
+            images, groups, model, canvas, regions, asked=asked, seed=seed, progress=progress, made=made, choose=choose
+        )
     shuffled = _shuffled_parts(groups, held_out, seed)
     divided = len(shuffled) >= ENOUGH_TO_SPLIT
     taught = partial(train, model=model, training=training, canvas=canvas, regions=regions, seed=seed, device=device)

@@ -26,7 +26,7 @@ from inspectd.located import LocateFault
 from inspectd.messages import Image, Reason
 
 if TYPE_CHECKING:
-    from calibration.calibrate import Confirm, GoodParts, OddGoodPart
+    from calibration.calibrate import Confirm, GoodParts, OddGoodPart, Preset
     from calibration.dataset import Sample
 
 FOOTAGE = Path("footage")
@@ -44,6 +44,7 @@ examples:
   inspectd calibrate --data photos/nuts --survey-only     the same without calibrating: read nuts.yaml first
   inspectd calibrate --station smdc                       parts that `inspectd record` saved in footage/smdc
   inspectd calibrate --station texture --data mvtec/carpet   the train/good images of a data set in MVTec layout
+  inspectd calibrate --station smdc --preset instant      a bundle in seconds, from five good parts on; refine it later
   inspectd calibrate --station smdc --preset full         the paper's schedule: hours on a CPU
   inspectd calibrate --station smdc --out /tmp/trial      write the bundle there, and leave the active one alone
   inspectd calibrate --station nuts --exclude odd.txt     without the good parts that the file lists, one a line
@@ -72,7 +73,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--data", type=Path, help="folder with good parts (default: footage/<station>)")
     parser.add_argument("--out", type=Path, help="write the bundle below this folder and do not activate it")
     parser.add_argument(
-        "--preset", choices=("quick", "full"), default="quick", help="quick: minutes; full: the paper's schedule"
+        "--preset",
+        choices=("instant", "quick", "full"),
+        default="quick",
+        help="instant: seconds, from the memory alone; quick: a minute or a few; full: the paper's schedule",
     )
     parser.add_argument(
         "--exclude", type=Path, metavar="FILE", help="text file of good parts to leave out, a name or path on each line"
@@ -139,7 +143,7 @@ def calibrate_station(
     station: Station,
     data: Path,
     root: Path,
-    preset: str,
+    preset: Preset,
     progress: Callable[[str, int, int], None],
     *,
     work: Path = WORK,
@@ -167,7 +171,7 @@ def calibrate_station(
     request = Request(
         station=station.station,
         snapshot=snapshot(station),
-        preset="full" if preset == "full" else "quick",
+        preset=preset,
         asked_rate=station.calibration.false_reject_rate,
         confidence=station.calibration.confidence,
         held_out_share=station.calibration.held_out_share,

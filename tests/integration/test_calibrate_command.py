@@ -10,6 +10,10 @@ import pytest
 from line_values import settings
 from yaml import safe_dump
 
+from engines.artifact import open_bundle
+from engines.golden import verify
+from engines.runtimes import load_runtime
+from engines.settings import EngineSettings
 from inspectd.__main__ import main
 from inspectd.cameras.simulated import render_part
 from inspectd.commands.calibrate import read_good_parts
@@ -89,3 +93,27 @@ def test_repeated_images_count_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     parts = read_good_parts(load_station(_station(tmp_path)), data, lambda what, done, total: None)
     assert len(parts.images) == 3
     assert "2 images that repeat" in capsys.readouterr().err
+
+
+def test_instant_is_a_memory_of_few_parts_that_says_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Eight parts of a station with a student make a bundle without one; it runs, and says what is missing."""
+    data = _parts(tmp_path / "parts", list(range(8)))
+    arguments = ["calibrate", "--station", _station(tmp_path), "--data", str(data), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 5, "eight parts are too few for the student"
+    capsys.readouterr()
+    assert main([*arguments, "--preset", "instant"]) == 0
+    said = capsys.readouterr().out
+    assert "preset instant" in said
+    assert "no student is trained" in said
+    (folder,) = (tmp_path / "out" / "test").iterdir()
+    bundle = open_bundle(folder)
+    assert bundle.manifest.preset == "instant"
+    assert bundle.manifest.settings.model.score == "memory"
+    assert [row.precision for row in bundle.manifest.engine.parity] == ["f32"]
+    runtime = load_runtime(bundle, EngineSettings())
+    try:
+        assert verify(bundle, runtime).images == len(bundle.manifest.golden)
+    finally:
+        runtime.close()

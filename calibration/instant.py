@@ -1,0 +1,41 @@
+"""Preset `instant`: a station in seconds, from the memory alone, and what it does not know yet."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from engines.artifact import SettingsSnapshot
+from engines.settings import EngineSettings, ModelSettings
+
+PARITY_PARTS: Final = 8
+"""Held-out good parts that the compiled engine is checked on, and as many with made defects."""
+MADE_OF_EACH: Final = 2
+"""Made defects of each kind and size, to say what limits catch."""
+
+
+def instant_snapshot(asked: SettingsSnapshot) -> SettingsSnapshot:
+    """The same station without anything that is trained: `score: memory` of the same teachers, canvas and regions."""
+    if not asked.model.student:
+        return asked
+    kept = asked.model.model_dump(include={"teachers", "weights_folder", "random_teachers"})
+    if asked.model.memory_patches:
+        kept["memory_patches"] = asked.model.memory_patches
+    return asked.model_copy(update={"model": ModelSettings.model_validate({"score": "memory", **kept})})
+
+
+def instant_engine(asked: EngineSettings) -> EngineSettings:
+    """What is compiled: where the station leaves the choice, f32 alone."""
+    return asked if asked.precision != "auto" else asked.model_copy(update={"precision": "f32"})
+
+
+def unknown_yet(asked: SettingsSnapshot) -> tuple[str, ...]:
+    """What a bundle of this preset lacks beside one of `quick`, one line each, for people."""
+    lacking = ["the highest cell of the memory alone counts (mean, finest features and tint were not tried)"]
+    if asked.model.student:
+        lacking.append("no student is trained: parts are judged by the memory alone, without places and Patch_GMSD")
+    if asked.engine.precision == "auto":
+        lacking.append("the engine computes in f32 (no faster precision was tried)")
+    return (
+        "preset instant: this bundle is for a start. " + "; ".join(lacking) + ". `inspectd calibrate --preset quick` "
+        "from the same parts knows more",
+    )
