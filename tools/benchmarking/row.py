@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from benchmarking.drawn import drawn
 from benchmarking.machine import describe_machine
 from benchmarking.pictures import draw_pictures
 from benchmarking.precisions import compare_precisions
@@ -18,6 +21,8 @@ from benchmarking.steps import Row, write_text
 from benchmarking.watched import WatchedRuntime
 from calibration.dataset import Sample, read_dataset
 from calibration.evaluate import Evaluation, evaluate
+from calibration.fitted import Fitted
+from calibration.tail import fit_tail
 from engines.artifact import Bundle, open_bundle
 from engines.golden import verify
 from engines.runtimes import load_runtime
@@ -35,7 +40,10 @@ TELL_EVERY_S = 0.2
 
 
 class RowJob(Settings):
-    """What `results` asks of the process: a station's file on a data folder; everything is kept below `out`."""
+    """What is asked of the process: a station's file on a data folder; everything is kept below `out`.
+
+    parts: good parts to learn from at most, drawn with `seed`; 0: all.
+    """
 
     station: str
     data: str
@@ -44,6 +52,8 @@ class RowJob(Settings):
     precisions: tuple[str, ...]
     timing_s: float
     out: str
+    parts: int = 0
+    seed: int = 0
 
 
 class Teller:
@@ -82,7 +92,7 @@ def measure_row(job_file: Path) -> None:
             bundle,
             samples,
             preparer(bundle),
-            read_good_parts(station, data, tell, part_template(bundle)).images,
+            read_good_parts(station, data, tell, part_template(bundle), excluded=_not_drawn(job)).images,
             own_figures=evaluation.overall,
             wanted=job.precisions,
             timing_s=job.timing_s,
@@ -108,15 +118,52 @@ def _calibrated(job: RowJob, station: Station, tell: Teller) -> tuple[Bundle, di
     work = out / "work"
     resumed = work.exists()
     started_s = time.monotonic()
-    bundle = calibrate_station(station, Path(job.data), out / "bundles", job.preset, tell, work=work)
+    seen: dict[str, Any] = {}
+    bundle = calibrate_station(
+        station,
+        Path(job.data),
+        out / "bundles",
+        job.preset,
+        tell,
+        work=work,
+        excluded=_not_drawn(job),
+        learnt=lambda fitted: seen.update(left_out_figures(fitted)),
+    )
     made = {
         "folder": str(bundle.folder.relative_to(out.resolve())),
         "calibration_s": round(time.monotonic() - started_s, 1),
         "resumed": resumed,
+        "left_out": seen,
     }
     write_text(note, json.dumps(made))
     shutil.rmtree(work, ignore_errors=True)  # checkpoints, of no more use
     return bundle, made
+
+
+def _not_drawn(job: RowJob) -> frozenset[str]:
+    """Paths of the good parts that the job leaves out, because it learns from fewer."""
+    good = read_dataset(Path(job.data)).good
+    kept = {sample.path for sample in drawn(good, job.parts, job.seed)}
+    return frozenset(str(sample.path) for sample in good if sample.path not in kept)
+
+
+def left_out_figures(fitted: Fitted) -> dict[str, Any]:
+    """What the tail of the left-out part scores is like: JSON-ready, by `parts` good parts.
+
+    shape: of the generalised Pareto distribution, the mean of its posterior (0: exponential, above: heavier).
+    highest_over_median: of the parts' largest distances to the memory of the others, before they are put in units of
+    good parts, where 0 is the median; None without a memory.
+    """
+    tail = fit_tail(fitted.part_scores)
+    highest = None
+    if fitted.maps is not None:
+        farthest = fitted.maps.max(axis=(1, 2))
+        highest = float(farthest.max() / np.median(farthest))
+    return {
+        "parts": len(fitted.part_scores),
+        "shape": float((tail.shape * tail.weight).sum()),
+        "highest_over_median": highest,
+    }
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:
