@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from benchmarking.drawn import drawn
+from benchmarking.left_out import left_out_figures
 from benchmarking.machine import describe_machine
 from benchmarking.pictures import draw_pictures
 from benchmarking.precisions import compare_precisions
@@ -21,8 +20,6 @@ from benchmarking.steps import Row, write_text
 from benchmarking.watched import WatchedRuntime
 from calibration.dataset import Sample, read_dataset
 from calibration.evaluate import Evaluation, evaluate
-from calibration.fitted import Fitted
-from calibration.tail import fit_tail
 from engines.artifact import Bundle, open_bundle
 from engines.golden import verify
 from engines.runtimes import load_runtime
@@ -145,25 +142,6 @@ def _not_drawn(job: RowJob) -> frozenset[str]:
     good = read_dataset(Path(job.data)).good
     kept = {sample.path for sample in drawn(good, job.parts, job.seed)}
     return frozenset(str(sample.path) for sample in good if sample.path not in kept)
-
-
-def left_out_figures(fitted: Fitted) -> dict[str, Any]:
-    """What the tail of the left-out part scores is like: JSON-ready, by `parts` good parts.
-
-    shape: of the generalised Pareto distribution, the mean of its posterior (0: exponential, above: heavier).
-    highest_over_median: of the parts' largest distances to the memory of the others, before they are put in units of
-    good parts, where 0 is the median; None without a memory.
-    """
-    tail = fit_tail(fitted.part_scores)
-    highest = None
-    if fitted.maps is not None:
-        farthest = fitted.maps.max(axis=(1, 2))
-        highest = float(farthest.max() / np.median(farthest))
-    return {
-        "parts": len(fitted.part_scores),
-        "shape": float((tail.shape * tail.weight).sum()),
-        "highest_over_median": highest,
-    }
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:
