@@ -112,6 +112,14 @@ Confirm = Callable[[Sequence[OddGoodPart]], Collection[str]]
 """Asks a person about odd good parts, the oddest first; answers with the ids of those that are none."""
 
 
+Learnt = Callable[[Fitted], None]
+"""Is shown what was learnt, before it is compiled."""
+
+
+def nobody_looks(_fitted: Fitted) -> None:
+    """A Learnt that takes no note."""
+
+
 def nobody_asked(_odd: Sequence[OddGoodPart]) -> Collection[str]:
     """A Confirm that keeps all parts: none is ever dropped by itself."""
     return ()
@@ -182,10 +190,12 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
     work: Path,
     progress: Progress,
     confirm: Confirm = nobody_asked,
+    learnt: Learnt = nobody_looks,
 ) -> Bundle:
     """Learn from good parts and write a bundle under root/<station>/; blocks for minutes, resumes from `work`.
 
     `confirm` is asked about good parts that are far from all others; without those that it names all is learnt again.
+    `learnt` is shown what then counts: the left-out scores, for instance, which the bundle does not keep.
     Raises TooFewParts, DataError for part images that are all alike, TrainingDeviceError, WeightsError,
     EngineUnavailable, ParityError, BundleError. Activation is the caller's step.
     """
@@ -198,6 +208,7 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
     while denied := confirm(_odd_good_parts(parts, request, fitted)):
         parts = parts.without(denied)
         fitted = _fit(parts, request, work, progress, device)
+    learnt(fitted)
     snapshot = request.snapshot
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:

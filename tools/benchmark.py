@@ -16,7 +16,7 @@ from benchmarking.machine import describe_machine
 from benchmarking.page import write_page
 from benchmarking.plan import load_plan
 from benchmarking.results import Bench, entries_of, list_of, measure_rows
-from benchmarking.steps import write_text
+from benchmarking.steps import StepFailed, write_text
 from rich.console import Console
 
 from engines.artifact import open_bundle, resolve_bundle
@@ -30,7 +30,7 @@ from inspectd.exits import EXIT_INCOMPLETE, run_program
 from inspectd.loading import find_bundle
 
 RESNET18 = Path("../shared/weights/resnet18-imagenet1k_v1-to-layer3.safetensors")
-PEERS = ("memory", "padim", "patchcore")
+PEERS = ("product", "memory", "padim", "patchcore")
 EPILOG = """\
 examples:
   tools/benchmark.py engine --bundle bundles/smdc              milliseconds an inference, each precision
@@ -38,7 +38,7 @@ examples:
   tools/benchmark.py line --station smdc --parts 100000        overhead from trigger to verdict, and memory
   tools/benchmark.py accuracy --data ../shared/data/paper      calibrate and evaluate every category, and smdc
   tools/benchmark.py results --plan tools/results.yaml         families x data sets x ablations, and the page of them
-  tools/benchmark.py peers --data ../shared/data/paper         anomalib's PaDiM and PatchCore on the same sets
+  tools/benchmark.py peers --data ../shared/data/paper         the product beside anomalib's PaDiM and PatchCore
 
 Every sub-command prints Markdown tables under the machine, the date and the versions that they hold for. Nothing else
 should run meanwhile. Figures as measured: docs/benchmark.md, docs/results.md. Exit codes: docs/exit_codes.md.
@@ -79,13 +79,17 @@ an unfinished training resumes. Exit code 16: some rows have no figures.
 """
 PEERS_EPILOG = """\
 examples:
-  tools/benchmark.py peers --data ../shared/data/paper --data ../shared/data/magnetic_tile --out peers.json
+  tools/benchmark.py peers --data ../shared/data/objects --data ../shared/data/paper --station paper=texture
   tools/benchmark.py peers --data sets/nut --model padim --size 320 --write peers.md
   tools/benchmark.py peers --data sets/nut --memory-script ../shared/tools/memory.py      a plain memory of patches, too
+  tools/benchmark.py peers --data sets/nut --station auto --most-seconds 1800     a station as `calibrate` chooses it
+  tools/benchmark.py peers --data sets/nut --time only --bundle bundles/nut       inference times under OpenVINO
+  ONEDNN_MAX_CPU_ISA=AVX2 tools/benchmark.py peers --data sets/nut --time         the same, with narrower instructions
 
 A folder may be one set in MVTec layout, or hold several. anomalib is installed once, into a virtual environment below
 --work, and fetches no weights: --weights are put into its ResNet18. Rows that the output file has already, with the
-same settings, are not measured again. What took a program down is in its log below --work.
+same settings, are not measured again. A row that fails does not stop the others; what took it down is in its log below
+--work, and the command ends with code 1.
 """
 
 
@@ -96,16 +100,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: list[str]) -> int:
     args = _parser().parse_args(arguments)
+    command = f"tools/benchmark.py {' '.join(arguments)}"
     if args.command == "results":
-        return _results(args, f"tools/benchmark.py {' '.join(arguments)}")
+        return _results(args, command)
+    if args.command == "peers":
+        return _peers(args, command)
     if args.command == "row":
         return _row(args)
-    commands = {"engine": _engine, "gpu": _gpu, "line": _line, "accuracy": _accuracy, "peers": _peers}
-    tables = commands[args.command](args)
-    page = f"{describe_machine()}\n\n    tools/benchmark.py {' '.join(arguments)}\n\n{tables}"
-    if args.command == "peers" and args.write is not None:
-        write_text(args.write, f"{page}\n")
-    print(page)
+    commands = {"engine": _engine, "gpu": _gpu, "line": _line, "accuracy": _accuracy}
+    print(f"{describe_machine()}\n\n    {command}\n\n{commands[args.command](args)}")
     return 0
 
 
@@ -168,11 +171,18 @@ def _add_results(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _add_peers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    peers = _command(commands, "peers", "measure other methods on labelled sets, for comparison", PEERS_EPILOG)
+    peers = _command(commands, "peers", "measure the product beside other methods on labelled sets", PEERS_EPILOG)
     peers.add_argument(
         "--data", type=Path, action="append", required=True, help="a set, or a folder of sets; repeatable"
     )
     peers.add_argument("--model", action="append", choices=PEERS, help="this one only; may be repeated")
+    peers.add_argument(
+        "--station",
+        action="append",
+        default=[],
+        metavar="[SET=]STATION",
+        help="the product's station, for all sets, one, or those of a folder: name, path, or auto (object); repeatable",
+    )
     peers.add_argument(
         "--memory-script", type=Path, metavar="FILE", help="a memory of patches; its line of JSON is read"
     )
@@ -181,9 +191,23 @@ def _add_peers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     peers.add_argument("--parts", type=count, default=0, metavar="N", help="learn from so many at most (default: all)")
     peers.add_argument("--coreset", type=_positive, default=0.01, help="share of patches that PatchCore keeps (0.01)")
     peers.add_argument("--seed", type=int, default=0, help="of PaDiM's channels and PatchCore's first patch (0)")
+    peers.add_argument(
+        "--most-seconds", type=_positive, metavar="S", help="end a row that takes longer (default: never)"
+    )
+    peers.add_argument(
+        "--time",
+        nargs="?",
+        choices=("too", "only"),
+        const="too",
+        help="time the product, PaDiM, STFPM and PatchCore under OpenVINO; only: measure nothing else",
+    )
+    peers.add_argument("--time-seconds", type=_positive, default=3.0, metavar="S", help="how long each is timed (3)")
+    peers.add_argument(
+        "--bundle", type=Path, help="the product's bundle to time (default: that of the first set's row)"
+    )
     peers.add_argument("--out", type=Path, default=Path("peers.json"), help="rows so far (peers.json)")
-    peers.add_argument("--work", type=Path, default=Path("work/peers"), help="anomalib's environment, and logs")
-    peers.add_argument("--write", type=Path, metavar="TABLE.md", help="write the tables there, too")
+    peers.add_argument("--work", type=Path, default=Path("work/peers"), help="anomalib's environment, bundles, logs")
+    peers.add_argument("--write", type=Path, metavar="PAGE.md", help="write the page there, too")
 
 
 def _command(
@@ -246,23 +270,20 @@ def _accuracy(args: argparse.Namespace) -> str:
     return accuracy_tables(measure(chosen, plan, args.out, args.work, console.print))
 
 
-def _peers(args: argparse.Namespace) -> str:
+def _peers(args: argparse.Namespace, command: str) -> int:
+    """Measure and print the page; the exit code is that of a failed step where a row failed."""
     try:
-        from benchmarking.peers import PeerSettings, measure_peers, peer_tables, sets_of
+        from benchmarking.peer_comparison import compare
     except ImportError as error:
         raise SettingsError(f"benchmark peers needs {error.name}: pip install 'inspectd[calibrate]'") from error
-    models = args.model or [name for name in PEERS if name != "memory" or args.memory_script is not None]
-    settings = PeerSettings(
-        size=args.size,
-        parts=args.parts,
-        coreset=args.coreset,
-        seed=args.seed,
-        weights=args.weights,
-        memory_script=args.memory_script,
-    )
     with progress_bar() as bars:
-        rows = measure_peers(sets_of(args.data), models, settings, out=args.out, work=args.work.resolve(), bars=bars)
-    return peer_tables(rows)
+        page, failed = compare(args, command, bars)
+    if args.write is not None:
+        write_text(args.write, page)
+    print(page, end="")
+    if failed:
+        raise StepFailed(failed)
+    return 0
 
 
 def _results(args: argparse.Namespace, command: str) -> int:

@@ -26,7 +26,7 @@ from inspectd.located import LocateFault
 from inspectd.messages import Image, Reason
 
 if TYPE_CHECKING:
-    from calibration.calibrate import Confirm, GoodParts, OddGoodPart, Preset
+    from calibration.calibrate import Confirm, GoodParts, Learnt, OddGoodPart, Preset
     from calibration.dataset import Sample
 
 FOOTAGE = Path("footage")
@@ -149,17 +149,19 @@ def calibrate_station(
     work: Path = WORK,
     excluded: frozenset[str] = frozenset(),
     confirm: Confirm | None = None,
+    learnt: Learnt | None = None,
 ) -> Bundle:
     """Learn the station from the good parts in `data` and write a bundle below `root`; does not activate it.
 
     `work` keeps what an interrupted training resumes from. excluded: names or paths of good parts to leave out.
     confirm: asks a person about odd good parts; None: they are told of on standard error, and kept.
+    learnt: is shown what was learnt, before it is compiled.
 
     Raises DataError, TooFewParts, TrainingDeviceError, WeightsError, EngineUnavailable, ParityError, BundleError,
     SettingsError.
     """
     try:
-        from calibration.calibrate import Request, calibrate
+        from calibration.calibrate import Request, calibrate, nobody_looks
         from calibration.cautions import warnings_of
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
@@ -185,6 +187,7 @@ def calibrate_station(
         work / station.station / _work_name(request.snapshot, parts, preset),
         progress,
         confirm or tell,
+        learnt or nobody_looks,
     )
 
 

@@ -6,6 +6,8 @@ import json
 import re
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tiny_station import TinyStation, tool
 
@@ -105,13 +107,16 @@ with open("calls.txt", "a") as calls:
     calls.write(" ".join(sys.argv[1:]) + chr(10))
 name = pathlib.Path(sys.argv[1]).name
 print("a library that prints")
-auroc = {"cloth": 0.9, "paper": 0.8}[name]
-print(json.dumps({"data": name, "learnt": 1, "good": 1, "defective": 1, "largest cell": {"auroc": auroc}}))
+largest = {"cloth": {"auroc": 0.9, "escapes": 1, "false": 0}, "paper": {"auroc": 0.8}}[name]
+print(json.dumps({"data": name, "learnt": 1, "good": 1, "defective": 1, "largest cell": largest}))
 """
 
 
 def test_peers_measure_each_set_once(tmp_path: Path) -> None:
-    """A script's line of JSON becomes a row; a folder of sets is all of them; another size is another row."""
+    """A script's line of JSON becomes a row; a folder of sets is all of them; another size is another row.
+
+    What passes at its limit is told where the script tells it.
+    """
     for name in ("cloth", "paper"):
         labelled_set(tmp_path / "data" / name)
     calls = tmp_path / "calls.txt"
@@ -120,9 +125,10 @@ def test_peers_measure_each_set_once(tmp_path: Path) -> None:
     command = ("benchmark", "peers", "--data", "data", "--memory-script", "memory.py", "--model", "memory")
     done = tool(*command, "--parts", "7", "--write", "table.md", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "| cloth | 0.9000 |" in done.stdout
+    assert "| cloth | 0.9000 | 1 of 1 | 0 of 1 | - |" in done.stdout
+    assert "| paper | 0.8000 | - | - | - |" in done.stdout
     assert "| **mean of 2 sets** | 0.8500 |" in done.stdout
-    assert "| paper | memory script | 1 | 1 | 1 | 0.8000 | - | - | - |" in done.stdout
+    assert "| paper | plain memory | 256x256 | 1 | 1 | 1 | 0.8000 | - | - | - |" in done.stdout
     assert (tmp_path / "table.md").read_text() == done.stdout
     asked = [f"{tmp_path}/data/{name} --px 256 --parts 7" for name in ("cloth", "paper")]
     assert calls.read_text().splitlines() == asked
@@ -132,6 +138,50 @@ def test_peers_measure_each_set_once(tmp_path: Path) -> None:
     assert tool(*command, "--size", "128", folder=tmp_path).returncode == 0
     assert len(calls.read_text().splitlines()) == 4
     assert len(json.loads((tmp_path / "peers.json").read_text())["rows"]) == 4
+
+
+def made_set(folder: Path) -> None:
+    """Twelve good parts to learn from, and a few to judge, one of them with a plain defect."""
+    chance = np.random.default_rng(0)
+    names = [*(f"train/good/{number:02d}.png" for number in range(12)), "test/good/0.png", "test/cut/0.png"]
+    for name in names:
+        image = 120 + chance.normal(0, 6, (64, 64, 3))
+        if "cut" in name:
+            image[20:40, 20:40] = 0
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), image.clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.slow
+def test_the_product_is_a_row_among_its_peers(tmp_path: Path) -> None:
+    """Its station is calibrated and its engine judges the labelled parts, once; tail and escapes are in the page."""
+    made_set(tmp_path / "nut")
+    region = {"name": "whole", "top_px": 0, "left_px": 0, "height_px": 64, "width_px": 64}
+    small = {
+        "station": "small",
+        "camera": {"kind": "folder", "path": "nowhere"},
+        "locate": {"mode": "off"},
+        "canvas": {"height_px": 64, "width_px": 64},
+        "regions": [region],
+        "model": {"score": "memory", "random_teachers": True},
+        "engine": {"precision": "f32"},
+    }
+    (tmp_path / "small.yaml").write_text(json.dumps(small))  # JSON is YAML
+    command = ("benchmark", "peers", "--data", "nut", "--model", "product", "--station", "./small.yaml")
+    done = tool(*command, "--parts", "10", "--write", "page.md", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads((tmp_path / "peers.json").read_text())["rows"]
+    assert (row["learnt"], row["good"], row["defective"], row["canvas"]) == (10, 1, 1, "64x64")
+    assert row["highest_over_median"] >= 1
+    assert -0.5 <= row["tail_shape"] <= 1
+    assert row["ms_per_image"] > 0
+    assert row["fit_s"] > 0
+    assert (tmp_path / "work" / "peers" / row["folder"] / "manifest.json").is_file()
+    assert f"| nut | ./small.yaml | {row['image_auroc']:.4f} | {row['escapes']} of 1 |" in done.stdout
+    assert (tmp_path / "page.md").read_text() == done.stdout
+    before = (tmp_path / "peers.json").read_bytes()
+    assert tool(*command, "--parts", "10", folder=tmp_path).returncode == 0
+    assert (tmp_path / "peers.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -148,6 +198,10 @@ def test_peers_measure_each_set_once(tmp_path: Path) -> None:
         (("peers", "--data", "nowhere"), 5, "no such folder"),
         (("peers", "--data", "sets/set", "--weights", "nowhere"), 2, "--weights nowhere: no such file"),
         (("peers", "--data", "sets/set", "--model", "memory"), 2, "--memory-script None: no such file"),
+        (("peers", "--data", "sets/set", "--station", "silk=texture"), 2, "--station silk=texture: no set"),
+        (("peers", "--data", "sets/set", "--station", "nowhere"), 2, "no such file"),
+        (("peers", "--data", "sets/set", "--model", "product", "--station", "nowhere"), 3, "no station named"),
+        (("peers", "--data", "sets/set", "--time", "only"), 2, "name a bundle: --bundle DIR"),
         (("peers", "--data", "sets/set", "--model", "memory", "--memory-script", "fails.py"), 1, "no patches; see"),
         ((), 2, "required"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from engines.artifact import Bundle, ParityRow
 from engines.errors import EngineUnavailable
 from engines.golden import read_golden
 from engines.runtimes import Runtime, infer
-from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
+from engines.runtimes.openvino import OpenVinoRuntime, Precision, parse_precision
 from inspectd.errors import SettingsError
 
 ROUND_S = 0.25
@@ -45,22 +45,33 @@ def measure_bundle(bundle: Bundle, threads: int, seconds: float, tell: Callable[
     settles its speed and not its scores; those are in the manifest. Raises EngineUnavailable, BundleError,
     SettingsError where the packages of calibration are missing.
     """
-    images = np.stack([read_golden(bundle, golden) for golden in bundle.manifest.golden])
+    images, own = golden_images(bundle), own_variant(bundle)
     rows = {row.precision: row for row in bundle.manifest.engine.parity}
-    own = next((name for name, row in rows.items() if row.kept), bundle.manifest.engine.precision)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        runtimes = {own: _own_runtime(bundle, threads)}
-        stack.callback(runtimes[own].close)
-        graph = bundle.path(bundle.manifest.engine.files["graph"])
-        for name, runtime in _built(graph, threads, images, Path(folder), tell):
-            if name == own:
-                runtime.close()
+        runtimes: dict[str, Runtime] = {}
+        for name, model, precision in variant_models(bundle, images, Path(folder), tell):
+            try:
+                runtimes[name] = OpenVinoRuntime(model, precision, threads)
+            except EngineUnavailable as error:
+                if name == own:
+                    raise
+                tell(f"{name} left out: {error}")
                 continue
-            stack.callback(runtime.close)
-            runtimes[name] = runtime
+            stack.callback(runtimes[name].close)
         tell("timing")
         samples = interleaved_ms(runtimes, images, seconds)
     return [_figures(name, name == own, taken, rows.get(name)) for name, taken in samples.items()]
+
+
+def golden_images(bundle: Bundle) -> NDArray[np.uint8]:
+    """The bundle's golden images, (P, H, W, 3) uint8 RGB. Raises BundleError."""
+    return np.stack([read_golden(bundle, golden) for golden in bundle.manifest.golden])
+
+
+def own_variant(bundle: Bundle) -> str:
+    """The name of the variant that calibration kept; its precision where the bundle does not say."""
+    engine = bundle.manifest.engine
+    return next((row.precision for row in engine.parity if row.kept), engine.precision)
 
 
 def _figures(name: str, kept: bool, taken_ms: list[float], row: ParityRow | None) -> EngineFigures:
@@ -116,25 +127,34 @@ def engine_table(measured: Sequence[tuple[Bundle, Sequence[EngineFigures]]]) -> 
     return markdown_table(head, rows)
 
 
-def _own_runtime(bundle: Bundle, threads: int) -> Runtime:
-    """The engine that the daemon runs."""
-    engine = bundle.manifest.engine
-    return OpenVinoRuntime(bundle.path(engine.files["model"]), parse_precision(engine.precision), threads)
+def variant_models(
+    bundle: Bundle,
+    images: NDArray[np.uint8],
+    folder: Path,
+    tell: Callable[[str], None],
+    wanted: Collection[str] | None = None,
+) -> Iterator[tuple[str, Path, Precision]]:
+    """The bundle's own model as it is, then the other variants of its graph, built into `folder`; `wanted`: these only.
 
-
-def _built(
-    graph: Path, threads: int, images: NDArray[np.uint8], folder: Path, tell: Callable[[str], None]
-) -> Iterator[tuple[str, Runtime]]:
-    """The variants of the graph that this machine can build and run."""
+    images: (P, H, W, 3) uint8 RGB, for int8's ranges. A variant that cannot be built is told of and left out; whether
+    this machine can run one, OpenVinoRuntime says. Raises SettingsError where the packages of calibration are missing.
+    """
+    engine, own = bundle.manifest.engine, own_variant(bundle)
+    if wanted is None or own in wanted:
+        yield own, bundle.path(engine.files["model"]), parse_precision(engine.precision)
     try:
         from engines.compilation.precision import build_model, variants_of
     except ImportError as error:
         raise SettingsError(f"benchmark engine needs {error.name}: pip install 'inspectd[calibrate]'") from error
+    graph = bundle.path(engine.files["graph"])
     for number, variant in enumerate(variants_of(graph, "auto")):
+        if variant.name == own or (wanted is not None and variant.name not in wanted):
+            continue
         tell(f"building {variant.name}")
         model = folder / f"{number}.xml"
         try:
             build_model(graph, variant, images, model)
-            yield variant.name, OpenVinoRuntime(model, variant.precision, threads)
         except EngineUnavailable as error:
             tell(f"{variant.name} left out: {error}")
+            continue
+        yield variant.name, model, variant.precision

@@ -68,7 +68,7 @@ class Pictures:
 def results_page(plan: Plan, entries: Sequence[Entry], pictures: Pictures, *, command: str, plan_name: str) -> str:
     """The page in Markdown."""
     rows = [entry.row for entry in entries if entry.row is not None and "failed" not in entry.row]
-    parts = [HEAD.format(command=command, plan=plan_name), _machines(rows)]
+    parts = [HEAD.format(command=command, plan=plan_name), machines_of(rows)]
     for table in plan.tables:
         table_rows = [TableRow(row, tuple(entry for entry in entries if _belongs(entry, row))) for row in table.rows]
         parts += _section(table, table_rows, pictures)
@@ -162,7 +162,8 @@ def _alt(name: str) -> str:
     return name.removesuffix(".png").replace("-", " ")
 
 
-def _machines(rows: Sequence[Row]) -> str:
+def machines_of(rows: Sequence[Row]) -> str:
+    """Markdown: how many rows were measured on which machine, on which day and with which versions."""
     counted: dict[str, int] = {}
     for row in rows:
         counted[row["machine"]] = counted.get(row["machine"], 0) + 1

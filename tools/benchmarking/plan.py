@@ -202,13 +202,18 @@ def merged(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> Raw:
 def described(plan: Plan, job: Job, station: Station) -> Raw:
     """Everything that the row's figures depend on, JSON-ready: other families' options and schedules left out."""
     preset = plan.settings[job.settings].preset or plan.preset
+    data = plan.data[job.data]
+    source = data.model_dump(mode="json", include={"folder", "layout", "simulated"})
+    return {**scored_sections(station, preset), "preset": preset, "data": {**source, "category": job.category}}
+
+
+def scored_sections(station: Station, preset: str) -> Raw:
+    """The sections that a station's scores and limits depend on, JSON-ready, without what family and preset leave."""
     sections = station.model_dump(mode="json", include=set(SCORED))
     own, other = station.model.family, "full" if preset == "quick" else "quick"
     unused = {*FAMILIES, other} - {own}
     sections["model"] = {name: value for name, value in sections["model"].items() if name not in unused}
-    data = plan.data[job.data]
-    source = data.model_dump(mode="json", include={"folder", "layout", "simulated"})
-    return {**sections, "preset": preset, "data": {**source, "category": job.category}}
+    return sections
 
 
 def key_of(described_settings: Raw) -> str:

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarking.engine import interleaved_ms
+from benchmarking.engine import golden_images, interleaved_ms, own_variant
 from calibration.dataset import Sample
 from calibration.evaluate import Figures, Prepared, evaluate
 from engines.artifact import Bundle
 from engines.compilation.precision import VARIANTS, Variant, build_model
 from engines.errors import EngineUnavailable
-from engines.golden import read_golden
 from engines.runtimes import Runtime
 from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
 
@@ -62,8 +61,7 @@ def compare_precisions(
     good_parts: (P, H, W, 3) uint8 RGB, for int8's ranges, those of calibration. own_figures: what the bundle's own
     engine reached on these samples. folder: empty, for the models. Blocks for minutes. Raises EngineFault, DataError.
     """
-    images = np.stack([read_golden(bundle, golden) for golden in bundle.manifest.golden])
-    own = next((row.precision for row in bundle.manifest.engine.parity if row.kept), bundle.manifest.engine.precision)
+    images, own = golden_images(bundle), own_variant(bundle)
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
         runtimes: dict[str, Runtime] = {}

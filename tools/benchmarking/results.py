@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,18 @@ from rich.progress import Progress, TaskID
 
 from benchmarking.machine import markdown_table
 from benchmarking.plan import Job, Plan, defaults_of, described, jobs_of, key_of, station_of, unchanged
-from benchmarking.steps import TOOLS, Row, StepFailed, last_line, owned_process, read_rows, render_simulated, write_rows
+from benchmarking.steps import (
+    TOOLS,
+    Row,
+    StepFailed,
+    Tell,
+    TookTooLong,
+    follow,
+    read_rows,
+    render_simulated,
+    shown_on,
+    write_rows,
+)
 from engines.errors import one_line
 from inspectd.errors import InspectdError, StorageError
 
@@ -138,7 +148,10 @@ def _measure(bench: Bench, entry: Entry, bars: Progress, step: TaskID) -> Row:
         folder = bench.work / "rows" / entry.job.name.replace("/", "-") / about["key"]
         if bench.again and entry.row is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        figures = _run_row(_job_file(bench, entry, folder), folder, entry.job.timeout_min, bars, step)
+        minutes, tell = entry.job.timeout_min, shown_on(bars, step)
+        figures = run_row(_job_file(bench, entry, folder), folder, tell, most_s=60 * minutes)
+    except TookTooLong:
+        return {**about, "failed": f"took longer than {minutes:g} min; give it more time, or fewer steps"}
     except (InspectdError, OSError) as error:
         return {**about, "failed": one_line(str(error))}
     return {**about, **figures, "pictures": str((folder / "pictures").relative_to(bench.work))}
@@ -166,35 +179,20 @@ def _job_file(bench: Bench, entry: Entry, folder: Path) -> Path:
     return path
 
 
-def _run_row(job_file: Path, folder: Path, timeout_min: float, bars: Progress, step: TaskID) -> Row:
-    """Run the row's process to its end, or to its time-out. Raises StepFailed with its own last line."""
-    log = folder / LOG_FILE
+def run_row(
+    job_file: Path,
+    folder: Path,
+    tell: Tell,
+    *,
+    most_s: float | None,
+    environment: Mapping[str, str] | None = None,
+) -> Row:
+    """Run the job's process to its end, or to its time-out, and read its figures; `folder` takes its log.
+
+    environment: None: that of this program. Raises TookTooLong, StepFailed with its own last line.
+    """
     command = [sys.executable, str(TOOLS / "benchmark.py"), "row", "--job", str(job_file)]
-    ended_by_us = threading.Event()
-    with log.open("w", encoding="utf-8") as errors, owned_process(command, errors) as process:
-
-        def end() -> None:
-            ended_by_us.set()
-            process.kill()
-
-        timer = threading.Timer(timeout_min * 60, end)
-        timer.daemon = True  # Ctrl-C while it starts must not keep the program until it fires
-        try:
-            timer.start()
-            for line in process.stdout or ():
-                try:
-                    what, done, total = json.loads(line)
-                except ValueError:  # a library that prints: no progress of ours
-                    errors.write(line)
-                    continue
-                bars.update(step, description=f"  {what}", completed=done, total=total)
-            code = process.wait()
-        finally:
-            timer.cancel()
-    if ended_by_us.is_set():
-        raise StepFailed(f"took longer than {timeout_min:g} min; give it more time, or fewer steps")
-    if code != 0:
-        raise StepFailed(last_line(log) or f"its process ended with code {code}; see {log}")
+    follow(command, folder / LOG_FILE, tell, environment=environment, most_s=most_s)
     figures: Row = json.loads((folder / "figures.json").read_text(encoding="utf-8"))
     return figures
 

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarking.drawn import drawn
+from benchmarking.left_out import left_out_figures
 from benchmarking.machine import describe_machine
 from benchmarking.pictures import draw_pictures
 from benchmarking.precisions import compare_precisions
@@ -35,7 +37,10 @@ TELL_EVERY_S = 0.2
 
 
 class RowJob(Settings):
-    """What `results` asks of the process: a station's file on a data folder; everything is kept below `out`."""
+    """What is asked of the process: a station's file on a data folder; everything is kept below `out`.
+
+    parts: good parts to learn from at most, drawn with `seed`; 0: all.
+    """
 
     station: str
     data: str
@@ -44,6 +49,8 @@ class RowJob(Settings):
     precisions: tuple[str, ...]
     timing_s: float
     out: str
+    parts: int = 0
+    seed: int = 0
 
 
 class Teller:
@@ -82,7 +89,7 @@ def measure_row(job_file: Path) -> None:
             bundle,
             samples,
             preparer(bundle),
-            read_good_parts(station, data, tell, part_template(bundle)).images,
+            read_good_parts(station, data, tell, part_template(bundle), excluded=_not_drawn(job)).images,
             own_figures=evaluation.overall,
             wanted=job.precisions,
             timing_s=job.timing_s,
@@ -108,15 +115,33 @@ def _calibrated(job: RowJob, station: Station, tell: Teller) -> tuple[Bundle, di
     work = out / "work"
     resumed = work.exists()
     started_s = time.monotonic()
-    bundle = calibrate_station(station, Path(job.data), out / "bundles", job.preset, tell, work=work)
+    seen: dict[str, Any] = {}
+    bundle = calibrate_station(
+        station,
+        Path(job.data),
+        out / "bundles",
+        job.preset,
+        tell,
+        work=work,
+        excluded=_not_drawn(job),
+        learnt=lambda fitted: seen.update(left_out_figures(fitted)),
+    )
     made = {
         "folder": str(bundle.folder.relative_to(out.resolve())),
         "calibration_s": round(time.monotonic() - started_s, 1),
         "resumed": resumed,
+        "left_out": seen,
     }
     write_text(note, json.dumps(made))
     shutil.rmtree(work, ignore_errors=True)  # checkpoints, of no more use
     return bundle, made
+
+
+def _not_drawn(job: RowJob) -> frozenset[str]:
+    """Paths of the good parts that the job leaves out, because it learns from fewer."""
+    good = read_dataset(Path(job.data)).good
+    kept = {sample.path for sample in drawn(good, job.parts, job.seed)}
+    return frozenset(str(sample.path) for sample in good if sample.path not in kept)
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:

@@ -6,10 +6,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+from rich.progress import Progress, TaskID
 
 from inspectd.errors import InspectdError, StorageError
 
@@ -18,12 +21,27 @@ LOG_TAIL = 4000
 Row = dict[str, Any]
 TOOLS = Path(__file__).parents[1]
 SCORES, ROC, LAMBDAS, MAPS = "scores.png", "roc.png", "lambdas.png", "maps.png"
+Tell = Callable[[str, int, int], None]
+"""(what is being done, steps done, steps in all)."""
 PICTURES = (SCORES, ROC, LAMBDAS, MAPS)
 """What is drawn of a row, in the order of the page; MAPS alone shows images of the data."""
 
 
 class StepFailed(InspectdError):
     """A program that the benchmark ran did not end well; its own line says why."""
+
+
+def shown_on(bars: Progress, step: TaskID) -> Tell:
+    """Progress of a program as this bar."""
+
+    def tell(what: str, done: int, total: int) -> None:
+        bars.update(step, description=f"  {what}", completed=done, total=total)
+
+    return tell
+
+
+class TookTooLong(StepFailed):
+    """A program was ended because it had not finished in the time that it was given."""
 
 
 @contextmanager
@@ -47,6 +65,61 @@ def owned_process(
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def follow(
+    command: Sequence[str],
+    log: Path,
+    tell: Tell,
+    *,
+    environment: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+    most_s: float | None = None,
+) -> Row | None:
+    """Run a program to its end: its lists [what, done, total] are progress, its last JSON object is the answer.
+
+    environment, folder: None: those of this program. most_s: seconds after which it is ended. What else it prints goes
+    to `log`, as its errors do. Raises TookTooLong, StepFailed with its own last line.
+    """
+    found: Row | None = None
+    ended_by_us = threading.Event()
+    with (
+        log.open("w", encoding="utf-8") as errors,
+        owned_process(command, errors, environment, folder) as process,
+    ):
+
+        def end() -> None:
+            ended_by_us.set()
+            process.kill()
+
+        timer = threading.Timer(most_s or 0, end)
+        timer.daemon = True  # Ctrl-C while it starts must not keep the program until it fires
+        try:
+            if most_s is not None:
+                timer.start()
+            for text in process.stdout or ():
+                line = _json_of(text)
+                if isinstance(line, dict):
+                    found = line
+                elif isinstance(line, list) and len(line) == 3:
+                    tell(*line)
+                else:  # a library that prints
+                    errors.write(text)
+            code = process.wait()
+        finally:
+            timer.cancel()
+    if ended_by_us.is_set():
+        raise TookTooLong(f"not finished in {most_s:g} s")
+    if code != 0:
+        raise StepFailed(last_line(log) or f"its process ended with code {code}; see {log}")
+    return found
+
+
+def _json_of(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
 
 
 def last_line(log: Path) -> str:
