@@ -36,6 +36,8 @@ from inspectd.wire.sockets import Context
 METADATA_NAME = "metadata.jsonl"
 UNFIT_IN_A_ROW = 50
 WAITING_TRIGGERS = 1000
+FIRST_BUNDLE_FROM = 20
+"""Good parts from which a first bundle is offered."""
 
 EPILOG = """\
 examples:
@@ -65,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     """Save; returns 0. Raises CameraError, StorageError, SettingsError, EndpointError."""
     station = load_station(args.station)
     out = args.out or Path("footage") / station.station
-    saved, unfit = record_parts(station, args.count, out)
+    saved, unfit = record_parts(station, args.count, out, offer=_offer(args.station, out))
     left_out = "; ".join(f"{count} left out: {why}" for why, count in unfit.items())
     print(f"{saved} good parts in {out}" + (f" ({left_out})" if left_out else ""))
     if saved < args.count:
@@ -73,10 +75,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str, int]]:
+def _offer(station: str, out: Path) -> str:
+    """What a person can do once a few parts are saved, in one line."""
+    return (
+        f"{FIRST_BUNDLE_FROM} good parts are saved: in another terminal, `inspectd calibrate --station {station} --data "
+        f"{out} --preset instant` makes a first bundle of them, while recording goes on"
+    )
+
+
+def record_parts(station: Station, count: int, out: Path, *, offer: str = "") -> tuple[int, dict[str, int]]:
     """Save `count` parts below `out`; returns how many, and how many were left out for which reason.
 
-    Fewer only where the footage ends. Raises CameraError, StorageError, EndpointError.
+    offer: said on standard error once FIRST_BUNDLE_FROM parts are saved, if more are to come. Fewer are saved only
+    where the footage ends. Raises CameraError, StorageError, EndpointError.
     """
     _claim(out)
     context: Context = zmq.Context()
@@ -104,6 +115,8 @@ def record_parts(station: Station, count: int, out: Path) -> tuple[int, dict[str
                 progress.advance(bar)
                 if saved == count:
                     break
+                if saved == FIRST_BUNDLE_FROM and offer:
+                    progress.console.print(offer, markup=False, highlight=False, soft_wrap=True)
     except OSError as error:
         raise StorageError(f"{error.filename or out}: {error.strerror}; {saved} parts are saved") from error
     finally:

@@ -40,3 +40,18 @@ def test_no_parts_at_all_is_wrong_usage(station: Path, capsys: pytest.CaptureFix
         main(["record", "--station", str(station), "--count", "0"])
     assert ended.value.code == 2
     assert "must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("wanted", "offered"), [(20, 0), (21, 1)])
+def test_a_first_bundle_is_offered_while_recording_goes_on(
+    station: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], wanted: int, offered: int
+) -> None:
+    """After the twentieth good part one line says how to make a bundle of them; not where none is to follow."""
+    settings = yaml.safe_load(station.read_text())
+    settings["camera"] = {"kind": "simulated", "defect_share": 0.0}
+    settings["trigger"] = {"source": "timer", "period_ms": 5}
+    station.write_text(yaml.safe_dump(settings))
+    out = tmp_path / "out"
+    assert main(["record", "--station", str(station), "--count", str(wanted), "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(f"inspectd calibrate --station {station} --data {out} --preset instant") == offered
