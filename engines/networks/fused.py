@@ -17,7 +17,7 @@ from engines.networks.calibrated import CalibratedTail
 from engines.networks.families import new_network, paper_tail
 from engines.networks.memory_tail import MemoryTail
 from engines.networks.teacher_network import TeacherNetwork
-from engines.scoring import ScoringConstants
+from engines.scoring import MEAN, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher, memory_grid
 
@@ -40,6 +40,8 @@ class FusedEngine(nn.Module):
         super().__init__()
         self.model, self.canvas, self.regions, self.constants = model, canvas, tuple(regions), constants
         self.network = network
+        if network.memory is not None and constants.memory is not None:
+            network.memory.far_only = MEAN not in constants.memory.readings  # a mean needs every cell's own distance
         self.tail = self._tail()
         self.requires_grad_(False)
         self.eval()

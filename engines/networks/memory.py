@@ -38,7 +38,7 @@ class Memory(nn.Module, ABC):
     """Teacher features of some levels, (N, C_k, H_k, W_k) each, to the distance to the nearest patch, (N, 1, h, w).
 
     (h, w) is the size of the finest level. Buffer `patches` (M, D): the remembered ones, none until it is given them,
-    those that are farthest apart first.
+    those that are farthest apart first. `far_only`: set where a part's highest distances are all that counts.
     """
 
     def __init__(self, components: int) -> None:
@@ -48,6 +48,7 @@ class Memory(nn.Module, ABC):
         self.register_buffer("outside", torch.zeros(1), persistent=False)
         self.patches: Tensor
         self.outside: Tensor
+        self.far_only = False
 
     @property
     def filled(self) -> bool:
@@ -67,25 +68,32 @@ class Memory(nn.Module, ABC):
         return self.fitted(self.gathered(levels))
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Distances, float32, in the unit of the components."""
-        return self.distances(self.components(levels))
+        """Distances, float32, in the unit of the components; with `far_only`, exact where they are large."""
+        at = self.components(levels)
+        if self.far_only and len(self.patches) > 2 * COARSE:
+            return self.far_distances(at)
+        return self.distances(at)
 
     def distances(self, at: Tensor) -> Tensor:
-        """The same for components (N, D, h, w).
+        """The same for components (N, D, h, w)."""
+        lengths = at.square().sum(dim=1, keepdim=True)
+        return (_nearest(at, self.patches) + lengths).clamp_min(LEAST_SQUARE).sqrt()
+
+    def far_distances(self, at: Tensor) -> Tensor:
+        """The distances where they are large, for components (N, D, h, w), at a third of the work.
 
         Every cell is compared with the first COARSE patches, and the farthest cells, one in REFINED, with all. Only
-        these can be a part's highest; what the others get is no less than their distance, and the same while good parts
-        are learnt from. A third of the work of comparing all with all.
+        these can be a part's highest. The others get what the first patches say of them, but no more than the lowest of
+        those that were compared with all.
         """
         lengths = at.square().sum(dim=1, keepdim=True)
-        if len(self.patches) <= 2 * COARSE:
-            return (_nearest(at, self.patches) + lengths).clamp_min(LEAST_SQUARE).sqrt()
         nearest = _nearest(at, self.patches[:COARSE]) + lengths
         far = (nearest + self.outside).flatten(2)
         _, cells = far.topk(far.shape[2] // REFINED, dim=2, sorted=False)  # N, 1, K
         chosen = at.flatten(2).gather(2, cells.expand(-1, at.shape[1], -1))  # N, D, K
         refined = _nearest(chosen[..., None], self.patches)[..., 0] + lengths.flatten(2).gather(2, cells)
-        squares = nearest.flatten(2).scatter(2, cells, refined).view_as(nearest)
+        others = torch.minimum(nearest.flatten(2), refined.amin(dim=2, keepdim=True))
+        squares = others.scatter(2, cells, refined).view_as(nearest)
         return squares.clamp_min(LEAST_SQUARE).sqrt()
 
     def look_within(self, inside: Tensor) -> None:

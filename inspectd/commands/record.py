@@ -77,9 +77,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _offer(station: str, out: Path) -> str:
     """What a person can do once a few parts are saved, in one line."""
+    command = f"inspectd calibrate --station {station} --data {out} --preset instant"
     return (
-        f"{FIRST_BUNDLE_FROM} good parts are saved: in another terminal, `inspectd calibrate --station {station} --data "
-        f"{out} --preset instant` makes a first bundle of them, while recording goes on"
+        f"{FIRST_BUNDLE_FROM} good parts are saved: in another terminal, `{command}` makes a first bundle of them, "
+        "while recording goes on"
     )
 
 
