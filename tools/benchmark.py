@@ -88,8 +88,8 @@ examples:
 
 A folder may be one set in MVTec layout, or hold several. anomalib is installed once, into a virtual environment below
 --work, and fetches no weights: --weights are put into its ResNet18. Rows that the output file has already, with the
-same settings, are not measured again. A row that fails does not stop the others; what took it down is in its log below
---work, and the command ends with code 1.
+same settings, are not measured again; changes of the program or of images are not noticed: --again measures anew. A row
+that fails does not stop the others; what took it down is in its log below --work, and the command ends with code 1.
 """
 
 
@@ -194,6 +194,7 @@ def _add_peers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     peers.add_argument(
         "--most-seconds", type=_positive, metavar="S", help="end a row that takes longer (default: never)"
     )
+    peers.add_argument("--again", action="store_true", help="measure again what is done, too")
     peers.add_argument(
         "--time",
         nargs="?",

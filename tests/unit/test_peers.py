@@ -136,6 +136,8 @@ def test_rows_are_measured_once_and_others_beside_them(tmp_path: Path, measured:
     assert len(calls) == 4
     run(tmp_path, both, ["padim", "patchcore"])
     assert calls[4:] == [("red", "patchcore"), ("blue", "patchcore")]
+    run(tmp_path, one, ["padim"], again=True)
+    assert calls[6:] == [("red", "padim")]
     assert len(json.loads((tmp_path / "peers.json").read_text())["rows"]) == 6
 
 

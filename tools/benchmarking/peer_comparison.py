@@ -31,6 +31,7 @@ def compare(args: argparse.Namespace, command: str, bars: Progress) -> tuple[str
         memory_script=args.memory_script,
         stations=stations_of(args.station, sets),
         most_s=args.most_seconds,
+        again=args.again,
     )
     models = args.model or [name for name in MODELS if name != MEMORY or args.memory_script is not None]
     work, rows, times = args.work.resolve(), [], []

@@ -74,7 +74,8 @@ def measure_times(
     wanted = _settings(bundle, data, settings, seconds)
     rows = read_rows(out, NEEDED)
     known = [row for row in rows if row["model"] == TIME and _unlimited(row["settings"]) == _unlimited(wanted)]
-    if any(row["settings"] == wanted for row in known):
+    done = [row for row in known if row["settings"] == wanted]
+    if done and not settings.again:
         return known
     step = bars.add_task("", total=None)
     tell = shown_on(bars, step)
@@ -82,8 +83,8 @@ def measure_times(
         row = {"data": data.name, "model": TIME, "settings": wanted, "machine": describe_machine()}
         row |= _timed(bundle, data, settings, seconds, folder=Path(folder), work=work, tell=tell)
     bars.remove_task(step)
-    write_rows(out, [*rows, row])
-    return [*known, row]
+    write_rows(out, [*(one for one in rows if one not in done), row])
+    return [*(one for one in known if one not in done), row]
 
 
 def ratios(row: Row) -> dict[tuple[str, int], float]:

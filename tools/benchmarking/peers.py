@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class PeerSettings:
     size: side in pixels to which parts are squashed (the product: its station's canvas). parts: good parts to learn
     from at most, 0: all (the script: its own default). coreset: share of patches that PatchCore keeps. memory_script:
     None where it is not wanted. stations: the product's station by set, a name, a path, or AUTO. most_s: seconds after
-    which a row is ended, None: never.
+    which a row is ended, None: never. again: also measure what is done, from the beginning.
     """
 
     size: int
@@ -64,6 +65,7 @@ class PeerSettings:
     memory_script: Path | None
     stations: Mapping[str, str]
     most_s: float | None = None
+    again: bool = False
 
     def of(self, model: str, name: str) -> dict[str, Any]:
         """What the figures of a model on a set depend on: a row with other ones is another row. Raises SettingsError.
@@ -140,7 +142,7 @@ def measure_peers(
     as little time; one that fails is returned with FAILED and not kept, and the others go on. work: folder for
     anomalib's environment, bundles and logs. Raises StorageError, UsageError, SettingsError.
     """
-    check_files(models, settings)
+    _check_files(models, settings)
     rows = read_rows(out, NEEDED)
     asked = [(name, model, settings.of(model, name)) for name in sets for model in models]
     whole = bars.add_task("rows", total=len(asked))
@@ -150,7 +152,7 @@ def measure_peers(
     for name, model, wanted in asked:
         bars.update(whole, description=f"{name}, {NAMES[model]}")
         known = _known(rows, (name, model, wanted), settings.defaults(model, name))
-        if known is not None and _stays(known, settings.most_s):
+        if known is not None and not settings.again and _stays(known, settings.most_s):
             chosen.append(known)
         else:
             row = {"data": name, "model": model, "settings": wanted}
@@ -165,7 +167,7 @@ def measure_peers(
     return chosen
 
 
-def check_files(models: Sequence[str], settings: PeerSettings) -> None:
+def _check_files(models: Sequence[str], settings: PeerSettings) -> None:
     """Raise UsageError where a script or weights that the models need are not there."""
     if MEMORY in models and (settings.memory_script is None or not settings.memory_script.is_file()):
         raise UsageError(f"--memory-script {settings.memory_script}: no such file; or leave `memory` out of --model")
@@ -235,6 +237,8 @@ def _measure_product(job: _Job, wanted: Row) -> Row:
     choosing a station (AUTO) is part of the calibration's.
     """
     folder = job.work / "product" / f"{job.data.name}-{key_of(wanted)}"
+    if job.settings.again:
+        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     started_s = time.monotonic()
     station, survey_s = _station(job, wanted["station"], folder)
