@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from engines.artifact import SettingsSnapshot
-from engines.settings import EngineSettings, ModelSettings
+from engines.settings import EngineSettings
 
 PARITY_PARTS: Final = 8
 """Held-out good parts that the compiled engine is checked on, and as many with made defects."""
@@ -15,12 +15,7 @@ MADE_OF_EACH: Final = 2
 
 def instant_snapshot(asked: SettingsSnapshot) -> SettingsSnapshot:
     """The same station without anything that is trained: `score: memory` of the same teachers, canvas and regions."""
-    if not asked.model.student:
-        return asked
-    kept = asked.model.model_dump(include={"teachers", "weights_folder", "random_teachers"})
-    if asked.model.memory_patches:
-        kept["memory_patches"] = asked.model.memory_patches
-    return asked.model_copy(update={"model": ModelSettings.model_validate({"score": "memory", **kept})})
+    return asked.model_copy(update={"model": asked.model.untrained})
 
 
 def instant_engine(asked: EngineSettings) -> EngineSettings:

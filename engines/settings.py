@@ -255,6 +255,16 @@ class ModelSettings(Settings):
         return self.score != "memory"
 
     @property
+    def untrained(self) -> Self:
+        """The same teachers with the memory alone, which is what calibration's preset `instant` makes."""
+        if not self.student:
+            return self
+        kept = self.model_dump(include={"teachers", "weights_folder", "random_teachers"})
+        if self.memory_patches:
+            kept["memory_patches"] = self.memory_patches
+        return type(self).model_validate({"score": "memory", **kept})
+
+    @property
     def teacher_levels(self) -> int:
         """How many levels of the teachers are needed: those compared, and those remembered."""
         return max(self.levels if self.student else 0, MEMORY_LEVELS if self.memory_patches else 0)

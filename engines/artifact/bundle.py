@@ -21,6 +21,8 @@ MAX_FILES = 1000
 HASH_DIGITS = 16
 ACTIVE_NAME = "active"
 # Settings of a model that only training reads: another value does not change what the bundle computes.
+INSTANT = "instant"
+"""The preset whose bundles have the memory alone."""
 TRAINING_ONLY = {"quick", "full", "weights_folder"}
 HASH_NAME = re.compile(rf"[0-9a-f]{{{HASH_DIGITS}}}")
 
@@ -111,9 +113,12 @@ def check_settings(
 ) -> None:
     """Raise BundleError, naming the first differing setting, where the bundle was made for other settings.
 
-    locate: the station's locate settings as JSON-ready values (`model_dump(mode="json")`).
+    locate: the station's locate settings as JSON-ready values (`model_dump(mode="json")`). A bundle of preset `instant`
+    has the memory alone, whatever the station's settings train.
     """
     made_for = bundle.manifest.settings
+    if bundle.manifest.preset == INSTANT:
+        model = model.untrained
     pairs: list[tuple[str, Any, Any]] = [
         ("canvas", made_for.canvas.model_dump(mode="json"), canvas.model_dump(mode="json")),
         (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,10 +12,7 @@ import zmq
 from numpy.typing import NDArray
 
 from engines.alignment import PartTemplate
-from engines.artifact import Bundle
 from engines.errors import EnginesError
-from engines.golden import read_golden
-from engines.runtimes import Runtime, infer
 from inspectd.cameras import open_camera
 from inspectd.config import Station, load_station
 from inspectd.errors import InspectdError
@@ -24,14 +20,13 @@ from inspectd.health.http import MetricsServer
 from inspectd.loading import find_bundle, load_engine, part_template
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
+from inspectd.pace import Pace, engine_times, held, timer_period_ms
 from inspectd.records import database
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
 
-TIMED_PARTS = 50
 FIRST_IMAGE_S = 5.0
 """What a camera that has just been opened may take; it is not yet the line's pace."""
-NS_PER_MS = 1e6
 EPILOG = """\
 example:
   inspectd check --station smdc && systemctl start inspectd@smdc
@@ -85,33 +80,23 @@ def _engine(station: Station, path: Path | None) -> Iterator[str]:
         used = f"{info.runtime} {info.precision} ({engine.why})"
         golden = len(bundle.manifest.golden)
         yield _ok("engine", f"bundle {bundle.short_hash}, {used}, {golden} golden images reproduced")
-        yield speed(station, _times_ms(bundle, engine.runtime))
+        yield speed(station, engine_times(bundle, engine.runtime))
     finally:
         engine.runtime.close()
 
 
-def _times_ms(bundle: Bundle, runtime: Runtime) -> NDArray[np.float64]:
-    """Milliseconds that the engine takes for each of TIMED_PARTS golden images, one after the other."""
-    images = [read_golden(bundle, golden) for golden in bundle.manifest.golden]
-    taken = []
-    for number in range(TIMED_PARTS):
-        started_ns = time.monotonic_ns()
-        infer(runtime, images[number % len(images)])
-        taken.append((time.monotonic_ns() - started_ns) / NS_PER_MS)
-    return np.array(taken)
-
-
 def speed(station: Station, times_ms: NDArray[np.float64]) -> str:
     """Whether inferences that take these milliseconds leave a line like this one a verdict for each part."""
-    deadline_ms, trigger = station.line.deadline_ms, station.trigger
-    period_ms = trigger.period_ms if trigger.source == "timer" else None
+    deadline_ms, period_ms = station.line.deadline_ms, timer_period_ms(station)
     usual_ms, longest_ms = float(np.median(times_ms)), float(times_ms.max())
     wanted = f"deadline {deadline_ms:g} ms" + (f", one part each {period_ms:g} ms" if period_ms is not None else "")
     text = f"{usual_ms:.1f} ms a part, {longest_ms:.1f} ms for the slowest of {len(times_ms)}; {wanted}"
+    pace = Pace.of(times_ms)
+    holds = f"this machine holds {pace.proposal(station)}"
     if longest_ms < deadline_ms and (period_ms is None or usual_ms < period_ms):
-        return _ok("speed", text)
+        return _ok("speed", text if held(station, pace) else f"{text}: little headroom; {holds}")
     cure = "see what else runs here, engine.threads and engine.precision (docs/engine.md), or take a faster machine"
-    return f"SLOW   {'speed':9} {text}: parts will be INVALID; {cure}"
+    return f"SLOW   {'speed':9} {text}: parts will be INVALID; {holds}; {cure}"
 
 
 def _camera(station: Station, path: Path | None) -> Iterator[str]:

@@ -3,28 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 from rich.console import Console
 
 from engines.artifact import Bundle, activate
+from inspectd.commands.record import METADATA_NAME, record_parts
 from inspectd.config import Station, load_station
 from inspectd.demo.daemon import run_daemon
 from inspectd.demo.sheet import draw_sheets
-from inspectd.demo.summary import print_summary
+from inspectd.demo.summary import outcomes, print_summary
 from inspectd.errors import StorageError
-from inspectd.loading import find_bundle
+from inspectd.loading import find_bundle, load_engine
+from inspectd.pace import Pace, engine_times, held
+
+if TYPE_CHECKING:
+    from calibration.calibrate import Preset
 
 GOOD_SEED, LINE_SEED = 11, 12
+FIRST_PARTS, FIRST_VERDICTS = 20, 100
+"""Good parts that the first bundle is made of, and verdicts that it gives."""
 MARK = ".inspectd-demo"
 
 EPILOG = """\
 example:
-  inspectd demo                              ten minutes at most on two cores; then look into demo/
+  inspectd demo                              a few minutes on two cores; then look into demo/
   inspectd demo --parts 2000 --out /tmp/demo
   inspectd demo --keep                       use the bundle of the last demo, only run the line again
 """
@@ -35,8 +47,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "demo",
         help="calibrate and run the simulated capacitor line, and draw what happened",
-        description="Calibrate the simulated capacitor line from good parts, inspect a stream of good and defective "
-        "parts at line rate with the real daemon, and say what it caught, what it missed, and how fast it was.",
+        description="Record good parts of the simulated capacitor line, make a first bundle of twenty in seconds and "
+        "give verdicts with it; then calibrate from all, inspect a stream of good and defective parts with the real "
+        "daemon, as fast as this machine holds, and say what it caught, what it missed, and how fast it was.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -56,14 +69,19 @@ def run(args: argparse.Namespace) -> int:
     line = _station(out, seed=LINE_SEED, pool=args.parts, defect_share=args.defects)
     started = time.monotonic()
     if not (args.keep and (out / "bundles" / line.station / "active").exists()):
-        console.rule("1. calibrate from good parts")
-        _calibrate(learning, out, args.train)
-    console.rule("2. inspect")
-    settings = out / "station.yaml"
-    settings.write_text(yaml.safe_dump(line.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
-    shutil.rmtree(out / "records", ignore_errors=True)
-    run_daemon(settings, line, args.parts, out / "daemon.log")
-    console.rule("3. what happened")
+        console.rule("1. record good parts")
+        footage = out / "footage"
+        record_parts(learning, args.train, footage)
+        console.rule("2. a first bundle in seconds, and its first verdicts")
+        first = first_parts(footage, FIRST_PARTS, out / "first")
+        _calibrate(learning, first, "instant", out)
+        _inspect(line, min(FIRST_VERDICTS, args.parts), out)
+        print(f"{outcomes(out / 'records' / line.station)}, {time.monotonic() - started:.0f} s after the start")
+        console.rule("3. calibrate from all good parts")
+        _calibrate(learning, footage, "quick", out)
+    console.rule("4. inspect")
+    line = _inspect(line, args.parts, out)
+    console.rule("5. what happened")
     limits = find_bundle(line, None).thresholds
     print_summary(out / "records" / line.station, limits, seconds=time.monotonic() - started)
     for picture in draw_sheets(line, out):
@@ -96,14 +114,50 @@ def _station(out: Path, *, seed: int, pool: int, defect_share: float) -> Station
     return Station.model_validate(settings)
 
 
-def _calibrate(station: Station, out: Path, count: int) -> Bundle:
-    from inspectd.commands.calibrate import calibrate_station, progress_bars
-    from inspectd.commands.record import record_parts
+def first_parts(footage: Path, count: int, folder: Path) -> Path:
+    """Links to the first so many parts of recorded footage, with their lines, in a folder of their own."""
+    lines = (footage / METADATA_NAME).read_text(encoding="utf-8").splitlines(keepends=True)[:count]
+    folder.mkdir()
+    (folder / METADATA_NAME).write_text("".join(lines), encoding="utf-8")
+    for line in lines:
+        name = json.loads(line)["file"]
+        os.link(footage / name, folder / name)
+    return folder
 
-    footage = out / "footage"
-    record_parts(station, count, footage)
+
+def _inspect(line: Station, parts: int, out: Path) -> Station:
+    """Have a daemon inspect so many parts, as fast as this machine holds; the line as it then ran."""
+    bundle = find_bundle(line, None)
+    engine = load_engine(line, bundle)
+    try:
+        line, said = paced(line, engine_times(bundle, engine.runtime))
+    finally:
+        engine.runtime.close()
+    print(said, file=sys.stderr)
+    settings = out / "station.yaml"
+    settings.write_text(yaml.safe_dump(line.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+    shutil.rmtree(out / "records", ignore_errors=True)
+    run_daemon(settings, line, parts, out / "daemon.log")
+    return line
+
+
+def paced(line: Station, times_ms: NDArray[np.float64]) -> tuple[Station, str]:
+    """The line no faster than a machine whose engine takes these times holds, and what to say of it."""
+    pace, period_ms = Pace.of(times_ms), line.trigger.period_ms
+    took = f"the engine takes {np.median(times_ms):.1f} ms a part here"
+    if held(line, pace):
+        return line, f"{took}: one part each {period_ms:g} ms, as the station has it"
+    trigger = line.trigger.model_copy(update={"period_ms": max(period_ms, pace.period_ms)})
+    deadline = line.line.model_copy(update={"deadline_ms": max(line.line.deadline_ms, pace.deadline_ms)})
+    slower = line.model_copy(update={"trigger": trigger, "line": deadline})
+    return slower, f"{took}, too long for the station's own pace: {pace.proposal(line)} in its place"
+
+
+def _calibrate(station: Station, footage: Path, preset: Preset, out: Path) -> Bundle:
+    from inspectd.commands.calibrate import calibrate_station, progress_bars
+
     with progress_bars() as progress:
-        bundle = calibrate_station(station, footage, station.bundles, "quick", progress, work=out / "work")
+        bundle = calibrate_station(station, footage, station.bundles, preset, progress, work=out / "work")
     activate(station.bundles, station.station, bundle.hash)
     limits = bundle.thresholds
     print(

@@ -12,8 +12,11 @@ from pathlib import Path
 from types import FrameType
 
 import cv2
+import numpy as np
 import structlog
 
+from engines.artifact import open_bundle
+from engines.errors import EnginesError
 from inspectd.commands.arguments import count
 from inspectd.config import Station, load_station, notify_address, watchdog_period_s
 from inspectd.engine_guard import Engine
@@ -25,6 +28,7 @@ from inspectd.health.systemd import Notifier
 from inspectd.loading import Sources, locate_part, station_sources
 from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
+from inspectd.pace import Pace, engine_times, held
 from inspectd.pipeline import Pipeline
 from inspectd.process import Process, behind_the_rest, on_engine_cores
 
@@ -107,6 +111,7 @@ def serve(
     """
     notifier.tell(STATUS="loading")
     engine = _load(station, sources, bundle)
+    _tell_pace(station, engine)
     cv2.setNumThreads(1)
     process = Process(station.process)
     process.before_stages()
@@ -142,6 +147,26 @@ def serve(
 def _load(station: Station, sources: Sources, folder: Path | None) -> Engine:
     with on_engine_cores(station.process):
         return sources.engine(folder)
+
+
+def _tell_pace(station: Station, engine: Engine) -> None:
+    """Warn where the engine leaves the line no headroom on this machine; parts will then be INVALID now and then."""
+    if engine.folder is None:
+        return
+    try:
+        times_ms = engine_times(open_bundle(engine.folder), engine.runtime)
+    except (EnginesError, OSError) as error:
+        log.warning("the engine was not timed", why=str(error))
+        return
+    pace = Pace.of(times_ms)
+    if not held(station, pace):
+        log.warning(
+            "the line asks for more than this machine holds with headroom: parts may be INVALID (late, overload)",
+            usual_ms=round(float(np.median(times_ms)), 1),
+            p99_ms=round(float(np.quantile(times_ms, 0.99)), 1),
+            deadline_ms=station.line.deadline_ms,
+            holds=pace.proposal(station),
+        )
 
 
 def _load_beside(station: Station, sources: Sources, folder: Path | None) -> Engine:

@@ -48,6 +48,13 @@ def print_summary(records: Path, promised: ThresholdSet, *, seconds: float) -> N
     console.print(_totals(parts, promised, seconds))
 
 
+def outcomes(records: Path) -> str:
+    """How many parts of a station's records folder passed, were rejected, were INVALID. Raises StorageError."""
+    with RecordReader(records) as reader:
+        counts = Counter(part.verdict.outcome for part in reader.all())
+    return ", ".join(f"{counts[outcome]} {outcome.name}" for outcome in Outcome)
+
+
 def _tally(parts: Iterable[StoredPart]) -> Tally:
     """INVALID is no judgement of the part: limits had no say in it."""
     judged = [part.verdict for part in parts if part.verdict.outcome is not Outcome.INVALID]

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from line_values import verdict
 
 from engines.artifact import ThresholdSet
 from inspectd.__main__ import main
+from inspectd.commands.demo import first_parts, paced
+from inspectd.config import load_station
 from inspectd.demo import summary
 from inspectd.messages import Outcome, Reason, Record
 from inspectd.records.ledger import Ledger
@@ -21,6 +24,29 @@ def test_a_folder_that_no_demo_made_is_left_alone(tmp_path: Path, capsys: pytest
     assert main(["demo", "--out", str(tmp_path)]) == 8
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
     assert "--out" in capsys.readouterr().err
+
+
+def test_first_parts_are_the_first_of_the_footage(tmp_path: Path) -> None:
+    """So many images and lines as asked, the first ones, and no copy of the pixels."""
+    footage = tmp_path / "footage"
+    footage.mkdir()
+    lines = [f'{{"file": "{number:06d}.png"}}\n' for number in range(1, 6)]
+    (footage / "metadata.jsonl").write_text("".join(lines))
+    for number in range(1, 6):
+        (footage / f"{number:06d}.png").write_bytes(b"pixels")
+    first = first_parts(footage, 3, tmp_path / "first")
+    assert (first / "metadata.jsonl").read_text() == "".join(lines[:3])
+    assert sorted(path.name for path in first.glob("*.png")) == ["000001.png", "000002.png", "000003.png"]
+    assert (first / "000001.png").samefile(footage / "000001.png")
+
+
+@pytest.mark.parametrize(("engine_ms", "period_ms", "deadline_ms"), [(5, 20, 50), (30, 45, 53)])
+def test_the_demo_asks_no_more_than_the_machine_holds(engine_ms: float, period_ms: float, deadline_ms: float) -> None:
+    """The station's own pace where the engine is fast; else one that it holds, and the words say so."""
+    line, said = paced(load_station("smdc"), np.full(50, float(engine_ms)))
+    assert (line.trigger.period_ms, line.line.deadline_ms) == (period_ms, deadline_ms)
+    assert f"takes {engine_ms:.1f} ms" in said
+    assert ("as the station has it" in said) == (period_ms == 20)
 
 
 RATES = {
