@@ -356,16 +356,16 @@ def test_the_plan_that_ships_can_be_run(tmp_path: Path) -> None:
 
 
 def test_the_page_that_ships_says_what_its_rows_say(tmp_path: Path) -> None:
-    """Nobody wrote into docs/results.md by hand, and no row on it is one of settings that have changed since."""
+    """Nobody wrote into docs/results/plan.md by hand, and no row on it is one of settings that have changed since."""
     from benchmarking.page import Pictures, results_page
     from benchmarking.plan import load_plan
     from benchmarking.results import Bench, entries_of
 
-    docs = ROOT / "docs"
+    docs = ROOT / "docs" / "results"
     plan = load_plan(ROOT / "tools" / "results.yaml")
-    shipped = (docs / "results.md").read_text(encoding="utf-8")
+    shipped = (docs / "plan.md").read_text(encoding="utf-8")
     (command,) = re.findall(r"^Written by `(.*?)`", shipped, re.MULTILINE)
-    entries = entries_of(Bench(plan, docs / "results.json", tmp_path), ())
-    pictures = Pictures(plan, tmp_path, docs / "results")
+    entries = entries_of(Bench(plan, docs / "plan.json", tmp_path), ())
+    pictures = Pictures(plan, tmp_path, docs / "plan")
     assert results_page(plan, entries, pictures, command=command, plan_name="results.yaml") == shipped
     assert all(path.is_file() for path in (docs / link for link in re.findall(r"!\[.*?\]\((.*?)\)", shipped)))

@@ -26,7 +26,7 @@ HEAD = """\
 
 Written by `{command}` from the rows that it measured; do not edit. Every row is a bundle that `inspectd calibrate`
 would make of the good parts alone, evaluated on labelled parts as `inspectd evaluate` does, by its compiled engine. The
-words are those of [data sets](datasets.md) and [scores](scores.md); the settings of each row stand in `{plan}`.
+words are those of docs/datasets.md and docs/scores.md; the settings of each row stand in `{plan}`.
 
 In brackets: a 95 % bootstrap interval, for a mean over categories the lowest and the highest of them. The papers'
 figures are those of their own data, which is not ours: compare directions rather than digits. Milliseconds are those of

@@ -14,7 +14,7 @@ from benchmarking.steps import Row
 HEAD = """\
 # Beside other methods
 
-`tools/benchmark.py peers` wrote this page ([benchmark](../benchmark.md) says how it works); do not edit it.
+`tools/benchmark.py peers` wrote this page ([benchmark](benchmark.md) says how it works); do not edit it.
 
     {command}
 
