@@ -156,8 +156,7 @@ class Locator:
             detail = f"a part turned by {fitted.angle_deg:.1f} degrees; allowed are {limit:g}"
             raise LocateFault(Reason.NO_PART, detail)
         height, width = image.shape[:2]
-        corners = fitted.corners()
-        if corners.min() < -0.5 or corners[:, 0].max() > width - 0.5 or corners[:, 1].max() > height - 0.5:
+        if not all(-0.5 <= x <= width - 0.5 and -0.5 <= y <= height - 0.5 for x, y in fitted.corners()):
             raise LocateFault(Reason.PART_CUT_OFF, "the part reaches over the edge of the frame")
         return fitted
 
@@ -206,8 +205,8 @@ def _threshold(grey: cv2.typing.MatLike) -> int:
     of all that stands out keeps a dark body together with bright electrodes, in weak or uneven light too.
     """
     ring = np.concatenate([grey[:2].ravel(), grey[-2:].ravel(), grey[:, :2].ravel(), grey[:, -2:].ravel()])
-    background = float(np.median(ring))
-    noise = 1.4826 * float(np.median(np.abs(ring - np.float32(background))))
+    background = _median(ring)
+    noise = 1.4826 * _median(np.abs(ring - np.float32(background)))
     brightest = float(grey.max())
     floor = background + max(BORDER_NOISE_FACTOR * noise, 0.08 * (brightest - background), LEAST_CONTRAST / 2)
     if brightest - background < LEAST_CONTRAST or floor >= 255:
@@ -217,6 +216,13 @@ def _threshold(grey: cv2.typing.MatLike) -> int:
     share = np.cumsum(counts)
     level = int(np.searchsorted(share, 0.25 * share[-1]))
     return int(max(floor, background + 0.5 * (level - background)))
+
+
+def _median(values: NDArray[np.uint8] | NDArray[np.float32]) -> float:
+    """As np.median of a one-dimensional array of an even size, in a third of its time on so few."""
+    middle = values.size // 2
+    parted = np.partition(values, (middle - 1, middle))
+    return (float(parted[middle - 1]) + float(parted[middle])) / 2
 
 
 def _touches_border(contour: cv2.typing.MatLike, shape: tuple[int, ...]) -> bool:
@@ -243,9 +249,9 @@ def _box_of(contour: cv2.typing.MatLike) -> tuple[OrientedBox, float]:
 
 def _shrunken_source(image: Image, box: OrientedBox, factor: int, to_frame: Affine) -> tuple[Image, Affine]:
     """The frame around the part at 1/factor, so that a large part is averaged, not sampled; and the matrix for it."""
-    corners = box.corners()
-    left, top = (max(0, int(low) - factor) for low in corners.min(axis=0))
-    right, bottom = (int(high) + 2 * factor for high in corners.max(axis=0))
+    xs, ys = zip(*box.corners(), strict=True)
+    left, top = (max(0, int(min(places)) - factor) for places in (xs, ys))
+    right, bottom = (int(max(places)) + 2 * factor for places in (xs, ys))
     small, offset = shrink(image[top:bottom, left:right], factor)
     matrix = to_frame.copy()
     matrix[:, 2] -= (left + offset, top + offset)

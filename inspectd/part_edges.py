@@ -37,27 +37,27 @@ class OrientedBox:
             self.angle_deg,
         )
 
-    def part_to_frame(self, part_width_px: int, part_height_px: int) -> NDArray[np.float64]:
-        """(2, 3) float64 matrix from pixels of a part_height x part_width image of this rectangle to the frame."""
-        turn = math.radians(self.angle_deg)
-        along, across = self.width / part_width_px, self.height / part_height_px
-        linear = np.array(
-            [
-                [along * math.cos(turn), -across * math.sin(turn)],
-                [along * math.sin(turn), across * math.cos(turn)],
-            ]
-        )
-        centre = np.array([(part_width_px - 1) / 2, (part_height_px - 1) / 2])
-        shift = np.array([self.x, self.y]) - linear @ centre
-        return np.column_stack([linear, shift])
+    def part_to_frame(self, part_width_px: int, part_height_px: int, margin_px: int = 0) -> NDArray[np.float64]:
+        """(2, 3) float64 matrix from pixels of a part_height x part_width image of this rectangle to the frame.
 
-    def corners(self) -> NDArray[np.float64]:
-        """(4, 2) float64 corners (x, y)."""
+        margin_px: of the image around the rectangle, on every side.
+        """
         turn = math.radians(self.angle_deg)
-        along = np.array([math.cos(turn), math.sin(turn)]) * self.width / 2
-        across = np.array([-math.sin(turn), math.cos(turn)]) * self.height / 2
-        centre = np.array([self.x, self.y])
-        return np.stack([centre + s * along + t * across for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1))])
+        cosine, sine = math.cos(turn), math.sin(turn)
+        along, across = self.width / part_width_px, self.height / part_height_px
+        u, v = (part_width_px - 1) / 2 + margin_px, (part_height_px - 1) / 2 + margin_px
+        xu, xv, yu, yv = along * cosine, -across * sine, along * sine, across * cosine
+        return np.array(((xu, xv, self.x - (xu * u + xv * v)), (yu, yv, self.y - (yu * u + yv * v))))
+
+    def corners(self) -> tuple[tuple[float, float], ...]:
+        """The four corners (x, y)."""
+        turn = math.radians(self.angle_deg)
+        along_x, along_y = math.cos(turn) * self.width / 2, math.sin(turn) * self.width / 2
+        across_x, across_y = -math.sin(turn) * self.height / 2, math.cos(turn) * self.height / 2
+        return tuple(
+            (self.x + s * along_x + t * across_x, self.y + s * along_y + t * across_y)
+            for s, t in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+        )
 
 
 class EdgeFitter:
@@ -70,10 +70,10 @@ class EdgeFitter:
     def __init__(self, part_width_px: int, part_height_px: int) -> None:
         self._width, self._height = part_width_px, part_height_px
         skip_u, skip_v = max(3, part_width_px // 12), max(3, part_height_px // 6)
-        self._columns = np.arange(skip_u, part_width_px - skip_u, 2)
-        self._rows = np.arange(skip_v, part_height_px - skip_v)
-        u = self._columns - (part_width_px - 1) / 2
-        v = self._rows - (part_height_px - 1) / 2
+        columns = np.arange(skip_u, part_width_px - skip_u, 2)
+        rows = np.arange(skip_v, part_height_px - skip_v)
+        u = columns - (part_width_px - 1) / 2
+        v = rows - (part_height_px - 1) / 2
         one_u, one_v, no_u, no_v = np.ones_like(u), np.ones_like(v), np.zeros_like(u), np.zeros_like(v)
         # Unknowns: shift in u, shift in v, turn, growth of the half width, growth of the half height.
         self._design = np.concatenate(
@@ -84,7 +84,10 @@ class EdgeFitter:
                 np.stack([one_v, no_v, -v, one_v, no_v], axis=1),
             ]
         )
+        self._design_transposed = np.ascontiguousarray(self._design.T)
         self._outward = np.repeat([-1.0, 1.0, -1.0, 1.0], [u.size, u.size, v.size, v.size])
+        self._size = (part_width_px + 2 * MARGIN_PX, part_height_px + 2 * MARGIN_PX)
+        self._profiles = _profile_pixels(self._size, rows + MARGIN_PX, columns + MARGIN_PX)
 
     def fit(self, image: Image, box: OrientedBox) -> OrientedBox | None:
         """Return the rectangle fitted in an (H, W, 3) uint8 frame, or None where too few edge points agree on one."""
@@ -100,43 +103,36 @@ class EdgeFitter:
 
     def _edge_depths(self, image: Image, box: OrientedBox) -> NDArray[np.float64]:
         """How far each edge point lies outside the assumed edge, in part pixels; NaN where there is none."""
-        size = (self._width + 2 * MARGIN_PX, self._height + 2 * MARGIN_PX)
-        matrix = box.part_to_frame(self._width, self._height)
-        matrix[:, 2] -= matrix[:, :2] @ (MARGIN_PX, MARGIN_PX)
         patch = cv2.warpAffine(
-            image, matrix, size, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+            image,
+            box.part_to_frame(self._width, self._height, MARGIN_PX),
+            self._size,
+            flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_REPLICATE,
         )
-        grey = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).astype(np.float32)
-        rows, columns, reach = self._rows + MARGIN_PX, self._columns + MARGIN_PX, 2 * MARGIN_PX
-        profiles = np.concatenate(
-            [
-                grey[:reach, columns],
-                grey[: -reach - 1 : -1, columns],
-                grey[rows, :reach].T,
-                grey[rows, : -reach - 1 : -1].T,
-            ],
-            axis=1,
-        )  # (outside to inside, edge point)
+        profiles = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY).ravel()[self._profiles].astype(np.float32)
         return _half_way(profiles)
 
     def _solve(self, offsets: NDArray[np.float64]) -> NDArray[np.float64] | None:
         """Robust least squares (Tukey's biweight, from a start by medians)."""
         seen = ~np.isnan(offsets)
-        if seen.sum() < 0.6 * offsets.size:
+        points = np.count_nonzero(seen)
+        if points < 0.6 * offsets.size:
             return None
         offsets = np.where(seen, offsets, 0)
         weights = seen.astype(np.float64)
         solution = np.zeros(5)
         for limit in (None, 6.0, 4.0, 3.0):
             if limit is not None:
-                residual = offsets - self._design @ solution
-                distance = np.abs(residual)
-                scale = max(0.25, 1.4826 * _median(distance[seen]))
-                ratio = np.minimum(distance / (limit * scale), 1)
-                weights = seen * np.square(1 - np.square(ratio))
-            weighted = self._design * weights[:, None]
-            solution = np.linalg.solve(weighted.T @ self._design + _RIDGE, weighted.T @ offsets)
-        return solution if (weights > 0).sum() >= 0.5 * offsets.size else None
+                distance = np.abs(offsets - self._design @ solution)
+                scale = max(0.25, 1.4826 * _median(distance if points == offsets.size else distance[seen]))
+                weights = np.maximum(1 - np.square(distance * (1 / (limit * scale))), 0)
+                weights *= weights * seen
+            weighted = self._design_transposed * weights
+            normal, right = weighted @ self._design + _RIDGE, (weighted @ offsets)[:, None]
+            solution = cv2.solve(normal, right, flags=cv2.DECOMP_CHOLESKY)[1]
+            solution = solution.ravel()
+        return solution if np.count_nonzero(weights) >= 0.5 * offsets.size else None
 
     def _moved(self, box: OrientedBox, change: NDArray[np.float64]) -> OrientedBox:
         along, across = box.width / self._width, box.height / self._height
@@ -153,6 +149,19 @@ class EdgeFitter:
         )
 
 
+def _profile_pixels(size: tuple[int, int], rows: NDArray[np.int_], columns: NDArray[np.int_]) -> NDArray[np.int_]:
+    """(2 * MARGIN_PX, edge points) flat indices into an image of this (width, height): each edge point's profile.
+
+    They run from outside to inside, through the upper, the lower, the left and the right edge.
+    """
+    width, height = size
+    pixels = np.arange(width * height).reshape(height, width)
+    reach = 2 * MARGIN_PX
+    sides = (pixels[:reach, columns], pixels[: -reach - 1 : -1, columns])
+    ends = (pixels[rows, :reach].T, pixels[rows, : -reach - 1 : -1].T)
+    return np.ascontiguousarray(np.concatenate([*sides, *ends], axis=1))
+
+
 def _median(values: NDArray[np.float64]) -> float:
     """The upper median of a one-dimensional array; np.median takes five times as long on so few."""
     middle = values.size // 2
@@ -162,10 +171,9 @@ def _median(values: NDArray[np.float64]) -> float:
 def _half_way(profiles: NDArray[np.float32]) -> NDArray[np.float64]:
     """Where each column, read from outside in, first passes half its own step; in pixels outside the assumed edge."""
     outside = profiles[:4].min(axis=0)
-    inside = profiles[MARGIN_PX + 3 : MARGIN_PX + 8].mean(axis=0)
+    inside = profiles[MARGIN_PX + 3 : MARGIN_PX + 8].sum(axis=0) / 5
     half = (outside + inside) / 2
-    above = profiles > half
-    first = above.argmax(axis=0)
+    first = (profiles > half).argmax(axis=0)
     points = np.arange(profiles.shape[1])
     high = profiles[first, points]
     low = profiles[np.maximum(first - 1, 0), points]

@@ -210,7 +210,7 @@ class ProcessSettings(Settings):
         "quiet", description="quiet: seldom, and while no part waits; default: as Python does"
     )
     thread_switch_ms: float = Field(
-        0.5, gt=0, le=100, description="longest time that a thread keeps the interpreter while another wants it"
+        0.1, gt=0, le=100, description="longest time that a thread keeps the interpreter while another wants it"
     )
     loading_niceness: int = Field(
         10, ge=0, le=19, description="how far behind the rest an engine is loaded while parts come; 0: like the rest"

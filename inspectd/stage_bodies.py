@@ -28,6 +28,7 @@ from inspectd.outputs.queries import Queries, RecentMaps
 from inspectd.outputs.rejects import Settling, make_tracker
 from inspectd.outputs.topics import PUBLISHED_BOUND, Messages, Topics
 from inspectd.oversight import Oversight
+from inspectd.process import wake_in_time
 from inspectd.records.images import ImageKeeper, ImagePolicy
 from inspectd.records.journal import Noting
 from inspectd.records.opening import Records
@@ -91,6 +92,7 @@ class StageBodies:
             positions = stack.enter_context(closing(push(self._context, GATE, POSITIONS_BOUND)))
             triggers = self._triggers()
             self._meters.beat(Stage.TRIGGER)
+            wake_in_time()
             if triggers is not None:
                 stack.callback(triggers.close)
             ready()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from threading import Event, Thread
+from contextlib import suppress
+from pathlib import Path
+from threading import Event, Thread, get_native_id
 
 import structlog
 
@@ -53,6 +55,8 @@ class Worker:
         return self._thread.native_id or 0
 
     def _run(self) -> None:
+        with suppress(OSError):  # the name that `top -H` shows; Python tells the system none
+            Path(f"/proc/self/task/{get_native_id()}/comm").write_text(self.name, encoding="utf-8")
         try:
             self._body(self._stop, self._ready.set)
         except Exception as error:  # the stage's outermost loop: the pipeline stops, and says why

@@ -57,6 +57,7 @@ LINE_EPILOG = """\
 examples:
   tools/benchmark.py line --station smdc                        the station's active bundle, 2000 parts
   tools/benchmark.py line --station smdc --bundle out --period-ms 10 --parts 100000
+  tools/benchmark.py line --station smdc --profile line.svg     and a flame graph of the daemon, by py-spy
 """
 ACCURACY_EPILOG = """\
 examples:
@@ -137,6 +138,12 @@ def _parser() -> argparse.ArgumentParser:
     line.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
     line.add_argument("--parts", type=_parts, default=2000, metavar="N", help="parts to inspect (2000)")
     line.add_argument("--period-ms", type=_positive, default=20.0, help="one part each so many milliseconds (20)")
+    line.add_argument(
+        "--profile",
+        type=Path,
+        metavar="FILE",
+        help="sample the daemon: .svg, .json (speedscope) or .txt",
+    )
 
     accuracy = _command(
         commands, "accuracy", "calibrate and evaluate sets of real and simulated parts", ACCURACY_EPILOG
@@ -260,6 +267,7 @@ def _line(args: argparse.Namespace) -> str:
             period_ms=args.period_ms,
             folder=Path(folder),
             progress=lambda done: bar.update(task, completed=done),
+            profile=args.profile,
         )
     return line_tables(figures)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -198,3 +199,25 @@ def test_health_is_degraded_for_a_while(make_line: Any) -> None:
     line.judge(scores(), at_ms=45)
     assert heartbeat.state() == (State.DEGRADED, ["1 verdicts left after their deadline so far"])
     assert heartbeat.advances()
+
+
+@pytest.mark.parametrize(("deadline_ms", "step_ms", "pending"), [(49, 10, 0), (2000, 100, 1)])
+def test_what_can_wait_waits_for_a_moment_without_a_part(
+    make_line: Any, monkeypatch: pytest.MonkeyPatch, deadline_ms: int, step_ms: int, pending: int
+) -> None:
+    """The heartbeat comes when the part has its verdict; where parts never end, after a quarter of a second anyway."""
+    line, stop, seen = make_line(), Event(), list[int]()
+    step = line.loop.step
+
+    def step_and_wait() -> None:
+        step()
+        line.clock.now_ns += step_ms * MS
+
+    def turn() -> None:
+        seen.append(line.meters.pending)
+        stop.set()
+
+    monkeypatch.setattr(line.loop, "step", step_and_wait)
+    send(line.inbox, trigger(at_ms=1, deadline_ms=deadline_ms))
+    line.loop.run(stop, turn)
+    assert seen[0] == pending

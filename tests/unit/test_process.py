@@ -119,10 +119,10 @@ def may_prefer() -> bool:
 
 
 def test_the_default_is_quiet_and_asks_for_little() -> None:
-    """Garbage is frozen and threads switch after half a millisecond; priority and cores stay as they were."""
+    """Garbage is frozen and threads switch after a tenth of a millisecond; priority and cores stay as they were."""
     made = outcome()
     assert (made["granted"], made["refused"]) == ({}, [])
-    assert made["switch_s"] == pytest.approx(0.0005)
+    assert made["switch_s"] == pytest.approx(0.0001)
     assert made["frozen"] > 1000
     assert made["priorities"] == [0, 0, 0, 0]
     assert made["cores"] == [CORES] * 4
@@ -231,3 +231,28 @@ def test_the_memory_of_a_freed_engine_is_given_back_while_no_part_waits(locked: 
     assert given_back < before + 20
     assert made["refused"] == []
     assert (made["locked_kib"] > 0) == locked
+
+
+def test_a_thread_that_waits_is_woken_when_it_is_due() -> None:
+    """Linux's slack is gone for the thread that asks, and for it alone."""
+    program = """
+import json, threading
+from pathlib import Path
+from inspectd.process import wake_in_time
+
+def slack_ns():
+    return int(Path(f"/proc/{threading.get_native_id()}/timerslack_ns").read_text())
+
+def ask():
+    wake_in_time()
+    seen.append(slack_ns())
+
+seen = [slack_ns()]
+thread = threading.Thread(target=ask)
+thread.start()
+thread.join()
+print(json.dumps([*seen, slack_ns()]))
+"""
+    before, asked, after = outcome(program=program)
+    assert (before, asked, after) == (before, 1, before)
+    assert before > 1

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 
 from benchmarking.daemon import BenchmarkError, last_line, resident_mib, running_daemon, set_up, subscriber
 from benchmarking.machine import markdown_table
+from benchmarking.sampling import sampled
+from benchmarking.threads import ThreadCost, ThreadTimes, thread_costs, thread_times
 from engines.artifact import Bundle
 from inspectd.config import Station
 from inspectd.messages import Verdict
@@ -31,6 +34,7 @@ SETTLED_PARTS = 100
 SAMPLES = 20
 NS_PER_MS = 1e6
 STEPS = ("capture", "locate", "engine", "verdict")
+MEANS = ("capture", "hand_over", "locate", "engine", "gate", "publish", "commit")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +42,8 @@ class LineFigures:
     """One run.
 
     steps_ms: (P, 4) trigger -> captured -> located -> scored -> verdict. heard_ms: (P,) trigger -> subscriber.
-    memory_mib: resident size after SETTLED_PARTS, then evenly up to the last part. metrics_ms: mean of what happens
-    after the verdict (publish, commit), from the daemon's own histograms.
+    memory_mib: resident size after SETTLED_PARTS, then evenly up to the last part. metrics_ms: mean of each of MEANS,
+    from the daemon's own histograms, all parts. threads: what a part costs in each thread of the daemon.
     """
 
     parts: int
@@ -50,35 +54,58 @@ class LineFigures:
     memory_mib: tuple[float, ...]
     torch: bool
     metrics_ms: dict[str, float]
+    threads: list[ThreadCost]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What was heard: (sequence number, wall time in ns) of each result as it came; the daemon's memory in MiB
+    meanwhile, and its threads' times after SETTLED_PARTS and in the end."""
+
+    results: list[tuple[int, int]]
+    memory_mib: tuple[float, ...]
+    settled: dict[int, ThreadTimes]
+    ended: dict[int, ThreadTimes]
 
 
 def measure_line(
-    station: Station, bundle: Bundle, *, parts: int, period_ms: float, folder: Path, progress: Callable[[int], None]
+    station: Station,
+    bundle: Bundle,
+    *,
+    parts: int,
+    period_ms: float,
+    folder: Path,
+    progress: Callable[[int], None],
+    profile: Path | None = None,
 ) -> LineFigures:
     """Run `inspectd run` on the simulated camera below `folder`; blocks for parts x period_ms, plus some seconds.
 
-    Raises BenchmarkError where the daemon ends early or loses a part.
+    profile: where a flame graph is written, which costs the daemon some time. Raises BenchmarkError where the daemon
+    ends early or loses a part, SettingsError where no flame graph can be made.
     """
     bench = set_up(station, folder, trigger={"source": "timer", "period_ms": period_ms})
     log = folder / "run.log"
     with running_daemon(bench, bundle, log) as process, subscriber(bench) as socket:
-        heard, memory = _listen(process, socket, parts, log, progress)
+        _wait(process, socket, log)  # it judges: what it did to get there belongs into no profile
+        with nullcontext() if profile is None else sampled(process.pid, profile, folder / "py-spy.log"):
+            heard = _listen(process, socket, parts, log, progress)
         torch = "libtorch" in Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
         metrics = _step_means_ms(bench.metrics_port)
         process.send_signal(signal.SIGTERM)
         if process.wait(ENDS_WITHIN_S) != 0:
             raise BenchmarkError(f"the daemon ended with code {process.returncode}: {last_line(log)}")
-    verdicts = _recorded(bench.records, heard)
-    timed = _timed(verdicts, heard)
+    verdicts = _recorded(bench.records, heard.results)
+    timed = _timed(verdicts, heard.results)
     return LineFigures(
         parts=len(verdicts),
         period_ms=period_ms,
         outcomes=dict(Counter(verdict.outcome.value for verdict in verdicts)),
         steps_ms=_steps_ms(timed),
         heard_ms=np.array([at_ns - verdict.trigger_wall_ns for verdict, at_ns in timed]) / NS_PER_MS,
-        memory_mib=memory,
+        memory_mib=heard.memory_mib,
         torch=torch,
         metrics_ms=metrics,
+        threads=thread_costs(heard.settled, heard.ended, max(1, parts - SETTLED_PARTS)),
     )
 
 
@@ -105,20 +132,23 @@ def _listen(
     parts: int,
     log: Path,
     progress: Callable[[int], None],
-) -> tuple[list[tuple[int, int]], tuple[float, ...]]:
-    """(sequence number, wall time in ns) of each result as it comes, and the daemon's memory in MiB meanwhile."""
+) -> _Heard:
+    """Hear every result, and look at the daemon meanwhile."""
     heard: list[tuple[int, int]] = []
     memory: list[float] = []
+    threads: dict[int, ThreadTimes] = {}
     every = max(1, (parts - SETTLED_PARTS) // SAMPLES)
     while len(heard) < parts:
         _wait(process, socket, log)
         content = socket.recv_multipart()[1]
         heard.append((from_bytes(content, "inspectd.result")["seq"], time.time_ns()))
         settled = len(heard) - SETTLED_PARTS
+        if settled == 0:
+            threads = thread_times(process.pid)
         if settled >= 0 and settled % every == 0:
             memory.append(resident_mib(process.pid))
         progress(len(heard))
-    return heard, (*memory, resident_mib(process.pid))
+    return _Heard(heard, (*memory, resident_mib(process.pid)), threads, thread_times(process.pid))
 
 
 def _wait(process: subprocess.Popen[bytes], socket: zmq.Socket[bytes], log: Path) -> None:
@@ -132,7 +162,7 @@ def _wait(process: subprocess.Popen[bytes], socket: zmq.Socket[bytes], log: Path
 
 
 def line_tables(figures: LineFigures) -> str:
-    """Markdown: latencies by step, what happens after the verdict, memory."""
+    """Markdown: latencies by step, means of finer ones, threads, memory."""
     total = figures.steps_ms.sum(axis=1)
     engine = figures.steps_ms[:, STEPS.index("engine")]
     rows = [
@@ -145,6 +175,9 @@ def line_tables(figures: LineFigures) -> str:
         _latency_row("trigger to subscriber, less the engine", figures.heard_ms - engine),
     ]
     means = [(name, f"{mean:.3f}") for name, mean in figures.metrics_ms.items()]
+    threads = [
+        (cost.name, f"{cost.on_core_ms:.3f}", f"{cost.waited_ms:.3f}", f"{cost.woken:.1f}") for cost in figures.threads
+    ]
     memory = figures.memory_mib
     facts = [
         ("parts", f"{figures.parts}, one each {figures.period_ms:g} ms"),
@@ -157,7 +190,8 @@ def line_tables(figures: LineFigures) -> str:
     return "\n\n".join(
         (
             markdown_table(("step", "p50 ms", "p99 ms", "max ms"), rows),
-            markdown_table(("after the verdict", "mean ms"), means),
+            markdown_table(("step, all parts", "mean ms"), means),
+            markdown_table(("thread, for each part", "ms on a core", "ms waiting for one", "wake-ups"), threads),
             markdown_table(("run", ""), facts),
         )
     )
@@ -183,7 +217,7 @@ def _latency_row(name: str, values_ms: NDArray[np.float64]) -> tuple[str, ...]:
 
 
 def _step_means_ms(port: int) -> dict[str, float]:
-    """Mean time of publish and commit, from /metrics."""
+    """Mean time of each of MEANS, from /metrics."""
     connection = HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/metrics")
@@ -194,7 +228,7 @@ def _step_means_ms(port: int) -> dict[str, float]:
         connection.close()
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
     means = {}
-    for step in ("publish", "commit"):
+    for step in MEANS:
         total, count = (float(values[f'inspectd_step_seconds_{what}{{step="{step}"}}']) for what in ("sum", "count"))
         if count:
             means[step] = 1e3 * total / count
