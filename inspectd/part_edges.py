@@ -130,8 +130,7 @@ class EdgeFitter:
                 weights *= weights * seen
             weighted = self._design_transposed * weights
             normal, right = weighted @ self._design + _RIDGE, (weighted @ offsets)[:, None]
-            solution = cv2.solve(normal, right, flags=cv2.DECOMP_CHOLESKY)[1]
-            solution = solution.ravel()
+            solution = np.asarray(cv2.solve(normal, right, flags=cv2.DECOMP_CHOLESKY)[1], np.float64).ravel()
         return solution if np.count_nonzero(weights) >= 0.5 * offsets.size else None
 
     def _moved(self, box: OrientedBox, change: NDArray[np.float64]) -> OrientedBox:

@@ -41,7 +41,8 @@ examples:
   tools/benchmark.py peers --data ../shared/data/paper         the product beside anomalib's PaDiM and PatchCore
 
 Every sub-command prints Markdown tables under the machine, the date and the versions that they hold for. Nothing else
-should run meanwhile. Figures as measured: docs/benchmark.md, docs/results.md, docs/results/plan.md. Exit codes: docs/exit_codes.md.
+should run meanwhile. Figures as measured: docs/benchmark.md, docs/results.md, docs/results/plan.md. Exit codes:
+docs/exit_codes.md.
 """
 ENGINE_EPILOG = """\
 examples:
@@ -72,7 +73,7 @@ examples:
   tools/benchmark.py results --plan mine.yaml --list                      what there is, and what is done
   tools/benchmark.py results --plan mine.yaml --only 'texture/*'          rows by settings, data, or name
   tools/benchmark.py results --plan tools/results.yaml --out docs/results/plan.json --write docs/results/plan.md
-  tools/benchmark.py results --plan tools/results.yaml --out docs/results/plan.json --no-run --write docs/results/plan.md
+  tools/benchmark.py results --plan mine.yaml --no-run --write mine.md    the page of what is done
 
 Rows that the output file has are not measured again, unless their settings changed since; --retry measures those that
 failed, --again all. A row that fails or takes too long is kept with the reason, and the others go on. Ctrl-C is safe:
