@@ -18,6 +18,7 @@ from engines.compilation.gpu.graphs import typed_graph
 from engines.gpu import Gpu, TensorRt
 from engines.plans import PatchStage, PlanCache, Reproduced, plan_key
 from engines.runtimes.tensorrt import TensorRtRuntime
+from inspectd.pace import TIMED_PARTS
 
 Line = Callable[..., FaultyLine]
 BEFORE_READY = 4 + 5 + 1
@@ -102,7 +103,9 @@ def test_a_station_whose_engine_takes_two_parts(
 def test_a_lost_device_costs_parts_and_the_engine_is_replaced(gpu_line: Line, tiny_station: TinyStation) -> None:
     """From the part on which the device is lost, parts are INVALID (engine fault) until another engine judges."""
     golden_images = len(tiny_station.bundle.manifest.golden)
-    running = gpu_line(BEFORE_READY - 1 + golden_images + 3, supervision={"hang_s": 5, "faults_in_a_row": 2})
+    running = gpu_line(
+        BEFORE_READY - 1 + golden_images + TIMED_PARTS + 3, supervision={"hang_s": 5, "faults_in_a_row": 2}
+    )
     assert running.reasons(2) == ["within_limits"] * 2
     assert running.reasons(2) == ["engine_fault", "engine_fault"]
     running.recovers()
