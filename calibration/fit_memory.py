@@ -62,10 +62,9 @@ def fit_memory(
         network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
     read = recalled.read[first]
-    offered = len(recalled.names) if choose else 1
-    way, tried = _chosen(
-        _Trial(read[:, :offered], recalled.probed[:, :offered], sizes_of(defects), recalled.names[:offered], asked)
-    )
+    offered = READINGS if choose else READINGS[:1]
+    count = len(offered)
+    way, tried = _chosen(_Trial(read[:, :count], recalled.probed[:, :count], sizes_of(defects), offered, asked))
     return Fitted(
         network=network,
         losses={},

@@ -25,7 +25,7 @@ def instant_engine(asked: EngineSettings) -> EngineSettings:
 
 def unknown_yet(asked: SettingsSnapshot) -> tuple[str, ...]:
     """What a bundle of this preset lacks beside one of `quick`, one line each, for people."""
-    lacking = ["the highest cell of the memory alone counts (mean, finest features and tint were not tried)"]
+    lacking = ["the highest cell of the memory alone counts (the mean over regions was not tried)"]
     if asked.model.student:
         lacking.append("no student is trained: parts are judged by the memory alone, without places and Patch_GMSD")
     if asked.engine.precision == "auto":

@@ -21,7 +21,7 @@ from engines.networks.memory_tail import Readings, Surface
 from engines.networks.outputs import NetworkOutputs
 from engines.networks.teacher_network import TeacherNetwork
 from engines.preprocess import to_planes
-from engines.scoring import FINE, MEAN, READINGS, SurfaceConstants, region_masks
+from engines.scoring import READINGS, SurfaceConstants, region_masks
 from engines.settings import CanvasSettings, RegionSettings
 from engines.teachers import memory_grid
 
@@ -67,7 +67,6 @@ def fill_memory(
         raise ValueError("the network has no memory")
     cells = memory_grid(network.model.teachers[0], canvas)
     inside = torch.from_numpy(region_masks(canvas.height_px, canvas.width_px, regions, cells).any(axis=0)).flatten()
-    names = tuple(name for name in READINGS if name != FINE or network.has_finest)
     known = np.unique(parts)
     folds = len(known) if len(known) <= ONE_BY_ONE else FOLDS
     fold_of = np.searchsorted(known, parts) % folds
@@ -86,8 +85,8 @@ def fill_memory(
         pool, owners = _pool(patches, parts, inside, seed)
         choice = KCentre(_fitted(memory, pool)).grow(network.model.memory_patches)
         everything = choice.patches[choice.chosen].clone()
-        read = Readings(canvas, regions, names, cells)
-        maps = len(names) - (MEAN in names)
+        read = Readings(canvas, regions, READINGS, cells)
+        maps = 3 if network.has_finest else 2
         shown = [_Shown(images, parts, patches, maps)]
         if probes is not None:
             theirs = _Patches(network, memory, features, probes.images, progress)
@@ -108,7 +107,7 @@ def fill_memory(
         memory.patches = everything
         whole = statistics.constants(units=_cell_units(shown[0]))
     probed = shown[-1].read if probes is not None else shown[0].read[:0]
-    return Recalled(shown[0].maps, names, shown[0].read, whole, probed)
+    return Recalled(shown[0].maps, shown[0].read, whole, probed)
 
 
 class _Shown:
@@ -134,7 +133,7 @@ class _Shown:
             finest = self._patches.finest(planes)
             outputs = NetworkOutputs([], [], None, planes, None, None, distances, finest)
             found = surface(outputs)
-            raw = read(distances, found)[0].double().numpy()
+            raw = read(distances)[0].double().numpy()
             if self.read.shape[1:] != raw.shape:
                 self.read = np.zeros((len(self._images), *raw.shape))
             self.maps[row], self.read[row] = distances[0, 0].numpy(), raw
@@ -162,12 +161,11 @@ class Probes:
 class Recalled:
     """What is said of images by all other parts.
 
-    maps: (P, h, w) distances on the memory's grid; names: the V of READINGS that the network allows; read (P, V, R) and
-    probed (Q, V, R): these of the remembered images and of probes. surface: statistics of all parts, for the engine.
+    maps: (P, h, w) distances on the memory's grid; read (P, V, R) and probed (Q, V, R): READINGS of the images that are
+    remembered and of probes. surface: statistics of all parts, for the engine.
     """
 
     maps: NDArray[np.float32]
-    names: tuple[str, ...]
     read: NDArray[np.float64]
     surface: SurfaceConstants
     probed: NDArray[np.float64]

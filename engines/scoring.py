@@ -33,9 +33,10 @@ DETAIL_WEIGHT = 1.0
 """Weight of the small spots beside the sum of the other components, each in units of its worst cell on a good part."""
 DISCRIMINATOR_WEIGHT = 6.0
 """Weight of the discriminator beside that sum, likewise."""
-HIGHEST, MEAN, FINE, TINT = READINGS = ("highest", "mean", "fine", "tint")
-"""Ways to read a part with a memory: the highest cell of its distance map, the map's mean over the region, the highest
-deviation of the finest features, for teachers that have them, and of the tint."""
+HIGHEST, MEAN = READINGS = ("highest", "mean")
+"""Ways to read a region with a memory: the highest cell of its distance map, and the map's mean over it."""
+FINE, TINT = "fine", "tint"
+"""What the anomaly map shows beside the distances: deviations of the finest features and of the tint."""
 CALIBRATED, SURFACE = "calibrated.", "surface."
 """What the names of `CalibratedConstants` and `SurfaceConstants` begin with in a file."""
 PATCH_WEIGHT = 0.1

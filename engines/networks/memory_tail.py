@@ -1,8 +1,8 @@
-"""The tail for `score: memory`: maps of distances and deviations, read in up to four ways, in units of good parts."""
+"""The tail for `score: memory`: maps of distances and deviations, read in one way or two, in units of good parts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from engines.scoring import (
     HIGHEST,
     LEVEL_STRIDE,
     MEAN,
+    READINGS,
     SMOOTHING_CELLS,
     TINT,
     MemoryConstants,
@@ -41,7 +42,7 @@ class Surface(nn.Module):
         self.tint = Whitening(constants.tint_matrix, constants.tint_offset)
 
     def forward(self, outputs: NetworkOutputs) -> dict[str, Tensor]:
-        """Maps (N, 1, H_1, W_1) by the name of their reading, in the order of READINGS."""
+        """Maps (N, 1, H_1, W_1) by their name, FINE before TINT."""
         squares = {}
         if self.fine is not None:
             if outputs.finest is None:
@@ -57,28 +58,24 @@ def averaged(features: Tensor) -> Tensor:
 
 
 class Readings(nn.Module):
-    """Maps of a part -> (N, V, R), raw, in the order of `names`. cells: (h, w) of the memory's map."""
+    """Distance maps of parts -> (N, V, R), raw, in the order of `names`. cells: (h, w) of the map."""
 
     def __init__(
         self, canvas: CanvasSettings, regions: Sequence[RegionSettings], names: Sequence[str], cells: tuple[int, int]
     ) -> None:
+        """Raises ValueError for a name that is not of READINGS."""
         super().__init__()
+        if unknown := set(names) - set(READINGS):
+            raise ValueError(f"reading {min(unknown)} is of another version")
         self.names = tuple(names)
         self.register_buffer("outside", outside_regions(canvas, regions, cells).float(), persistent=False)
-        self.register_buffer("finely_outside", outside_regions(canvas, regions).float(), persistent=False)
         self.outside: Tensor
-        self.finely_outside: Tensor
 
-    def forward(self, distances: Tensor, surface: Mapping[str, Tensor]) -> Tensor:
-        """distances: (N, 1, h, w) of the memory; surface: (N, 1, H_1, W_1) for FINE and TINT, by their names."""
-        return torch.stack([self._read(name, distances, surface) for name in self.names], dim=1)
-
-    def _read(self, name: str, distances: Tensor, surface: Mapping[str, Tensor]) -> Tensor:
-        if name == HIGHEST:
-            return region_maxima(distances[:, 0], self.outside)
-        if name == MEAN:
-            return region_means(distances[:, 0], self.outside)
-        return region_maxima(surface[name][:, 0], self.finely_outside)
+    def forward(self, distances: Tensor) -> Tensor:
+        """distances: (N, 1, h, w) of the memory."""
+        maps = distances[:, 0]
+        ways = {HIGHEST: region_maxima, MEAN: region_means}
+        return torch.stack([ways[name](maps, self.outside) for name in self.names], dim=1)
 
 
 class MemoryTail(nn.Module):
@@ -122,7 +119,7 @@ class MemoryTail(nn.Module):
         if outputs.unknown is None:
             raise ValueError("the network has no memory")
         surface = {} if self.surface is None else self.surface(outputs)
-        regions = (self.read(outputs.unknown, surface) * self.gain - self.shift).amax(dim=1)
+        regions = (self.read(outputs.unknown) * self.gain - self.shift).amax(dim=1)
         cells = functional.interpolate(outputs.unknown, size=self.size, mode="bilinear", align_corners=False)
         if surface:
             cells = torch.cat([cells, *surface.values()], dim=1)

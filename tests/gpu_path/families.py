@@ -89,7 +89,7 @@ class Family:
             recalled = fill_memory(
                 network, images, owners, canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
             )
-            names = READINGS[:1] if constants else recalled.names
+            names = READINGS[:1] if constants else READINGS
             units = units_of(recalled.read[:, : len(names)])
             memory = MemoryConstants(names, units, None if constants else recalled.surface)
             student = units_of(np.random.default_rng(2).normal(0, 1, (GOOD_PARTS, 1, len(REGIONS))))

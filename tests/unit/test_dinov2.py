@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from engines.networks.fused import FusedEngine, load_fused, save_fused
 from engines.networks.memory import LENGTH, DirectionMemory
 from engines.runtimes import infer
 from engines.runtimes.openvino import OpenVinoRuntime
-from engines.scoring import MemoryConstants, ScoringConstants, Units, region_masks
+from engines.scoring import READINGS, MemoryConstants, ScoringConstants, region_masks
 from engines.settings import CanvasSettings, EngineSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher, load_teacher, load_teachers, memory_grid, random_teacher
 
@@ -209,12 +208,12 @@ def engine() -> FusedEngine:
         network, images(8), np.arange(8), canvas=CANVAS, regions=REGIONS, seed=0, progress=lambda *_: None
     )
     assert recalled.maps.shape == (8, *GRID)
-    memory = MemoryConstants(recalled.names, units_of(recalled.read), recalled.surface)
+    memory = MemoryConstants(READINGS, units_of(recalled.read), recalled.surface)
     return FusedEngine(network, MODEL, CANVAS, REGIONS, ScoringConstants((1.0, 1.0), memory=memory))
 
 
 def test_its_surface_is_the_tint_alone() -> None:
-    """Tokens are no map: calibration offers the mean and the tint beside the highest cell, and no finest features."""
+    """Tokens are no map: the anomaly map has the tint beside the distances, and no finest features."""
     fitted = fit_memory(
         images(8),
         np.arange(8),
@@ -225,8 +224,6 @@ def test_its_surface_is_the_tint_alone() -> None:
         seed=0,
         progress=lambda *_: None,
     )
-    assert {"highest", "highest + mean", "highest + tint"} <= {name for name, _ in fitted.tried}
-    assert not any("fine" in name for name, _ in fitted.tried)
     assert fitted.constants.memory is not None
     surface = fitted.constants.memory.surface
     assert surface is not None
@@ -235,21 +232,17 @@ def test_its_surface_is_the_tint_alone() -> None:
     assert fitted.network.has_finest is False
 
 
-def test_another_tint_is_unusual(engine: FusedEngine) -> None:
-    """The tint is read as calibration reads it, off a part that is reddish on the right and else a good one."""
-    memory = engine.constants.memory
-    assert memory is not None
-    assert memory.readings == ("highest", "mean", "tint")
-    alone = replace(memory, readings=("tint",), units=Units(memory.units.location[2:], memory.units.scale[2:]))
-    tint = FusedEngine(engine.network, MODEL, CANVAS, REGIONS, replace(engine.constants, memory=alone))
+def test_another_tint_shows_on_the_map(engine: FusedEngine) -> None:
+    """A part that is reddish on the right and else a good one is unusual there."""
     (good,) = images(1, seed=50)
     red = good.astype(np.int64)
     red[16:48, 56:80] += (40, 0, -40)
     with torch.inference_mode():
-        _, (before,), _ = tint(torch.from_numpy(good[None]))
-        _, (after,), _ = tint(torch.from_numpy(red.clip(0, 255).astype(np.uint8)[None]))
-    assert float(after[1] - before[1]) > 3
-    assert float(after[0] - before[0]) < 1
+        _, _, (before,) = engine(torch.from_numpy(good[None]))
+        _, _, (after,) = engine(torch.from_numpy(red.clip(0, 255).astype(np.uint8)[None]))
+    change = after - before
+    assert float(change[4:12, 14:20].mean()) > 1.5
+    assert float(change[:, :10].abs().mean()) < 1
 
 
 def test_only_cells_of_regions_are_remembered_and_a_strange_place_is_found(engine: FusedEngine) -> None:

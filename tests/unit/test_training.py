@@ -247,7 +247,7 @@ def test_a_memory_stands_beside_the_student() -> None:
     cells = (result.maps.shape[1], result.maps.shape[2])
     read = Readings(CANVAS, REGIONS, constants.memory.readings, cells)
     with torch.no_grad():
-        raw = read(torch.from_numpy(result.maps).unsqueeze(1), {}).double().numpy()
+        raw = read(torch.from_numpy(result.maps).unsqueeze(1)).double().numpy()
     remembered, imitated = in_units(raw, constants.memory.units), in_units(features[:, None, :], constants.student)
     assert (remembered > imitated).any()
     assert (remembered < imitated).any()
@@ -261,7 +261,7 @@ def test_a_memory_stands_beside_the_student() -> None:
         by_student = student.tail.features(outputs)[0].numpy()
     assert outputs.unknown is not None
     with torch.no_grad():
-        by_memory = in_units(read(outputs.unknown, None).double().numpy(), constants.memory.units)
+        by_memory = in_units(read(outputs.unknown).double().numpy(), constants.memory.units)
     expected = np.maximum(by_memory, by_student) + (without - by_student)
     np.testing.assert_allclose(regions, expected, rtol=1e-4, atol=1e-4)
 
