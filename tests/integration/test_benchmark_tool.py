@@ -48,9 +48,12 @@ def test_the_line_is_measured_in_the_real_daemon(tiny_station: TinyStation, tmp_
     settings = tiny_station.settings(tmp_path)
     done = tool("benchmark", "line", "--station", str(settings), "--parts", "220", "--period-ms", "8", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    rows = re.findall(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", done.stdout, re.MULTILINE)
-    figures = {name: [float(value) for value in values] for name, *values in rows}
+    row = re.compile(r"^\| (.+?) \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", re.MULTILINE)
+    steps, threads = done.stdout.split("| thread, for each part |")
+    figures = {name: [float(value) for value in values] for name, *values in row.findall(steps)}
+    on_core_ms = {name: float(value) for name, value, *_ in row.findall(threads)}
     assert len(figures) == 7
+    assert all(on_core_ms[stage] > 0 for stage in ("trigger", "acquire", "inspect", "gate"))
     assert all(0 <= p50 <= p99 <= most for p50, p99, most in figures.values())
     assert figures["**trigger to verdict, less the engine**"][0] < figures["trigger to verdict"][0]
     assert "| torch in the process | no |" in done.stdout
