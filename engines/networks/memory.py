@@ -83,8 +83,8 @@ class Memory(nn.Module, ABC):
         """The distances where they are large, for components (N, D, h, w), at a third of the work.
 
         Every cell is compared with the first COARSE patches, and the farthest cells, one in REFINED, with all. Only
-        these can be a part's highest. The others get what the first patches say of them, but no more than the lowest of
-        those that were compared with all.
+        these can be a part's highest. The others get what the first patches say of them, but no more than the mean of
+        those that were compared with all: a mean hardly moves where rounding decides which cells these are.
         """
         lengths = at.square().sum(dim=1, keepdim=True)
         nearest = _nearest(at, self.patches[:COARSE]) + lengths
@@ -92,7 +92,7 @@ class Memory(nn.Module, ABC):
         _, cells = far.topk(far.shape[2] // REFINED, dim=2, sorted=False)  # N, 1, K
         chosen = at.flatten(2).gather(2, cells.expand(-1, at.shape[1], -1))  # N, D, K
         refined = _nearest(chosen[..., None], self.patches)[..., 0] + lengths.flatten(2).gather(2, cells)
-        others = torch.minimum(nearest.flatten(2), refined.amin(dim=2, keepdim=True))
+        others = torch.minimum(nearest.flatten(2), refined.mean(dim=2, keepdim=True))
         squares = others.scatter(2, cells, refined).view_as(nearest)
         return squares.clamp_min(LEAST_SQUARE).sqrt()
 

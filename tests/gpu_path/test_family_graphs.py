@@ -23,8 +23,9 @@ from engines.runtimes.openvino import import_openvino
 
 pytestmark = pytest.mark.gpu_path
 PRECISIONS: Final[tuple[PlanPrecision, ...]] = ("f32", "f16", "int8")
-TOLERANCE: Final = {"f32": 1e-4, "f16": 5e-2, "int8": 0.5}
-"""Of the largest value. Weights are random, so int8 shows wrong wiring only: parity is judged on each real bundle."""
+TOLERANCE: Final = {"f32": 1e-4, "f16": 5e-2, "int8": 0.7}
+"""Of the largest value. Weights are random, so int8 shows wrong wiring only (its rounding also moves which cells of a
+memory are compared with all patches): parity is judged on each real bundle."""
 OF_ITS_OWN: Final = "can't constant fold Mul node"
 """ONNX Runtime says so, linting int8, of nodes for biases that it added itself and has no float16 kernel for."""
 Answers = dict[str, NDArray[np.float32]]

@@ -116,7 +116,7 @@ def test_a_patch_is_two_levels_averaged_joined_and_projected() -> None:
 
 
 def test_the_farthest_cells_are_compared_with_all_patches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They get what a full search says, the highest of all among them; others no more than the lowest of these; and no
+    """They get what a full search says, the highest of all among them; others no more than the mean of these; and no
     cell that no region touches takes the place of one that counts."""
     torch.manual_seed(0)
     memory = WhitenedMemory([6, 6])
