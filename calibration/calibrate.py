@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from calibration import instant
 from calibration.cautions import warnings_of
 from calibration.detection import MOST_ASKED, Asked, catching_in_words, curve, odd_in_words, odd_parts, rejected
 from calibration.device import DeviceChoice, device_name, training_device
@@ -21,9 +22,6 @@ from calibration.errors import DataError, TooFewParts
 from calibration.fit_memory import MADE_OF_EACH
 from calibration.fit_scores import fit
 from calibration.fitted import Fitted
-from calibration.instant import MADE_OF_EACH as INSTANT_MADE_OF_EACH
-from calibration.instant import PARITY_PARTS as INSTANT_PARITY_PARTS
-from calibration.instant import instant_engine, instant_snapshot, unknown_yet
 from calibration.made_defects import WANTED, with_defects
 from calibration.reference import reference
 from calibration.report import OddSample, ReportData, SampleMaps, write_report
@@ -200,9 +198,9 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
     EngineUnavailable, ParityError, BundleError. Activation is the caller's step.
     """
     started = time.monotonic()
-    lacking = unknown_yet(request.snapshot) if request.instant else ()
+    lacking = instant.unknown_yet(request.snapshot) if request.instant else ()
     if request.instant:
-        request = replace(request, snapshot=instant_snapshot(request.snapshot))
+        request = replace(request, snapshot=instant.snapshot_of(request.snapshot))
     device = training_device(request.device)
     fitted = _fit(parts, request, work, progress, device)
     while denied := confirm(_odd_good_parts(parts, request, fitted)):
@@ -246,7 +244,7 @@ def _fit(parts: GoodParts, request: Request, work: Path, progress: Progress, dev
         work=work,
         progress=progress,
         device=device,
-        made=(INSTANT_MADE_OF_EACH if request.instant else MADE_OF_EACH) * len(WANTED),
+        made=(instant.MADE_OF_EACH if request.instant else MADE_OF_EACH) * len(WANTED),
         choose=not request.instant,
     )
 
@@ -282,7 +280,7 @@ def _compile(
     """
     regions = request.snapshot.regions
     names = [region.name for region in regions]
-    good = fresh[: INSTANT_PARITY_PARTS if request.instant else PARITY_PARTS]
+    good = fresh[: instant.PARITY_PARTS if request.instant else PARITY_PARTS]
     engine = request.snapshot.engine
 
     def verdicts(part: NDArray[np.float64], by_region: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -302,7 +300,7 @@ def _compile(
         canvas=request.snapshot.canvas,
         regions=len(names),
         out=folder,
-        engine=instant_engine(engine) if request.instant else engine,
+        engine=instant.engine_of(engine) if request.instant else engine,
         calibration_images=images,
         parity_images=np.concatenate([good, with_defects(good, regions, request.seed)]),
         verdicts=verdicts,

@@ -1,4 +1,4 @@
-"""The teachers' features by OpenVINO while good parts are learnt from: several times as fast as by torch on a CPU."""
+"""The teachers' features by OpenVINO while good parts are learnt from: faster than by torch on a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from engines.settings import CanvasSettings
 AT_ONCE: Final = 2
 """Images of one inference: with more, what is computed falls out of a processor's cache."""
 
-
 WORTH_IT: Final = 100 * 256 * 256
 """Pixels of all images together from which compiling takes less time than it saves."""
 
@@ -32,13 +31,13 @@ def features_of(network: TeacherNetwork, canvas: CanvasSettings, levels: int, im
 
 
 class CompiledTeachers:
-    """What `TeacherNetwork.features` computes, from the same weights, in float32: equal but for rounding (1e-6).
+    """What `TeacherNetwork.features` computes, from the same weights, in float32: equal but for rounding.
 
     Frozen weights: a change of the network after this is not seen. Threads are as many as torch has.
     """
 
     def __init__(self, network: TeacherNetwork, canvas: CanvasSettings, levels: int) -> None:
-        """Compile the first `levels` levels of all teachers for images of this canvas; takes two seconds or three."""
+        """Compile the first `levels` levels of all teachers for images of this canvas; blocks for seconds."""
         ov = import_openvino()
         planes = torch.zeros(AT_ONCE, 3, canvas.height_px, canvas.width_px)
         with torch.no_grad():

@@ -26,7 +26,7 @@ MADE_OF_EACH: Final = 8
 """Made defects of each kind and size."""
 MADE: Final = MADE_OF_EACH * len(WANTED)
 LEAST_GAIN: Final = 0.02
-"""Share of the made defects, each size counting the same, that one more reading must catch beyond the others."""
+"""Share of the made defects, each size counting the same, that the mean must catch beyond the highest cell."""
 UPPER: Final = 0.9
 """Quantile of good parts' readings that is 1 in units."""
 LEAST_SPREAD: Final = 0.02
@@ -48,9 +48,9 @@ def fit_memory(
 ) -> Fitted:
     """Remember good part images (P, H, W, 3) uint8 RGB; groups: (P,) the part that each shows.
 
-    Each part, and each of `made` made defects, is scored by what the other parts tell. Which readings count is decided
-    by the share of them that is caught at the limit; without `choose` the highest cell counts alone. Takes seconds;
-    raises TooFewParts, WeightsError.
+    Each part, and each of `made` made defects, is scored by what the other parts tell. Whether the mean counts is
+    decided by the share of them that is caught at the limit; without `choose` the highest cell counts alone. Takes
+    seconds; raises TooFewParts, WeightsError.
     """
     if len(np.unique(groups)) < LEAST_PARTS:
         raise TooFewParts(f"{len(np.unique(groups))} good parts: a memory needs at least {LEAST_PARTS}")
@@ -62,9 +62,9 @@ def fit_memory(
         network, images, groups, canvas=canvas, regions=regions, seed=seed, progress=progress, probes=probes
     )
     read = recalled.read[first]
-    offered = READINGS if choose else READINGS[:1]
-    count = len(offered)
-    way, tried = _chosen(_Trial(read[:, :count], recalled.probed[:, :count], sizes_of(defects), offered, asked))
+    trial = _Trial(read, recalled.probed, sizes_of(defects), asked)
+    ways = _compared(trial) if choose else (_way(trial, 1),)
+    way = ways[0]
     return Fitted(
         network=network,
         losses={},
@@ -78,20 +78,19 @@ def fit_memory(
         patch_gmsd=np.zeros(way.scores.shape),
         defects=tuple(defects),
         defect_scores=way.defect_scores,
-        tried=tried,
+        tried=tuple((" + ".join(each.names), each.caught) for each in ways),
         maps=recalled.maps[first],
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Trial:
-    """What readings are chosen by: those of good parts (P, V, R) and of made defects (Q, V, R), the defects' sizes (Q,)
-    and the V readings' names."""
+    """What readings are chosen by: READINGS of good parts (P, V, R) and of made defects (Q, V, R), and the defects'
+    sizes (Q,)."""
 
     read: Doubles
     probed: Doubles
     sizes: tuple[str, ...]
-    names: tuple[str, ...]
     asked: Asked
 
 
@@ -107,32 +106,22 @@ class _Way:
     caught: float
 
 
-def _way(trial: _Trial, names: tuple[str, ...]) -> _Way:
-    places = [trial.names.index(name) for name in names]
-    units = units_of(trial.read[:, places])
-    scores, defect_scores = in_units(trial.read[:, places], units), in_units(trial.probed[:, places], units)
+def _way(trial: _Trial, count: int) -> _Way:
+    """The first so many of READINGS."""
+    units = units_of(trial.read[:, :count])
+    scores, defect_scores = in_units(trial.read[:, :count], units), in_units(trial.probed[:, :count], units)
     caught = even_share(trial.sizes, rejected(defect_scores, trial.asked.limits(scores)))
-    return _Way(names, units, scores, defect_scores, caught)
+    return _Way(READINGS[:count], units, scores, defect_scores, caught)
 
 
-def _chosen(trial: _Trial) -> tuple[_Way, tuple[tuple[str, float], ...]]:
-    """The readings that count, and all that was compared.
+def _compared(trial: _Trial) -> tuple[_Way, _Way]:
+    """The readings that count, and the others that were tried: the highest cell alone, or the mean beside it.
 
-    The highest cell of the memory counts; of the others the one that lets most be caught joins it, as long as one does
-    by LEAST_GAIN at the limit of all together. Each size of defects counts the same: what a whole surface shows must
-    not be outvoted by the many kinds of specks.
+    The mean joins where it lets LEAST_GAIN more be caught at the limit of both. Each size of defects counts the same:
+    what a whole surface shows must not be outvoted by the many kinds of specks.
     """
-    best = _way(trial, trial.names[:1])
-    tried = [best]
-    while len(best.names) < len(trial.names):
-        more = [_way(trial, (*best.names, name)) for name in trial.names if name not in best.names]
-        tried += more
-        better = max(more, key=lambda way: way.caught)
-        if better.caught < best.caught + LEAST_GAIN:
-            break
-        best = better
-    others = sorted((way for way in tried if way is not best), key=lambda way: -way.caught)
-    return best, tuple((" + ".join(way.names), way.caught) for way in (best, *others))
+    alone, both = _way(trial, 1), _way(trial, len(READINGS))
+    return (both, alone) if both.caught >= alone.caught + LEAST_GAIN else (alone, both)
 
 
 def beside_student(

@@ -13,12 +13,12 @@ MADE_OF_EACH: Final = 2
 """Made defects of each kind and size, to say what limits catch."""
 
 
-def instant_snapshot(asked: SettingsSnapshot) -> SettingsSnapshot:
+def snapshot_of(asked: SettingsSnapshot) -> SettingsSnapshot:
     """The same station without anything that is trained: `score: memory` of the same teachers, canvas and regions."""
     return asked.model_copy(update={"model": asked.model.untrained})
 
 
-def instant_engine(asked: EngineSettings) -> EngineSettings:
+def engine_of(asked: EngineSettings) -> EngineSettings:
     """What is compiled: where the station leaves the choice, f32 alone."""
     return asked if asked.precision != "auto" else asked.model_copy(update={"precision": "f32"})
 

@@ -40,9 +40,7 @@ from engines.settings import CanvasSettings, EngineSettings
 GRAPH: Final = "graph.onnx"
 MODEL: Final = "engine.xml"
 WEIGHTS: Final = "engine.bin"
-NETWORK_PARTS: Final = 24
-"""Parity parts, evenly spread, that go through the trained network too: it takes several times as long as an engine,
-and a fault of the compiler shows on nearly every part."""
+
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
@@ -151,15 +149,10 @@ def _scores(name: str, runtime: OpenVinoRuntime, parts: NDArray[np.uint8], progr
     return score_parts(runtime, parts, lambda done: progress(f"parity {name}", done, len(parts)))
 
 
-def _check_network(module: nn.Module, parts: NDArray[np.uint8], scores: PartScores, progress: Progress) -> float:
-    """Largest relative error of the f32 engine against the trained network on NETWORK_PARTS of the parts.
-
-    Raises ParityError above the limits.
-    """
+def _check_network(module: nn.Module, parts: NDArray[np.uint8], engine: PartScores, progress: Progress) -> float:
+    """Largest relative error of the f32 engine against the trained network. Raises ParityError above the limits."""
     part: list[float] = []
     regions: list[NDArray[np.float64]] = []
-    chosen = np.unique(np.linspace(0, len(parts) - 1, min(NETWORK_PARTS, len(parts))).round().astype(np.int64))
-    parts, engine = parts[chosen], PartScores(scores.part[chosen], scores.regions[chosen])
     module = module.eval()
     with torch.inference_mode():
         for done, image in enumerate(parts, start=1):

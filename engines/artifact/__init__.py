@@ -1,6 +1,6 @@
 """The bundle: everything that calibration hands to the daemon, immutable and addressed by its hash."""
 
-from engines.artifact.bundle import Bundle, check_settings, open_bundle, resolve_bundle
+from engines.artifact.bundle import INSTANT, Bundle, check_settings, open_bundle, resolve_bundle
 from engines.artifact.manifest import (
     DataFingerprint,
     EngineInfo,
@@ -27,6 +27,7 @@ from engines.artifact.store import (
 from engines.artifact.writer import BundleWriter
 
 __all__ = [
+    "INSTANT",
     "Bundle",
     "BundleSummary",
     "BundleWriter",

@@ -16,7 +16,7 @@ import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from engines.artifact import Bundle, activate
+from engines.artifact import INSTANT, Bundle, activate
 from inspectd.commands.record import METADATA_NAME, record_parts
 from inspectd.config import Station, load_station
 from inspectd.demo.daemon import run_daemon
@@ -57,7 +57,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--train", type=int, default=300, help="good parts to calibrate from (300)")
     parser.add_argument("--parts", type=int, default=1000, help="parts to inspect (1000)")
     parser.add_argument("--defects", type=float, default=0.4, help="share of defective parts among them (0.4)")
-    parser.add_argument("--keep", action="store_true", help="use the bundle of the last demo")
+    parser.add_argument(
+        "--keep",
+        action="store_true",
+        help="use the bundle of the last demo; calibrate first if only the first one is there",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,15 +72,16 @@ def run(args: argparse.Namespace) -> int:
     learning = _station(out, seed=GOOD_SEED, pool=args.train, defect_share=0.0)
     line = _station(out, seed=LINE_SEED, pool=args.parts, defect_share=args.defects)
     started = time.monotonic()
-    if not (args.keep and (out / "bundles" / line.station / "active").exists()):
+    footage, preset = out / "footage", _active_preset(line) if args.keep else None
+    if preset is None:
         console.rule("1. record good parts")
-        footage = out / "footage"
         record_parts(learning, args.train, footage)
         console.rule("2. a first bundle in seconds, and its first verdicts")
         first = first_parts(footage, FIRST_PARTS, out / "first")
         _calibrate(learning, first, "instant", out)
         _inspect(line, min(FIRST_VERDICTS, args.parts), out)
-        print(f"{outcomes(out / 'records' / line.station)}, {time.monotonic() - started:.0f} s after the start")
+        print(f"verdicts of the first bundle: {outcomes(out / 'records' / line.station)}; {time.monotonic() - started:.0f} s after the start")
+    if preset in {None, INSTANT}:
         console.rule("3. calibrate from all good parts")
         _calibrate(learning, footage, "quick", out)
     console.rule("4. inspect")
@@ -88,6 +93,13 @@ def run(args: argparse.Namespace) -> int:
         print(f"look at {picture}")
     print(f"report of the calibration: {out / 'bundles' / line.station / 'active' / 'report.html'}")
     return 0
+
+
+def _active_preset(line: Station) -> str | None:
+    """How the active bundle was made; None where there is none."""
+    if not (line.bundles / line.station / "active").exists():
+        return None
+    return find_bundle(line, None).manifest.preset
 
 
 def _claim(out: Path, *, keep: bool) -> None:

@@ -8,23 +8,15 @@ import pytest
 import torch
 from families import FAMILIES, Family
 
-from engines.networks import memory
-
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Family]]:
-    """All families by name; each is built when it is first asked for. One thread: they are small.
-
-    Their few patches are searched in two steps, as the thousands of a station are.
-    """
-    coarse = memory.COARSE
-    memory.COARSE = 8  # type: ignore[misc]
+    """All families by name; each is built when it is first asked for. One thread: they are small."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("families")
     yield {name: Family(name, folder) for name in FAMILIES}
     torch.set_num_threads(threads)
-    memory.COARSE = coarse  # type: ignore[misc]
 
 
 @pytest.fixture(params=FAMILIES)

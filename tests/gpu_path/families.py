@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -17,6 +18,7 @@ from calibration.fit_memory import units_of
 from calibration.remember import fill_memory
 from engines.compilation.gpu.graphs import TypedGraph, typed_graph
 from engines.compilation.graph import export_graph
+from engines.networks import memory
 from engines.networks.families import new_network
 from engines.networks.fused import FusedEngine
 from engines.networks.outputs import NetworkOutputs
@@ -64,6 +66,12 @@ class Family:
     folder: Path
     changes: dict[str, Any] = field(default_factory=dict)
     _typed: dict[tuple[PlanPrecision, int], TypedGraph] = field(default_factory=dict)
+
+    @staticmethod
+    def searched_in_two_steps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Family:
+        """One whose few patches are searched as the thousands of a station are; not to be shared between tests."""
+        monkeypatch.setattr(memory, "COARSE", 8)
+        return Family("stpm", folder)
 
     @property
     def model(self) -> ModelSettings:

@@ -6,6 +6,7 @@ TensorRT itself.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -50,6 +51,15 @@ def test_rtx_ahead_of_time_build(family: Family, precision: PlanPrecision, rtx: 
     assert len(built.serialised) > 100_000
     assert steps
     assert all(0 <= done <= total for done, total in steps)
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16", "int8"])
+def test_a_memory_in_two_steps_is_built(
+    precision: PlanPrecision, tmp_path: Path, rtx: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every GPU generation has a way to choose the farthest cells and to put them back."""
+    family = Family.searched_in_two_steps(tmp_path, monkeypatch)
+    assert len(build_plan(rtx, family.typed(precision).model, capabilities=CAPABILITIES).serialised) > 100_000
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16", "int8"])

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from calibration import remember
 from calibration.detection import Asked, rejected
-from calibration.fit_memory import _chosen, _Trial, _way, fit_memory, in_units, units_of
+from calibration.fit_memory import _compared, _Trial, fit_memory, in_units, units_of
 from calibration.k_centre import KCentre
 from calibration.remember import fill_memory
 from calibration.surface_statistics import SurfaceStatistics
@@ -239,20 +239,18 @@ def test_only_a_mean_needs_a_full_search(readings: tuple[str, ...], monkeypatch:
     assert torch.allclose(found[2], full[2], atol=1e-4) is (len(readings) == 2)
 
 
-def test_made_defects_decide_which_readings_count() -> None:
-    """A reading that tells defects apart is let in; one that only adds the noise of good parts stays out."""
+def test_made_defects_decide_whether_the_mean_counts() -> None:
+    """A mean that tells defects apart is let in; one that only adds the noise of good parts stays out."""
     rng = np.random.default_rng(0)
     good, defects = rng.normal(10, 1, (200, 2, 1)), rng.normal(10, 1, (100, 2, 1))
     defects[:50, 0] += 9
+    noisy, alone = _compared(_Trial(good, defects, ("large",) * 100, ASKED))
+    assert noisy.names == ("highest",)
+    assert noisy.caught == pytest.approx(0.5, abs=0.03)
     defects[50:90, 1] += 9
-    way, tried = _chosen(_Trial(good, defects, ("large",) * 100, READINGS, ASKED))
-    assert way.names == READINGS
-    assert way.caught == pytest.approx(0.9, abs=0.03)
-    assert tried[0] == ("highest + mean", way.caught)
-    assert dict(tried)["highest"] == pytest.approx(0.5, abs=0.03)
-    defects[50:90, 1] -= 9
-    way, _ = _chosen(_Trial(good, defects, ("large",) * 100, READINGS, ASKED))
-    assert way.names == ("highest",)
+    both, alone = _compared(_Trial(good, defects, ("large",) * 100, ASKED))
+    assert (both.names, alone.names) == (READINGS, ("highest",))
+    assert both.caught == pytest.approx(0.9, abs=0.03)
 
 
 def test_each_size_of_made_defects_has_the_same_say() -> None:
@@ -262,13 +260,11 @@ def test_each_size_of_made_defects_has_the_same_say() -> None:
     good[:6, 1] += 3
     defects[:100, 0] += np.linspace(0, 6, 100)[:, None]
     defects[100:, 1] += 9
-    sizes = ("small",) * 100 + ("whole",) * 10
-    way, tried = _chosen(_Trial(good, defects, sizes, READINGS, ASKED))
-    assert way.names == ("highest", "mean")
-    alone, both = (_way(_Trial(good, defects, sizes, READINGS, ASKED), names) for names in (("highest",), way.names))
-    missed = [(rejected(each.defect_scores, ASKED.limits(each.scores))[:100]).sum() for each in (alone, both)]
-    assert missed[1] < missed[0], "the trial must cost small defects to say anything"
-    assert dict(tried)["highest"] < 0.4
+    both, alone = _compared(_Trial(good, defects, ("small",) * 100 + ("whole",) * 10, ASKED))
+    assert both.names == READINGS
+    small = [rejected(way.defect_scores, ASKED.limits(way.scores))[:100].sum() for way in (both, alone)]
+    assert small[0] < small[1], "the mean must cost small defects for the test to say anything"
+    assert alone.caught < 0.4
 
 
 def test_left_out_good_parts_and_fresh_ones_have_one_distribution() -> None:
