@@ -31,6 +31,6 @@ def unknown_yet(asked: SettingsSnapshot) -> tuple[str, ...]:
     if asked.engine.precision == "auto":
         lacking.append("the engine computes in f32 (no faster precision was tried)")
     return (
-        "preset instant: this bundle is for a start. " + "; ".join(lacking) + ". `inspectd calibrate --preset quick` "
+        "preset instant makes a bundle for a start: " + "; ".join(lacking) + ". `inspectd calibrate --preset quick` "
         "from the same parts knows more",
     )

@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> int:
         first = first_parts(footage, FIRST_PARTS, out / "first")
         _calibrate(learning, first, "instant", out)
         _inspect(line, min(FIRST_VERDICTS, args.parts), out)
-        print(f"verdicts of the first bundle: {outcomes(out / 'records' / line.station)}; {time.monotonic() - started:.0f} s after the start")
+        counts = outcomes(out / "records" / line.station)
+        print(f"verdicts of the first bundle: {counts}; {time.monotonic() - started:.0f} s after the start")
     if preset in {None, INSTANT}:
         console.rule("3. calibrate from all good parts")
         _calibrate(learning, footage, "quick", out)
