@@ -37,6 +37,7 @@ FOLDS = 3
 FOLDS_OF_FEW = 32
 """Such groups of a cross-fit: constants without a third of a few parts are so much worse that limits come out wide."""
 LEAST_PARTS = 12
+RUN_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +258,12 @@ def _left_out_scores(  # noqa: PLR0917  (what is scored, then how)
 def _run(
     network: TeacherNetwork, images: Images, progress: Progress, what: str = "held-out parts"
 ) -> list[NetworkOutputs]:
-    """Outputs of each image by itself."""
-    outputs = []
+    """Outputs of each image by itself; RUN_TOGETHER of them pass through the network at once, which is faster."""
+    outputs: list[NetworkOutputs] = []
     with torch.inference_mode():
-        for done, image in enumerate(images):
-            outputs.append(network(torch.from_numpy(image[None])))
-            progress(what, done + 1, len(images))
+        for chunk in torch.split(torch.from_numpy(images), RUN_TOGETHER):
+            outputs += network(chunk).singly()
+            progress(what, len(outputs), len(images))
     return outputs
 
 

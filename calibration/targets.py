@@ -25,6 +25,7 @@ CACHE_BYTES = 1 << 30
 class Targets:
     """Chosen images and their teacher features: looked up where all fit into CACHE_BYTES, else computed.
 
+    They are kept as the teachers give them, and standardised as the network does at the time they are asked for.
     planes: (P, 3, H, W) of 0..255; they stay where they are, what is given lies where the network does. parts: (P,) the
     part that each image shows; None: one each.
     """
@@ -32,12 +33,11 @@ class Targets:
     def __init__(self, network: TeacherStudent, planes: Tensor, parts: Tensor | None = None) -> None:
         self._network, self._planes, self.device = network, planes, device_of(network)
         self.parts = torch.arange(len(planes)) if parts is None else parts
-        with torch.no_grad():
-            one = sum(level.numel() * level.element_size() for level in network.targets(planes[:1].to(self.device)))
-            self._levels: list[Tensor] | None = None
-            if one * len(planes) <= CACHE_BYTES:
-                chunks = [network.targets(chunk) for chunk in self.chunks()]
-                self._levels = [torch.cat(level) for level in zip(*chunks, strict=True)]
+        one = sum(level.numel() * level.element_size() for level in self._features(planes[:1].to(self.device)))
+        self._levels: list[Tensor] | None = None
+        if one * len(planes) <= CACHE_BYTES:
+            chunks = [self._features(chunk) for chunk in self.chunks()]
+            self._levels = [torch.cat(level) for level in zip(*chunks, strict=True)]
 
     def __len__(self) -> int:
         """Images."""
@@ -51,30 +51,41 @@ class Targets:
         """The planes of all images, CHUNK at a time."""
         return (chunk.to(self.device) for chunk in torch.split(self._planes, CHUNK))
 
+    def features(self) -> Iterator[list[Tensor]]:
+        """Levels (N, C_k, H_k, W_k) of all images, CHUNK at a time, as the teachers give them."""
+        if self._levels is None:
+            return (self._features(chunk) for chunk in self.chunks())
+        split = [torch.split(level, CHUNK) for level in self._levels]
+        return (list(levels) for levels in zip(*split, strict=True))
+
     def __call__(self, chosen: Tensor) -> list[Tensor]:
-        """Levels (B, C_k, H_k, W_k) of the images with these indices (B,)."""
-        if self._levels is not None:
-            return [level[chosen] for level in self._levels]
+        """Levels (B, C_k, H_k, W_k) of the images with these indices (B,), standardised."""
         with torch.no_grad():
+            if self._levels is not None:
+                return self._network.standardised([level[chosen] for level in self._levels])
             return self._network.targets(self.images(chosen))
 
+    def _features(self, planes: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            return self._network.features(planes, self._network.model.levels)
 
-def teacher_scales(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+
+def teacher_scales(network: TeacherStudent, targets: Targets) -> tuple[list[Tensor], list[Tensor]]:
     """Zeros and, for all channels of one teacher, their common root mean square: lists of (C,), one per level.
 
     Standardised by these, levels keep their directions, and teachers side by side weigh alike. As they come,
     EfficientNet-Lite's levels are 7 to 15 times as long as those of ResNet18, which would be all but left out.
     """
     scales = []
-    for mean, deviation, widths in zip(*channel_statistics(network, planes), network.channels, strict=True):
+    for mean, deviation, widths in zip(*channel_statistics(targets), network.channels, strict=True):
         squares = torch.split(mean.square() + deviation.square(), list(widths))
         scales.append(torch.cat([own.mean().sqrt().expand(len(own)) for own in squares]))
     return [torch.zeros_like(scale) for scale in scales], scales
 
 
-def standards(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def standards(network: TeacherStudent, targets: Targets) -> tuple[list[Tensor], list[Tensor]]:
     """What levels are standardised by: `channel_statistics`, no deviation below LEAST_DEVIATION of its teacher's."""
-    means, deviations = channel_statistics(network, planes)
+    means, deviations = channel_statistics(targets)
     return means, [
         torch.cat([_not_silent(own) for own in torch.split(deviation, list(widths))])
         for deviation, widths in zip(deviations, network.channels, strict=True)
@@ -86,13 +97,13 @@ def _not_silent(deviations: Tensor) -> Tensor:
     return torch.maximum(deviations, LEAST_DEVIATION * deviations.square().mean().sqrt())
 
 
-def channel_statistics(network: TeacherStudent, planes: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+def channel_statistics(targets: Targets) -> tuple[list[Tensor], list[Tensor]]:
     """Mean and deviation of each teacher channel over all positions of all images: two lists of (C,), one per level."""
     sums: list[Tensor] = []
     squares: list[Tensor] = []
     positions: list[int] = []
-    for chunk in torch.split(planes, CHUNK):
-        for k, level in enumerate(network.targets(chunk.to(device_of(network)))):
+    for levels in targets.features():
+        for k, level in enumerate(levels):
             values = level.double().transpose(0, 1).flatten(1)  # N, C, H, W -> C, N * H * W
             if len(sums) == k:
                 sums.append(torch.zeros(len(values), dtype=torch.float64))

@@ -81,24 +81,24 @@ def train(
     with training_on(device):
         network = _untrained(model, canvas, regions, seed).to(device)
         planes = to_planes(torch.from_numpy(images))
-        saved = checkpoint.load()
-        if saved is None:
-            _bring_to_scale(network, planes)
-        else:
-            network.load_state_dict({name: saved.tensors[name] for name in trainable(network)}, strict=False)
         shown = torch.arange(len(images)) if parts is None else torch.from_numpy(np.ascontiguousarray(parts))
         cached = cache(lambda: Targets(network, planes, shown))
+        saved = checkpoint.load()
+        if saved is None:
+            _bring_to_scale(network, cached)
+        else:
+            network.load_state_dict({name: saved.tensors[name] for name in trainable(network)}, strict=False)
         losses = _run_stages(_stages(network, planes, cached, regions, training, seed), network, checkpoint, progress)
     return Trained(network.to(CPU).eval(), {name.removeprefix(LOSSES): loss.numpy() for name, loss in losses.items()})
 
 
-def _bring_to_scale(network: TeacherStudent, planes: Tensor) -> None:
+def _bring_to_scale(network: TeacherStudent, targets: Callable[[], Targets]) -> None:
     """Teacher channels standardised where the score wants it; two teachers whose levels are compared as one, alike."""
     with torch.no_grad():
         if network.model.score == "calibrated":
-            network.standardise(*standards(network, planes))
+            network.standardise(*standards(network, targets()))
         elif isinstance(network, RdTwoTeachers):
-            network.standardise(*teacher_scales(network, planes))
+            network.standardise(*teacher_scales(network, targets()))
 
 
 def _run_stages(

@@ -28,3 +28,23 @@ class NetworkOutputs(NamedTuple):
     def grey(self) -> Tensor:
         """Grey values of the part image, (N, H, W) in [0, 1]."""
         return to_grey(self.planes)
+
+    def singly(self) -> list[NetworkOutputs]:
+        """The same of each part by itself, N = 1; views of these tensors."""
+        return [
+            NetworkOutputs(
+                targets=[level[n : n + 1] for level in self.targets],
+                imitations=[level[n : n + 1] for level in self.imitations],
+                attention=_one(self.attention, n),
+                planes=self.planes[n : n + 1],
+                reconstruction=_one(self.reconstruction, n),
+                defects=_one(self.defects, n),
+                unknown=_one(self.unknown, n),
+                finest=_one(self.finest, n),
+            )
+            for n in range(len(self.planes))
+        ]
+
+
+def _one(tensor: Tensor | None, place: int) -> Tensor | None:
+    return None if tensor is None else tensor[place : place + 1]

@@ -41,13 +41,13 @@ class TeacherStudent(TeacherNetwork, ABC):
 
     def targets(self, planes: Tensor) -> list[Tensor]:
         """Teacher features of planes (N, 3, H, W) of 0..255, side by side per level, standardised by `standardise`."""
-        return self._standard(self.features(planes, self.model.levels))
+        return self.standardised(self.features(planes, self.model.levels))
 
     def first_targets(self, planes: Tensor) -> list[Tensor]:
         """The part of `targets` that comes from teacher 1."""
-        return self._standard(self.teachers[0](normalise(planes, self.normalisations[0]), self.model.levels))
+        return self.standardised(self.teachers[0](normalise(planes, self.normalisations[0]), self.model.levels))
 
-    def _standard(self, levels: Sequence[Tensor]) -> list[Tensor]:
+    def standardised(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Levels whose first C channels are those of `targets`, standardised."""
         return [
             (level - self.get_buffer(f"centre_{k}")[:, : level.shape[1]])
@@ -65,7 +65,7 @@ class TeacherStudent(TeacherNetwork, ABC):
         """Run part images (N, H, W, 3) uint8 RGB through all networks."""
         planes = to_planes(part)
         features = self.features(planes, self.model.teacher_levels)
-        targets = self._standard(features[: self.model.levels])
+        targets = self.standardised(features[: self.model.levels])
         return NetworkOutputs(
             targets=targets,
             imitations=self.imitate(planes, targets),

@@ -138,7 +138,7 @@ def test_training_brings_the_student_nearer(score: str) -> None:
     made = network(settings(score, validate_every=2))
     if score == "calibrated":
         with torch.no_grad():
-            made.standardise(*standards(made, planes(10)))
+            made.standardise(*standards(made, Targets(made, planes(10))))
     stage = stage_of(made)
     assert stage.images == 9
     assert stage.validation is not None

@@ -128,7 +128,7 @@ def test_training_lowers_the_loss_and_keeps_the_best(score: str, name: TeacherNa
     planes = parts(10).permute(0, 3, 1, 2).float()
     if score == "calibrated":
         with torch.no_grad():
-            made.standardise(*standards(made, planes))
+            made.standardise(*standards(made, Targets(made, planes)))
     training = TRAINING if score == "paper" else TrainingSettings(steps=6, decoder_steps=0, batch=4)
     stage = student_stage(made, Targets(made, planes), training, seed=0)
     assert stage.images == 8

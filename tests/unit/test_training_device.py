@@ -79,9 +79,9 @@ def test_what_a_loss_touches_lies_where_the_network_does(
     bring_to_card(network, mode)
     planes, parts = to_planes(torch.from_numpy(IMAGES)), torch.arange(6)
     with mode, torch.no_grad():
-        means, deviations = standards(network, planes)
-        network.standardise(means, deviations)
         targets = Targets(network, planes, parts)
+        means, deviations = standards(network, targets)
+        network.standardise(means, deviations)
         assert all(level.device == CARD for level in targets(CHOSEN))
     with mode if model.family == "dtkd" else nullcontext():
         stages = [student_stage(network, targets, TINY, 0)]
