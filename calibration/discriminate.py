@@ -1,27 +1,37 @@
-"""The stage that teaches the discriminator: good parts, most of them with drawn-on defects, against their masks."""
+"""The stage that fits the discriminator to a station: good parts, most with drawn-on defects, against their masks.
+
+It begins with what was learnt once on stations that do not exist (tools/teach_discriminator.py): what its members see
+are deviations from good parts in units of their spread, which look much alike everywhere.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
 from calibration.device import device_of, half_precision
 from calibration.drawn_defects import DefectPainter
-from calibration.stages import Stage
+from calibration.stages import Stage, one_cycle
 from calibration.surface import has_no_direction, in_canonical_pose, introduce
+from engines.errors import WeightsError
 from engines.networks.discriminator import LOGIT_STRIDE, MEMBERS, Discriminator
 from engines.settings import RegionSettings, TrainingSettings
 
-PIXELS_PER_STEP = 150_000
+TAUGHT = Path(__file__).with_name("discriminator.safetensors")
+"""The members as tools/teach_discriminator.py taught them, on no product at all: what every station begins with."""
+PIXELS_PER_STEP = 75_000
 LEAST_BATCH, LARGEST_BATCH = 4, 32
 HIGHEST_RATE = 4e-3
-WARM_UP_SHARE = 0.3
+RISING_SHARE = 0.3
 WEIGHT_DECAY = 1e-4
 LARGEST_GRADIENT = 1.0
 """Of a member alone. The loss is the members' mean, whose gradient is shorter by the root of their number where theirs
@@ -34,6 +44,18 @@ GOOD_SHARE = 0.25
 """Parts of a batch that stay good."""
 SECOND_DEFECT_SHARE = 0.3
 LIGHT_SPREAD = 0.03
+
+
+def take_up(discriminator: Discriminator) -> None:
+    """Give the members what they learnt before any station. Raises WeightsError where the package lacks the file."""
+    try:
+        taught = load_file(TAUGHT)
+        for number, member in enumerate(discriminator.members):
+            own = f"{number}."
+            named = {name.removeprefix(own): value for name, value in taught.items() if name.startswith(own)}
+            member.load_state_dict(named)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise WeightsError(f"{TAUGHT}: cannot be read: {str(error).splitlines()[0]}; install inspectd again") from error
 
 
 def discriminator_stage(
@@ -68,7 +90,7 @@ def discriminator_stage(
         losses = []
         for place in range(MEMBERS):
             rng = np.random.default_rng([seed, place, *chosen.tolist()])
-            losses.append(_member_loss(discriminator, place, *_paint(images[chosen.numpy()], painter, rng, turn=turn)))
+            losses.append(_member_loss(discriminator, place, *paint(images[chosen.numpy()], painter, rng, turn=turn)))
         return torch.stack(losses).mean()
 
     return Stage(
@@ -76,7 +98,7 @@ def discriminator_stage(
         trained=(discriminator,),
         optimiser=optimiser,
         loss=loss,
-        rate=lambda step: _rate(step / steps),
+        rate=lambda step: one_cycle(HIGHEST_RATE, step / steps, RISING_SHARE),
         steps=steps,
         images=len(images),
         batch=int(np.clip(PIXELS_PER_STEP // (height * width), LEAST_BATCH, LARGEST_BATCH)),
@@ -94,7 +116,7 @@ def _inside(discriminator: Discriminator, regions: Sequence[RegionSettings]) -> 
     return discriminator.view.cut(drawn)[0, 0] > 0.5
 
 
-def _paint(
+def paint(
     images: NDArray[np.float32], painter: DefectPainter, rng: np.random.Generator, *, turn: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Copies of (B, h, w, 3) good parts in changing light, most with defects, and the masks (B, h, w)."""
@@ -123,10 +145,10 @@ def _member_loss(
         compared = discriminator.compared(torch.from_numpy(painted).permute(0, 3, 1, 2).to(device))
         # Channels last: narrow convolutions train faster so on a processor.
         logits = discriminator.members[place](compared.contiguous(memory_format=torch.channels_last))
-    return _loss(logits.float(), torch.from_numpy(masks).to(device))
+    return drawn_loss(logits.float(), torch.from_numpy(masks).to(device))
 
 
-def _loss(logits: Tensor, masks: Tensor) -> Tensor:
+def drawn_loss(logits: Tensor, masks: Tensor) -> Tensor:
     """Cross entropy of logits (B, 1, h / 2, w / 2) by position, a mask's rim left out, and by part."""
     share = functional.avg_pool2d(masks[:, None].float(), LOGIT_STRIDE)
     defect = share >= 0.5
@@ -135,10 +157,3 @@ def _loss(logits: Tensor, masks: Tensor) -> Tensor:
     defective = masks.flatten(1).any(dim=1).float()
     by_part = functional.binary_cross_entropy_with_logits(logits.amax(dim=(1, 2, 3)), defective)
     return PIXEL_WEIGHT * by_position + PART_WEIGHT * by_part
-
-
-def _rate(done: float) -> float:
-    """One cycle (Smith and Topin 2018): a rise over WARM_UP_SHARE of the steps, then a fall to almost nothing."""
-    if done < WARM_UP_SHARE:
-        return float(HIGHEST_RATE * (0.04 + 0.96 * 0.5 * (1 - np.cos(np.pi * done / WARM_UP_SHARE))))
-    return float(HIGHEST_RATE * 0.5 * (1 + np.cos(np.pi * (done - WARM_UP_SHARE) / (1 - WARM_UP_SHARE))))

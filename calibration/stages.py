@@ -19,6 +19,9 @@ LOSSES = "losses."
 BEST = "best."
 BEST_LOSS = f"{BEST}loss"
 BEST_STALE = f"{BEST}stale"
+RISING_SHARE = 0.2
+FIRST_RATE = 0.04
+"""Of the highest one."""
 VALIDATION_CHUNK = 16
 """Held-back images per call of a validation's loss."""
 
@@ -239,5 +242,15 @@ def planned(  # noqa: PLR0917  (what is trained, on what, and how)
 
 
 def _learning_rate(training: TrainingSettings, steps: int, step: int) -> float:
-    falling = 0.5 * (1 + math.cos(math.pi * step / steps)) if training.schedule == "cosine" else 1.0
+    done = step / steps
+    if training.schedule == "one_cycle":
+        return one_cycle(training.learning_rate, done, RISING_SHARE)
+    falling = 0.5 * (1 + math.cos(math.pi * done)) if training.schedule == "cosine" else 1.0
     return training.learning_rate * falling
+
+
+def one_cycle(highest: float, done: float, rising: float) -> float:
+    """The rate after this share of the steps (Smith and Topin 2018): a rise over `rising`, a fall to almost nothing."""
+    if done < rising:
+        return highest * (FIRST_RATE + (1 - FIRST_RATE) * 0.5 * (1 - math.cos(math.pi * done / rising)))
+    return highest * 0.5 * (1 + math.cos(math.pi * (done - rising) / (1 - rising)))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from calibration.checkpoint import Checkpoint, fingerprint
 from calibration.device import CPU, training_on
-from calibration.discriminate import discriminator_stage
+from calibration.discriminate import discriminator_stage, take_up
 from calibration.errors import TooFewParts
 from calibration.families import student_stage
 from calibration.families.dtkd import decoder_stage
@@ -32,7 +32,7 @@ from engines.teachers import load_teachers
 Images = NDArray[np.uint8]
 LEAST_IMAGES = 4
 DONE = "done"
-RECIPE = 2
+RECIPE = 3
 """Raised whenever training changes: a checkpoint of another recipe is not continued."""
 
 
@@ -131,6 +131,8 @@ def _untrained(
         network = new_network(model, canvas, regions, teachers)
     if not isinstance(network, TeacherStudent):
         raise TypeError("score: memory has nothing to train")
+    if network.discriminator is not None:
+        take_up(network.discriminator)
     return network.eval()
 
 

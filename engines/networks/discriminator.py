@@ -29,7 +29,7 @@ SURROUND_PX = 4.0
 """Deviation of the Gaussian that is taken off the grey levels, in view pixels."""
 CLIP = 8.0
 """Limit of each input channel, in deviations."""
-MEMBERS = 4
+MEMBERS = 2
 """Networks that learn side by side from other first weights; the mean of their logits counts."""
 WIDTH, DEEP_WIDTH = 16, 24
 CHANNELS = 5

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from calibration import discriminate
 from calibration.checkpoint import Checkpoint
-from calibration.discriminate import discriminator_stage
+from calibration.discriminate import discriminator_stage, take_up
 from calibration.drawn_defects import DefectPainter
 from calibration.stages import LOSSES, run_stage
 from calibration.surface import has_no_direction, in_canonical_pose, introduce, surface_noise
+from engines.errors import WeightsError
 from engines.networks.discriminator import MEMBERS, NOTHING, Discriminator, View, new_discriminator
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings, TrainingSettings
 
@@ -122,6 +127,33 @@ def test_a_few_steps_teach_it_a_defect_that_nobody_drew_for_it() -> None:
     row, column = np.unravel_index(int(on_bad.mean(dim=0)[0].argmax()), (16, 16))
     assert 7 <= row <= 8
     assert 9 <= column <= 10
+
+
+def test_what_ships_finds_a_defect_before_any_step_at_the_station() -> None:
+    """Told what good parts look like and not trained, it gives a faint square hole the highest logit, at its place."""
+    discriminator = Discriminator(CANVAS, [REGION])
+    take_up(discriminator.eval())
+    seen = discriminator.view.cut(planes(24))
+    introduce(discriminator, seen, torch.ones(32, 48, dtype=torch.bool), canonical=True)
+    good, bad = planes(8, seed=1), planes(8, seed=1)
+    bad[:, :, 30:35, 36:41] -= 15  # three deviations of the grain
+    with torch.no_grad():
+        on_good, on_bad = discriminator(good), discriminator(bad)
+    assert (on_bad.amax(dim=(1, 2, 3)) > on_good.amax()).all()
+    row, column = np.unravel_index(int(on_bad.mean(dim=0)[0].argmax()), (16, 16))
+    assert 7 <= row <= 8
+    assert 9 <= column <= 10
+
+
+def test_a_package_without_the_taught_networks_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing file and one of other networks are one line; random weights never take their place."""
+    monkeypatch.setattr(discriminate, "TAUGHT", tmp_path / "discriminator.safetensors")
+    with pytest.raises(WeightsError, match="install inspectd again"):
+        take_up(Discriminator(CANVAS, [REGION]))
+    torch_file = {"0.head.bias": torch.zeros(1)}
+    save_file(torch_file, tmp_path / "discriminator.safetensors")
+    with pytest.raises(WeightsError, match="install inspectd again"):
+        take_up(Discriminator(CANVAS, [REGION]))
 
 
 def test_parts_in_one_pose_are_told_from_texture() -> None:

@@ -1,0 +1,1 @@
+"""The parts of `tools/teach_discriminator.py`: good parts of stations that do not exist, and the training on them."""
