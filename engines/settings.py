@@ -91,11 +91,15 @@ class TrainingSettings(Settings):
 
     steps: int = Field(ge=1, description="optimiser steps of stage one (student and ATAA)")
     decoder_steps: int = Field(ge=0, description="optimiser steps of stage two (decoder)")
-    discriminator_steps: int = Field(400, ge=1, description="optimiser steps of the discriminator, by its own schedule")
+    discriminator_steps: int = Field(
+        400, ge=1, description="optimiser steps that fit the discriminator to the station, by its own schedule"
+    )
     batch: int = Field(32, ge=1, le=512, description="part images per step")
     optimiser: Literal["adam", "sgd"] = Field("adam", description="SGD uses momentum 0.9, weight decay 1e-4")
     learning_rate: float = Field(1e-3, gt=0, description="initial rate")
-    schedule: Literal["constant", "cosine"] = Field("constant", description="how the rate moves over the steps")
+    schedule: Literal["constant", "cosine", "one_cycle"] = Field(
+        "constant", description="how the rate moves over the steps; one_cycle: up over a fifth of them, then down"
+    )
 
 
 class StpmSettings(Settings):
@@ -183,6 +187,19 @@ FAMILY_DEFAULTS: dict[str, dict[str, Any]] = {
     },
 }
 """Defaults of ModelSettings that a family other than dtkd has otherwise."""
+
+CALIBRATED_DEFAULTS: dict[str, Any] = {
+    "quick": {
+        "steps": 200,
+        "decoder_steps": 100,
+        "discriminator_steps": 1000,
+        "batch": 16,
+        "learning_rate": 3e-3,
+        "schedule": "one_cycle",
+    },
+}
+"""Defaults of ModelSettings that dtkd's `score: calibrated` has otherwise: the rest are the paper's optimiser, rate and
+batch."""
 
 MEMORY_DEFAULTS: dict[str, Any] = {
     "memory_patches": MEMORY_PATCHES,
@@ -272,12 +289,14 @@ class ModelSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _defaults_of_the_family(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("score") == "memory":
-            return {**MEMORY_DEFAULTS, **given}
-        family = given.get("family") if isinstance(given, dict) else None
-        if not isinstance(family, str) or family not in FAMILY_DEFAULTS:
+        if not isinstance(given, dict):
             return given
-        defaults = FAMILY_DEFAULTS[family]
+        if given.get("score") == "memory":
+            return {**MEMORY_DEFAULTS, **given}
+        family = given.get("family", "dtkd")
+        if family == "dtkd" and given.get("score", "calibrated") == "calibrated":
+            return {**CALIBRATED_DEFAULTS, **given}
+        defaults = FAMILY_DEFAULTS.get(family, {}) if isinstance(family, str) else {}
         presets = {
             name: {**defaults[name], **given[name]}
             for name in ("quick", "full")

@@ -159,7 +159,7 @@ def watchdog_period_s() -> float | None:
 
 def load_station(name_or_path: str) -> Station:
     """Read a station by name (`smdc`) or by path (`./my.yaml`). Raises SettingsError with one line."""
-    path = _find(name_or_path)
+    path = station_path(name_or_path)
     raw = read_mapping(path)
     try:
         return Station.model_validate(raw)
@@ -167,7 +167,8 @@ def load_station(name_or_path: str) -> Station:
         raise SettingsError(f"{path}: {_one_line(error)}") from error
 
 
-def _find(name_or_path: str) -> Path:
+def station_path(name_or_path: str) -> Path:
+    """Where the station's settings are. Raises SettingsError for a name that no folder has."""
     if name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path:
         return Path(name_or_path)
     for folder in station_folders():

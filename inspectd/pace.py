@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ HEADROOM: Final = 1.5
 """Of the usual time of a part: what else runs on the machine takes its turns, and a line does not wait."""
 AROUND_MS: Final = 8.0
 """From trigger to verdict less the engine: what 99 parts in a hundred stay below (docs/benchmark.md), with a margin."""
+WORTH_A_CORE: Final = 1.15
+"""So many times as fast has another number of threads to be, where none holds the line."""
 NS_PER_MS: Final = 1e6
 
 
@@ -62,6 +65,29 @@ def held(station: Station, pace: Pace) -> bool:
     """Whether a machine of this pace gives the line a verdict for each part in time."""
     period_ms = timer_period_ms(station)
     return pace.deadline_ms <= station.line.deadline_ms and (period_ms is None or pace.period_ms <= period_ms)
+
+
+def thread_counts(own: int, cores: int) -> list[int]:
+    """Numbers of inference threads worth trying on so many cores beside the station's own: powers of two, all cores."""
+    powers = {1 << power for power in range(cores.bit_length()) if 1 << power <= cores}
+    return sorted((powers | {cores}) - {own or cores})
+
+
+def fewest_that_hold(
+    station: Station, own_ms: NDArray[np.float64], others_ms: Mapping[int, NDArray[np.float64]]
+) -> int | None:
+    """The fewest threads with which the line gets its verdicts in time, else those that are fastest, of `others_ms`.
+
+    others_ms: milliseconds of inferences by number of threads. None where the station's own threads, whose inferences
+    took `own_ms`, are about as fast: cores are worth more to the rest of the line.
+    """
+    for count in sorted(others_ms):
+        if held(station, Pace.of(others_ms[count])):
+            return count
+    fastest = min(others_ms, key=lambda count: float(np.median(others_ms[count])), default=None)
+    if fastest is None or float(np.median(others_ms[fastest])) * WORTH_A_CORE > float(np.median(own_ms)):
+        return None
+    return fastest
 
 
 def timer_period_ms(station: Station) -> float | None:

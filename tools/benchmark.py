@@ -11,11 +11,13 @@ from pathlib import Path
 
 from benchmarking.accuracy import Plan, accuracy_tables, measure, tasks
 from benchmarking.engine import engine_table, measure_bundle
+from benchmarking.layers import profile_engine, profile_tables
 from benchmarking.line import line_tables, measure_line
 from benchmarking.machine import describe_machine
 from benchmarking.page import write_page
 from benchmarking.plan import load_plan
 from benchmarking.results import Bench, entries_of, list_of, measure_rows
+from benchmarking.sampling import sampler, sampling_format
 from benchmarking.steps import StepFailed, write_text
 from rich.console import Console
 
@@ -48,6 +50,7 @@ ENGINE_EPILOG = """\
 examples:
   tools/benchmark.py engine --bundle bundles/smdc
   tools/benchmark.py engine --bundle bundles/smdc --bundle bundles/texture --seconds 20 --threads 2
+  tools/benchmark.py engine --bundle bundles/smdc --profile      its own engine: time by submodule and operation
 """
 GPU_EPILOG = """\
 examples:
@@ -127,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     engine.add_argument("--seconds", type=_positive, default=10.0, help="how long each engine is timed (10)")
     engine.add_argument("--threads", type=count, default=1, help="inference threads (1)")
+    engine.add_argument("--profile", action="store_true", help="where the time goes in the bundle's own engine")
 
     gpu = _command(commands, "gpu", "time the station's TensorRT plan, and what the card can do", GPU_EPILOG)
     gpu.add_argument("--station", required=True, help="station name, or path of its settings")
@@ -229,6 +233,8 @@ def _command(
 
 def _engine(args: argparse.Namespace) -> str:
     bundles = [open_bundle(resolve_bundle(path)) for path in args.bundle]
+    if args.profile:
+        return profile_tables((bundle, profile_engine(bundle, args.threads, args.seconds)) for bundle in bundles)
     with progress_bar() as bar:
         task = bar.add_task("bundles", total=len(bundles))
         measured = []
@@ -257,6 +263,9 @@ def _gpu(args: argparse.Namespace) -> str:
 
 
 def _line(args: argparse.Namespace) -> str:
+    if args.profile is not None:
+        sampling_format(args.profile)
+        sampler()
     station = load_station(args.station)
     bundle = find_bundle(station, args.bundle)
     with tempfile.TemporaryDirectory(prefix="inspectd-benchmark-") as folder, progress_bar() as bar:

@@ -83,7 +83,7 @@ def _run(arguments: list[str]) -> int:
         for number, member in enumerate(taught):
             tensors |= {f"{number}.{name}": torch.from_numpy(value) for name, value in member.items()}
     command = f"tools/teach_discriminator.py --stations {args.stations} --steps {args.steps} --seed {args.seed}"
-    save_file(tensors, args.out, metadata={"made by": command, "torch": torch.__version__})
+    save_file(tensors, args.out, metadata={"made by": f"{command}, with torch {torch.__version__}"})
     print(f"{args.out}: {MEMBERS} networks")
     return 0
 

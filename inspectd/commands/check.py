@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import zmq
 from numpy.typing import NDArray
 
 from engines.alignment import PartTemplate
+from engines.artifact import Bundle
 from engines.errors import EnginesError
 from inspectd.cameras import open_camera
 from inspectd.config import Station, load_station
@@ -20,7 +22,7 @@ from inspectd.health.http import MetricsServer
 from inspectd.loading import find_bundle, load_engine, part_template
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
-from inspectd.pace import Pace, engine_times, held, timer_period_ms
+from inspectd.pace import Pace, engine_times, fewest_that_hold, held, thread_counts, timer_period_ms
 from inspectd.records import database
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context
@@ -80,9 +82,34 @@ def _engine(station: Station, path: Path | None) -> Iterator[str]:
         used = f"{info.runtime} {info.precision} ({engine.why})"
         golden = len(bundle.manifest.golden)
         yield _ok("engine", f"bundle {bundle.short_hash}, {used}, {golden} golden images reproduced")
-        yield speed(station, engine_times(bundle, engine.runtime))
+        times_ms = engine_times(bundle, engine.runtime)
+        yield speed(station, times_ms)
     finally:
         engine.runtime.close()
+    if info.runtime == "openvino" and not held(station, Pace.of(times_ms)):
+        cores = len(os.sched_getaffinity(0))
+        timed = {count: _times(station, bundle, count) for count in thread_counts(station.engine.threads, cores)}
+        yield threads(station, times_ms, timed)
+
+
+def _times(station: Station, bundle: Bundle, count: int) -> NDArray[np.float64]:
+    engine = load_engine(
+        station.model_copy(update={"engine": station.engine.model_copy(update={"threads": count})}), bundle
+    )
+    try:
+        return engine_times(bundle, engine.runtime)
+    finally:
+        engine.runtime.close()
+
+
+def threads(station: Station, own_ms: NDArray[np.float64], others_ms: Mapping[int, NDArray[np.float64]]) -> str:
+    """Whether another number of threads, each with the milliseconds that inferences took, serves the station better."""
+    best = fewest_that_hold(station, own_ms, others_ms)
+    if best is None:
+        tried = ", ".join(map(str, sorted(others_ms))) or "none that this machine has a core for"
+        return _ok("threads", f"engine.threads: {station.engine.threads} is as good as any other (tried {tried})")
+    text = f"engine.threads: {best} takes {float(np.median(others_ms[best])):.1f} ms a part"
+    return _ok("threads", f"{text}; with it this machine holds {Pace.of(others_ms[best]).proposal(station)}")
 
 
 def speed(station: Station, times_ms: NDArray[np.float64]) -> str:

@@ -9,7 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from benchmarking.sampling import sampler
 from tiny_station import TinyStation, tool
+
+from inspectd.errors import SettingsError
 
 FIGURES = {
     "good": 16,
@@ -26,6 +29,14 @@ FIGURES = {
     "escape_rate": 1.0,
     "escape_interval": [0.926, 1.0],
 }
+
+
+def sampler_is_there() -> bool:
+    """Whether py-spy is installed, as the tool looks for it."""
+    try:
+        return bool(sampler())
+    except SettingsError:
+        return False
 
 
 def finished(name: str) -> dict[str, object]:
@@ -59,6 +70,35 @@ def test_the_line_is_measured_in_the_real_daemon(tiny_station: TinyStation, tmp_
     assert "| torch in the process | no |" in done.stdout
     assert "| parts | 220, one each 8 ms |" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {settings.name}
+
+
+def test_the_engine_is_taken_apart(tiny_station: TinyStation, tmp_path: Path) -> None:
+    """Its layers by submodule and by operation: each way all of them, which together are all of the time."""
+    bundle = str(tiny_station.bundle.folder)
+    done = tool("benchmark", "engine", "--bundle", bundle, "--profile", "--seconds", "0.1", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    layers, total_ms = re.findall(r"an inference, ([\d.]+) ms in its (\d+) layers", done.stdout)[0][::-1]
+    for title in ("submodule", "operation"):
+        table = done.stdout.split(f"| {title} | layers | ms | share |")[1].split("\n\n")[0]
+        rows = re.findall(r"^\| (.+?) \| (\d+) \| ([\d.]+) \| [\d.]+% \|$", table, re.MULTILINE)
+        assert sum(int(count) for _, count, _ in rows) == int(layers)
+        assert sum(float(ms) for *_, ms in rows) == pytest.approx(float(total_ms), abs=0.05)
+        if title == "submodule":
+            assert {"teachers.0.stages.0", "decoder", "tail.patch_gmsd"} <= {name for name, *_ in rows}
+
+
+@pytest.mark.parametrize(("name", "code", "says"), [("line.png", 3, ".svg"), ("line.svg", 3, "py-spy")])
+def test_a_flame_graph_that_cannot_be_made_is_refused(
+    tiny_station: TinyStation, tmp_path: Path, name: str, code: int, says: str
+) -> None:
+    """By the file's name, or because the profiler is missing; before anything is measured."""
+    if says == "py-spy" and sampler_is_there():
+        pytest.skip("py-spy is installed")
+    settings = tiny_station.settings(tmp_path)
+    done = tool("benchmark", "line", "--station", str(settings), "--profile", name, folder=tmp_path)
+    assert done.returncode == code
+    assert says in done.stderr.splitlines()[-1]
+    assert not (tmp_path / name).exists()
 
 
 def test_a_line_faster_than_its_engine_is_measured_too(tiny_station: TinyStation, tmp_path: Path) -> None:

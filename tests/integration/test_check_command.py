@@ -13,7 +13,7 @@ import tiny_station as tiny
 import yaml
 
 from inspectd.__main__ import main
-from inspectd.commands.check import speed
+from inspectd.commands.check import speed, threads
 from inspectd.config import load_station
 
 
@@ -82,13 +82,37 @@ def test_an_engine_that_cannot_keep_up_is_told_of(
     assert ("one part each 20 ms" in line) == (trigger["source"] == "timer")
 
 
+@pytest.mark.parametrize(
+    ("others_ms", "says"),
+    [
+        ({2: [12, 12, 13], 4: [9, 9, 9]}, "engine.threads: 2 takes 12.0 ms a part; with it this machine holds "),
+        ({2: [25, 26, 27], 4: [20, 21, 22]}, "engine.threads: 4 takes 21.0 ms a part"),
+        ({2: [28, 29, 30], 4: [27, 28, 30]}, "engine.threads: 1 is as good as any other (tried 2, 4)"),
+        ({}, "engine.threads: 1 is as good as any other (tried none that this machine has a core for)"),
+    ],
+)
+def test_another_number_of_threads_is_proposed_where_it_helps(
+    tmp_path: Path, others_ms: dict[int, list[float]], says: str
+) -> None:
+    """The fewest that hold the line; where none does, the fastest, if it is worth a core."""
+    path = _station(tmp_path, 9095)
+    trigger = {"source": "timer", "period_ms": 20}
+    path.write_text(
+        yaml.safe_dump({**yaml.safe_load(path.read_text()), "trigger": trigger, "line": {"deadline_ms": 50}})
+    )
+    others = {count: np.array(times_ms, np.float64) for count, times_ms in others_ms.items()}
+    line = threads(load_station(str(path)), np.array([30, 31, 32], np.float64), others)
+    assert line.split()[:2] == ["ok", "threads"]
+    assert says in line
+
+
 def test_a_station_that_can_run_is_ok_and_timed(tiny_station: tiny.TinyStation, tmp_path: Path) -> None:
     """With a deadline that no machine keeps the engine is SLOW, which keeps no station from starting."""
     station = tiny_station.settings(tmp_path, line={"deadline_ms": 0.001})
     bundle = tiny_station.bundle.folder
     done = tiny.inspectd("check", "--station", str(station), "--bundle", str(bundle), folder=tmp_path)
     assert done.returncode == 0, done.stdout
-    names = ["settings", "engine", "speed", "camera", "records", "ports"]
+    names = ["settings", "engine", "speed", "threads", "camera", "records", "ports"]
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["SLOW" if name == "speed" else "ok", name] for name in names
     ]

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from engines.errors import one_line
 from engines.settings import EngineSettings, ModelSettings, Settings
-from inspectd.config import Station, load_station
+from inspectd.config import Station, load_station, station_path
 from inspectd.errors import SettingsError
 from inspectd.sections import CalibrationSettings, LocateSettings
 from inspectd.yaml_file import read_mapping
@@ -187,7 +187,9 @@ def station_of(plan: Plan, job: Job, folder: Path) -> tuple[Station, Path]:
 
 
 def _raw_station(name_or_path: str) -> Raw:
-    return load_station(name_or_path).model_dump(mode="json", exclude_unset=True)
+    """As the file has it: defaults may depend on what a row changes."""
+    load_station(name_or_path)
+    return read_mapping(station_path(name_or_path))
 
 
 def merged(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> Raw:
