@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from engines.networks.teacher_network import TeacherNetwork
-from engines.runtimes.openvino import import_openvino
+from engines.runtimes.openvino import import_openvino, openvino_core
 from engines.settings import CanvasSettings
 
 AT_ONCE: Final = 2
@@ -43,7 +43,7 @@ class CompiledTeachers:
         with torch.no_grad():
             program = torch.export.export(_Features(network, levels).eval(), (planes,))
         model = ov.convert_model(program)
-        self._compiled = ov.Core().compile_model(
+        self._compiled = openvino_core().compile_model(
             model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
         )
         self._request = self._compiled.create_infer_request()

@@ -17,7 +17,7 @@ from fake_cuda_errors import CudaError, Misuse
 from numpy.typing import NDArray
 
 from engines.runtimes.gpu.packages import GpuPackages
-from engines.runtimes.openvino import import_openvino
+from engines.runtimes.openvino import openvino_core
 
 
 class DataType(Enum):
@@ -126,7 +126,7 @@ def compiled(model: bytes) -> tuple[Any, int]:
     OpenVINO 2026.4 joins the arithmetic behind a ReduceMax to it, and then gives the parts of a batch wrong scores; it
     does not where the highest value is an output, too.
     """
-    core = import_openvino().Core()
+    core = openvino_core()
     graph = core.read_model(model=model)
     highest = [node.output(0) for node in graph.get_ops() if node.get_type_name() == "ReduceMax"]
     inner = [port for port in highest if all(to.get_node().get_type_name() != "Result" for to in port.target_inputs)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ from engines.errors import EngineFault, EngineTimeout, EngineUnavailable
 from engines.runtimes import Outputs, RuntimeInfo
 
 if TYPE_CHECKING:
-    from openvino import CompiledModel, ConstOutput, InferRequest, Model
+    from openvino import CompiledModel, ConstOutput, Core, InferRequest, Model
 
 Precision = Literal["f32", "bf16", "int8"]
 DEVICE: Final = "CPU"
@@ -43,6 +44,18 @@ def import_openvino() -> ModuleType:
         raise EngineUnavailable(
             f"OpenVINO cannot be imported ({error}): pip install openvino, or set engine.runtime: torch"
         ) from error
+
+
+@cache
+def openvino_core() -> Core:
+    """OpenVINO's core, one for the process, which lives as long as that. Raises EngineUnavailable.
+
+    The plugin for processors gives the thread that compiles a stack for signal handlers, and frees it together with
+    the last that uses the plugin, in whichever thread that happens: the next signal was a segmentation fault.
+    """
+    core: Core = import_openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})  # whatever happens to a file later, an engine stays what it is
+    return core
 
 
 def parse_precision(name: str) -> Precision:
@@ -117,15 +130,13 @@ class OpenVinoRuntime:
 
         Blocks for as long as the compilation takes (well under a second). Raises EngineUnavailable.
         """
-        ov = import_openvino()
-        core = ov.Core()
-        self._compiled = compile_engine(core, model, precision, threads=threads, slots=slots)
+        self._compiled = compile_engine(model, precision, threads=threads, slots=slots)
         self._slots: tuple[OpenVinoSlot, ...] = tuple(OpenVinoSlot(self._compiled) for _ in range(slots))
         self._info = RuntimeInfo(
             runtime="openvino",
-            version=ov.get_version(),
+            version=import_openvino().get_version(),
             precision=precision,
-            device=str(core.get_property(DEVICE, "FULL_DEVICE_NAME")).strip(),
+            device=str(openvino_core().get_property(DEVICE, "FULL_DEVICE_NAME")).strip(),
         )
 
     @property
@@ -145,16 +156,16 @@ class OpenVinoRuntime:
 
 
 def compile_engine(
-    core: object, model: Path, precision: Precision, *, threads: int, slots: int = 1, count_layers: bool = False
+    model: Path, precision: Precision, *, threads: int, slots: int = 1, count_layers: bool = False
 ) -> CompiledModel:
-    """Read and compile `model` with OpenVINO's `core`, as every engine here is; its ports are those of a fused engine.
+    """Read and compile `model`, as every engine here is; its ports are those of a fused engine.
 
     count_layers: each request tells afterwards how long each layer took. Raises EngineUnavailable.
     """
     if slots < 1 or threads < 0:
         raise ValueError(f"slots {slots} and threads {threads}: at least 1 and 0")
-    core.set_property({"ENABLE_MMAP": False})  # type: ignore[attr-defined]  # whatever becomes of the file later
-    if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):  # type: ignore[attr-defined]
+    core = openvino_core()
+    if precision == "bf16" and "BF16" not in core.get_property(DEVICE, "OPTIMIZATION_CAPABILITIES"):
         raise EngineUnavailable(
             "this CPU has no bf16 arithmetic: calibrate again, here or with engine.precision: f32 or int8"
         )
@@ -176,12 +187,12 @@ def _config(precision: Precision, threads: int, slots: int) -> dict[str, object]
     }
 
 
-def _compile(core: object, model: Path, config: dict[str, object]) -> CompiledModel:
+def _compile(core: Core, model: Path, config: dict[str, object]) -> CompiledModel:
     if not model.is_file():
         raise EngineUnavailable(f"{model}: the engine file is missing: calibrate again")
     try:
-        read: Model = core.read_model(model)  # type: ignore[attr-defined]
-        return core.compile_model(read, DEVICE, config)  # type: ignore[attr-defined]
+        read: Model = core.read_model(model)
+        return core.compile_model(read, DEVICE, config)
     except RuntimeError as error:
         raise EngineUnavailable(f"{model}: OpenVINO cannot load this engine: {_first_line(error)}") from error
 

@@ -82,6 +82,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--exclude", type=Path, metavar="FILE", help="text file of good parts to leave out, a name or path on each line"
     )
     parser.add_argument("--no-activate", action="store_true", help="write the bundle, leave the active one alone")
+    parser.add_argument(
+        "--work", type=Path, default=WORK, help=f"folder from which an interrupted training resumes ({WORK})"
+    )
     made = parser.add_argument_group("without --station")
     made.add_argument("--name", help="name of the station that is made (default: from the data folder's name)")
     made.add_argument("--station-out", type=Path, metavar="FILE", help="write it there (default: ./<name>.yaml)")
@@ -107,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             args.out or station.bundles,
             args.preset,
             report,
+            work=args.work,
             excluded=read_excluded(data, args.exclude),
             confirm=asking(report) if sys.stdin.isatty() and sys.stderr.isatty() else None,
         )

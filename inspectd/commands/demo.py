@@ -6,33 +6,44 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 from rich.console import Console
 
-from engines.artifact import INSTANT, Bundle, activate
+from engines.artifact import INSTANT, activate
 from inspectd.commands.record import METADATA_NAME, record_parts
 from inspectd.config import Station, load_station
-from inspectd.demo.daemon import run_daemon
+from inspectd.demo.daemon import Daemon, run_daemon
 from inspectd.demo.sheet import draw_sheets
 from inspectd.demo.summary import outcomes, print_summary
-from inspectd.errors import StorageError
+from inspectd.errors import InspectdError, StorageError
 from inspectd.loading import find_bundle, load_engine
 from inspectd.pace import Pace, engine_times, held
-
-if TYPE_CHECKING:
-    from calibration.calibrate import Preset
+from inspectd.wire.public import Json
 
 GOOD_SEED, LINE_SEED = 11, 12
-FIRST_PARTS, FIRST_VERDICTS = 20, 100
-"""Good parts that the first bundle is made of, and verdicts that it gives."""
+FIRST_PARTS = 20
+"""Good parts that the first bundle is made of."""
+LEARNING_PERIOD_MS = 100.0
+BEHIND = 10
+"""The niceness of a calibration beside a line."""
 MARK = ".inspectd-demo"
+
+
+class CalibrationFailed(InspectdError):
+    """The calibration's process ended with an error, which it told; the exit code is its own."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"the calibration ended with code {exit_code}, as it says above")
+        self.exit_code = exit_code
+
 
 EPILOG = """\
 example:
@@ -47,9 +58,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser(
         "demo",
         help="calibrate and run the simulated capacitor line, and draw what happened",
-        description="Record good parts of the simulated capacitor line, make a first bundle of twenty in seconds and "
-        "give verdicts with it; then calibrate from all, inspect a stream of good and defective parts with the real "
-        "daemon, as fast as this machine holds, and say what it caught, what it missed, and how fast it was.",
+        description="Record good parts of the simulated capacitor line, and make a first bundle of twenty in seconds. "
+        "While it gives verdicts, calibrate from all parts; the line takes the new bundle between two parts. Then "
+        "inspect a stream of good and defective parts with the real daemon, as fast as this machine holds, and say "
+        "what it caught, what it missed, and how fast it was.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -76,15 +88,11 @@ def run(args: argparse.Namespace) -> int:
     if preset is None:
         console.rule("1. record good parts")
         record_parts(learning, args.train, footage)
-        console.rule("2. a first bundle in seconds, and its first verdicts")
-        first = first_parts(footage, FIRST_PARTS, out / "first")
-        _calibrate(learning, first, "instant", out)
-        _inspect(line, min(FIRST_VERDICTS, args.parts), out)
-        counts = outcomes(out / "records" / line.station)
-        print(f"verdicts of the first bundle: {counts}; {time.monotonic() - started:.0f} s after the start")
+        console.rule("2. a first bundle of twenty parts, in seconds")
+        _first_bundle(learning, first_parts(footage, FIRST_PARTS, out / "first"), out)
     if preset in {None, INSTANT}:
-        console.rule("3. calibrate from all good parts")
-        _calibrate(learning, footage, "quick", out)
+        console.rule("3. calibrate from all good parts, while the first bundle gives verdicts")
+        _learn_behind_the_line(line, footage, out, started)
     console.rule("4. inspect")
     line = _inspect(line, args.parts, out)
     console.rule("5. what happened")
@@ -138,20 +146,56 @@ def first_parts(footage: Path, count: int, folder: Path) -> Path:
     return folder
 
 
+def _learn_behind_the_line(line: Station, footage: Path, out: Path, started: float) -> None:
+    """Calibrate beside a daemon that judges with the first bundle, and have it take the new one while parts come.
+
+    The line runs at LEARNING_PERIOD_MS, which leaves the processor to the calibration. started: of the demo, on
+    time.monotonic's clock.
+    """
+    trigger = line.trigger.model_copy(update={"period_ms": max(LEARNING_PERIOD_MS, line.trigger.period_ms)})
+    line, settings, _ = _settled(line.model_copy(update={"trigger": trigger}), out)
+    with Daemon(settings, line, out / "first-daemon.log") as daemon:
+        next(_judged_by(daemon, find_bundle(line, None).hash))
+        print(
+            f"{line.station} gives verdicts, {time.monotonic() - started:.0f} s after the start: one part each "
+            f"{line.trigger.period_ms:g} ms, while the processor learns",
+            file=sys.stderr,
+        )
+        _calibrate(settings, footage, out)
+        daemon.exchange()
+        taken_over = next(_judged_by(daemon, find_bundle(line, None).hash))
+        daemon.stop()
+    print(
+        f"the new bundle took over between two parts: part {taken_over['seq']} is the first that it judged. "
+        f"Until then: {outcomes(out / 'records' / line.station)}"
+    )
+
+
+def _judged_by(daemon: Daemon, bundle_hash: str) -> Iterator[Json]:
+    """The results of this bundle. Raises DaemonFailed when the daemon ends."""
+    return (result for result in daemon.results() if result["bundle_hash"] == bundle_hash)
+
+
 def _inspect(line: Station, parts: int, out: Path) -> Station:
     """Have a daemon inspect so many parts, as fast as this machine holds; the line as it then ran."""
+    line, settings, said = _settled(line, out)
+    print(said, file=sys.stderr)
+    run_daemon(settings, line, parts, out / "daemon.log")
+    return line
+
+
+def _settled(line: Station, out: Path) -> tuple[Station, Path, str]:
+    """The line no faster than this machine holds with the active bundle, its file, and what to say; empties records."""
     bundle = find_bundle(line, None)
     engine = load_engine(line, bundle)
     try:
         line, said = paced(line, engine_times(bundle, engine.runtime))
     finally:
         engine.runtime.close()
-    print(said, file=sys.stderr)
     settings = out / "station.yaml"
     settings.write_text(yaml.safe_dump(line.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     shutil.rmtree(out / "records", ignore_errors=True)
-    run_daemon(settings, line, parts, out / "daemon.log")
-    return line
+    return line, settings, said
 
 
 def paced(line: Station, times_ms: NDArray[np.float64]) -> tuple[Station, str]:
@@ -166,16 +210,19 @@ def paced(line: Station, times_ms: NDArray[np.float64]) -> tuple[Station, str]:
     return slower, f"{took}, too long for the station's own pace: {pace.proposal(line)} in its place"
 
 
-def _calibrate(station: Station, footage: Path, preset: Preset, out: Path) -> Bundle:
+def _first_bundle(station: Station, parts: Path, out: Path) -> None:
+    """Make it of the parts in a folder, and activate it."""
     from inspectd.commands.calibrate import calibrate_station, progress_bars
 
     with progress_bars() as progress:
-        bundle = calibrate_station(station, footage, station.bundles, preset, progress, work=out / "work")
+        bundle = calibrate_station(station, parts, station.bundles, "instant", progress, work=out / "work")
     activate(station.bundles, station.station, bundle.hash)
-    limits = bundle.thresholds
-    print(
-        f"bundle {bundle.short_hash}: expected false-reject rate {limits.expected_rate:.2%} "
-        f"({limits.low:.2%} to {limits.high:.2%})",
-        file=sys.stderr,
-    )
-    return bundle
+
+
+def _calibrate(settings: Path, footage: Path, out: Path) -> None:
+    """Run `inspectd calibrate` behind all else on the machine. Raises CalibrationFailed."""
+    program = [sys.executable, "-m", "inspectd", "calibrate", "--station", str(settings), "--data", str(footage)]
+    command = ["nice", "-n", str(BEHIND), *program, "--work", str(out / "work")]
+    exit_code = subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode  # noqa: S603 - our own program
+    if exit_code:
+        raise CalibrationFailed(exit_code)

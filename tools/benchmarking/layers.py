@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from benchmarking.engine import WARM_UP, golden_images
 from benchmarking.machine import markdown_table
 from engines.artifact import Bundle
-from engines.runtimes.openvino import INPUT_NAME, compile_engine, import_openvino, parse_precision
+from engines.runtimes.openvino import INPUT_NAME, compile_engine, parse_precision
 
 MODULE = re.compile(
     r"(?:network\.)?("
@@ -85,9 +85,8 @@ def profile_engine(bundle: Bundle, threads: int, seconds: float) -> EngineProfil
 def _compiled(bundle: Bundle, threads: int) -> Any:
     """The bundle's own engine, that counts its layers."""
     engine = bundle.manifest.engine
-    core = import_openvino().Core()
     model, precision = bundle.path(engine.files["model"]), parse_precision(engine.precision)
-    return compile_engine(core, model, precision, threads=threads, count_layers=True)
+    return compile_engine(model, precision, threads=threads, count_layers=True)
 
 
 def _inferred_ms(request: Any, images: NDArray[np.uint8], inferences: int) -> list[float]:

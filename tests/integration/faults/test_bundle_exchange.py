@@ -26,7 +26,7 @@ def own(tiny: TinyStation, folder: Path) -> TinyStation:
 
 def strict(tiny: TinyStation) -> Bundle:
     """The same engine with limits that no part keeps, beside the active one."""
-    return tiny.with_limits(1e-6, tiny.bundles)
+    return tiny.with_limits(-1000.0, tiny.bundles)
 
 
 def test_the_active_bundle_takes_over_on_sighup_and_on_the_way_back(
