@@ -19,7 +19,7 @@ from inspectd.__main__ import main
 
 torch = pytest.importorskip("torch")
 
-STEPS = {"steps": 3, "decoder_steps": 3, "discriminator_steps": 3, "batch": 8}
+STEPS = {"steps": 12, "decoder_steps": 3, "discriminator_steps": 3, "batch": 8}
 TRAIN, GOOD, HOLES = 24, 4, 4
 SIDE_PX = 64
 REGION = {"name": "all", "top_px": 0, "left_px": 0, "height_px": SIDE_PX, "width_px": SIDE_PX, "patches": [[2, 2]]}
