@@ -21,8 +21,9 @@ from engines.artifact import INSTANT, activate
 from inspectd.commands.record import METADATA_NAME, record_parts
 from inspectd.config import Station, load_station
 from inspectd.demo.daemon import Daemon, run_daemon
+from inspectd.demo.rehearsal import rehearsed
 from inspectd.demo.sheet import draw_sheets
-from inspectd.demo.summary import outcomes, print_summary
+from inspectd.demo.summary import outcomes, print_summary, without_time
 from inspectd.errors import InspectdError, StorageError
 from inspectd.loading import find_bundle, load_engine
 from inspectd.pace import Pace, engine_times, held
@@ -34,6 +35,7 @@ FIRST_PARTS = 20
 LEARNING_PERIOD_MS = 100.0
 BEHIND = 10
 """The niceness of a calibration beside a line."""
+REHEARSED_PARTS = 150
 MARK = ".inspectd-demo"
 
 
@@ -178,9 +180,15 @@ def _judged_by(daemon: Daemon, bundle_hash: str) -> Iterator[Json]:
 
 def _inspect(line: Station, parts: int, out: Path) -> Station:
     """Have a daemon inspect so many parts, as fast as this machine holds; the line as it then ran."""
-    line, settings, said = _settled(line, out)
+
+    def lost(tried: Station) -> int:
+        run_daemon(_written(tried, out), tried, REHEARSED_PARTS, out / "rehearsal.log", "rehearsing")
+        return without_time(out / "records" / tried.station)
+
+    line, _, said = _settled(line, out)
     print(said, file=sys.stderr)
-    run_daemon(settings, line, parts, out / "daemon.log")
+    line = rehearsed(line, lost, lambda said: print(said, file=sys.stderr))
+    run_daemon(_written(line, out), line, parts, out / "daemon.log", "inspecting")
     return line
 
 
@@ -192,10 +200,15 @@ def _settled(line: Station, out: Path) -> tuple[Station, Path, str]:
         line, said = paced(line, engine_times(bundle, engine.runtime))
     finally:
         engine.runtime.close()
+    return line, _written(line, out), said
+
+
+def _written(line: Station, out: Path) -> Path:
+    """The file of a line that has no records yet: those of an earlier run are emptied."""
     settings = out / "station.yaml"
     settings.write_text(yaml.safe_dump(line.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
     shutil.rmtree(out / "records", ignore_errors=True)
-    return line, settings, said
+    return settings
 
 
 def paced(line: Station, times_ms: NDArray[np.float64]) -> tuple[Station, str]:

@@ -85,14 +85,17 @@ class Daemon:
             raise DaemonFailed(exit_code, self._log)
 
 
-def run_daemon(settings: Path, station: Station, parts: int, log: Path) -> None:
-    """Inspect `parts` parts with a daemon of the station; blocks until it has ended. Raises DaemonFailed."""
+def run_daemon(settings: Path, station: Station, parts: int, log: Path, what: str) -> None:
+    """Inspect `parts` parts with a daemon of the station; blocks until it has ended. Raises DaemonFailed.
+
+    what: the word before the bar.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         Daemon(settings, station, log, parts) as daemon,
         Progress(*columns, console=Console(stderr=True)) as progress,
     ):
-        bar = progress.add_task("inspecting", total=parts)
+        bar = progress.add_task(what, total=parts)
         for result in daemon.results():
             progress.update(bar, completed=min(int(result["seq"]), parts))
         progress.update(bar, completed=parts)

@@ -55,6 +55,12 @@ def outcomes(records: Path) -> str:
     return ", ".join(f"{counts[outcome]} {outcome.name}" for outcome in Outcome)
 
 
+def without_time(records: Path) -> int:
+    """How many parts of a station's records folder are INVALID because no time was left. Raises StorageError."""
+    with RecordReader(records) as reader:
+        return sum(part.verdict.reason in BUSY_REASONS for part in reader.all())
+
+
 def _tally(parts: Iterable[StoredPart]) -> Tally:
     """INVALID is no judgement of the part: limits had no say in it."""
     judged = [part.verdict for part in parts if part.verdict.outcome is not Outcome.INVALID]

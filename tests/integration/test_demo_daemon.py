@@ -37,5 +37,5 @@ def test_a_daemon_that_cannot_run_says_why(tiny_station: TinyStation, tmp_path: 
     """Its own exit code, its last line, and where the rest is."""
     settings = tiny_station.settings(tmp_path, bundles=str(tmp_path / "nothing"))
     with pytest.raises(DaemonFailed, match=r"ended with code 4: .*no active bundle.* \(.*log\)") as failed:
-        run_daemon(settings, load_station(str(settings)), 5, tmp_path / "log")
+        run_daemon(settings, load_station(str(settings)), 5, tmp_path / "log", "inspecting")
     assert failed.value.exit_code == 4

@@ -12,8 +12,9 @@ from line_values import verdict
 from engines.artifact import ThresholdSet
 from inspectd.__main__ import main
 from inspectd.commands.demo import first_parts, paced
-from inspectd.config import load_station
+from inspectd.config import Station, load_station
 from inspectd.demo import summary
+from inspectd.demo.rehearsal import REHEARSALS, rehearsed
 from inspectd.messages import Outcome, Reason, Record
 from inspectd.records.ledger import Ledger
 
@@ -47,6 +48,27 @@ def test_the_demo_asks_no_more_than_the_machine_holds(engine_ms: float, period_m
     assert (line.trigger.period_ms, line.line.deadline_ms) == (period_ms, deadline_ms)
     assert f"takes {engine_ms:.1f} ms" in said
     assert ("as the station has it" in said) == (period_ms == 20)
+
+
+@pytest.mark.parametrize(("lost", "period_ms"), [((0,), 20), ((31, 2, 0), 40)])
+def test_a_rehearsal_that_ran_out_of_time_is_followed_by_a_slower_one(lost: tuple[int, ...], period_ms: float) -> None:
+    """The line runs at the first pace at which no part ran out of time: 20, 28, 40 ms; each step is said."""
+    left, said = list(lost), []
+    line = rehearsed(load_station("smdc"), lambda _line: left.pop(0), said.append)
+    assert (line.trigger.period_ms, left) == (period_ms, [])
+    assert [words.split()[0] for words in said] == [str(parts) for parts in lost if parts]
+
+
+def test_a_machine_that_holds_no_pace_still_gets_its_line() -> None:
+    """A demo on a machine that is busy with something else ends: rehearsals are counted."""
+    runs: list[float] = []
+
+    def lost(line: Station) -> int:
+        runs.append(line.trigger.period_ms)
+        return 1
+
+    assert rehearsed(load_station("smdc"), lost, lambda _said: None).trigger.period_ms > runs[-1]
+    assert len(runs) == REHEARSALS
 
 
 RATES = {
