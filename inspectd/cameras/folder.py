@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import re
-import stat
 import time
 from pathlib import Path
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
-
+from engines.pictures import SUFFIXES, PictureError, read_picture, to_8_bits
 from inspectd.camera import Shot
 from inspectd.camera_sections import FolderCameraSettings
-from inspectd.cameras.decoding import quiet_opencv, to_rgb
-from inspectd.cameras.headers import claimed_size
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
-
-JPEG_MAGIC = b"\xff\xd8"
-MAX_PIXELS = 64_000_000  # as in calibration
-MAX_FILE_BYTES = 1 << 29
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 
 
 class FolderCamera:
@@ -71,47 +60,11 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def read_image(file: Path) -> Image:
-    """Decode one image file to (H, W, 3) uint8 RGB. Raises CameraError that names the file.
-
-    What its header claims is checked before anything is unpacked: at most MAX_PIXELS.
-    """
-    data = _read(file)
+    """Decode one image file to (H, W, 3) uint8 RGB (docs/pictures.md). Raises CameraError that names the file."""
     try:
-        width, height = claimed_size(data.data)
-    except ValueError as error:
-        raise CameraError(f"{file}: {error}") from error
-    if width * height > MAX_PIXELS:
-        raise CameraError(f"{file}: {width}x{height} pixels; the most is {MAX_PIXELS // 1_000_000} megapixels")
-    try:
-        with quiet_opencv():
-            native = cv2.imdecode(data, _flags(data))
-    except cv2.error as error:
-        raise CameraError(f"{file}: cannot be decoded: {error.err}") from error
-    if native is None:
-        raise CameraError(f"{file}: is no image, or a damaged one")
-    try:
-        return to_rgb(native)
-    except ValueError as error:
-        raise CameraError(f"{file}: {error}") from error
-
-
-def _read(file: Path) -> NDArray[np.uint8]:
-    """The bytes of a regular file: a pipe named like an image would be waited for without end."""
-    try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise CameraError(f"{file}: is no file")
-        if found.st_size > MAX_FILE_BYTES:
-            raise CameraError(f"{file}: {found.st_size} bytes; the most is {MAX_FILE_BYTES}")
-        return np.fromfile(file, np.uint8)
-    except OSError as error:
-        raise CameraError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-def _flags(data: NDArray[np.uint8]) -> int:
-    """Everything as stored, but a JPEG upright as its EXIF tag says: calibration reads its parts so, too."""
-    is_jpeg = data[:2].tobytes() == JPEG_MAGIC
-    return cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR if is_jpeg else cv2.IMREAD_UNCHANGED
+        return to_8_bits(read_picture(file).pixels)
+    except PictureError as error:
+        raise CameraError(str(error)) from error
 
 
 def natural_key(file: Path) -> list[tuple[int, str]]:

@@ -13,7 +13,7 @@ import cv2
 import structlog
 from numpy.typing import NDArray
 
-from inspectd.cameras.decoding import quiet_opencv
+from engines.pictures import quiet_opencv
 from inspectd.errors import CameraError, CameraLost, CameraTimeout
 
 Native = NDArray[Any]

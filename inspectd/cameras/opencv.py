@@ -6,9 +6,10 @@ import os
 
 import cv2
 
+from engines.pictures import quiet_opencv
 from inspectd.camera import Shot
 from inspectd.camera_sections import OpenCvCameraSettings
-from inspectd.cameras.decoding import quiet_opencv, to_image
+from inspectd.cameras.decoding import to_image
 from inspectd.cameras.live import LiveReader
 from inspectd.errors import CameraError
 

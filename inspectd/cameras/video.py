@@ -6,9 +6,10 @@ import time
 
 import cv2
 
+from engines.pictures import quiet_opencv
 from inspectd.camera import Shot
 from inspectd.camera_sections import VideoCameraSettings
-from inspectd.cameras.decoding import quiet_opencv, to_image
+from inspectd.cameras.decoding import to_image
 from inspectd.errors import CameraError, EndOfFootage
 
 

@@ -8,8 +8,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.pictures import SUFFIXES
 from inspectd.camera_sections import VideoCameraSettings
-from inspectd.cameras.folder import SUFFIXES, list_images, natural_key, read_image
+from inspectd.cameras.folder import list_images, natural_key, read_image
 from inspectd.cameras.video import VideoCamera
 from inspectd.errors import CameraError, EndOfFootage
 from inspectd.messages import Image
