@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,7 @@ from calibration.errors import DataError, TooFewParts
 from calibration.fit_memory import MADE_OF_EACH
 from calibration.fit_scores import fit
 from calibration.fitted import Fitted
+from calibration.frame_sizes import Size, warning_of
 from calibration.made_defects import WANTED, with_defects
 from calibration.reference import reference
 from calibration.report import OddSample, ReportData, SampleMaps, write_report
@@ -66,8 +67,8 @@ class GoodParts:
     """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses.
 
     names: of each image, for people. unfit: images of good parts, not among them, that show no part to be judged.
-    excluded: names of images that a person left out. template: by which they were located where that was learnt; seen:
-    what learning it saw, one line each, for people.
+    sizes: images by the width and height of their frames in pixels. excluded: names of images that a person left out.
+    template: by which they were located where that was learnt; seen: what learning it saw, one line each, for people.
     """
 
     images: Images
@@ -75,9 +76,16 @@ class GoodParts:
     poses: Mapping[str, NDArray[np.float64]]
     names: tuple[str, ...] = ()
     unfit: int = 0
+    sizes: Mapping[Size, int] = field(default_factory=dict)
     excluded: tuple[str, ...] = ()
     template: PartTemplate | None = None
     seen: tuple[str, ...] = ()
+
+    def warnings(self, snapshot: SettingsSnapshot) -> tuple[str, ...]:
+        """What a person must know before a bundle of these settings judges any part, one line each."""
+        whole_frame = snapshot.locate.get("mode") == "off"
+        several = warning_of(self.sizes, whole_frame=whole_frame)
+        return (*warnings_of(snapshot, self.images, self.unfit), *filter(None, [several]))
 
     def named(self, index: int) -> str:
         """What people call the image."""
@@ -379,10 +387,11 @@ def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: floa
         content=content,
         part_scores=fitted.part_scores,
         region_scores=fitted.region_scores,
+        parts=len(set(made.parts.part_ids)),
         samples=_samples(made),
         curves={name: np.stack([np.arange(len(losses)), losses], axis=1) for name, losses in fitted.losses.items()},
         warnings=(
-            *warnings_of(request.snapshot, made.parts.images, made.parts.unfit),
+            *made.parts.warnings(request.snapshot),
             *(odd.sentence for odd in _odd_good_parts(made.parts, request, fitted)),
             *made.compiled.left_out,
         ),
@@ -399,7 +408,10 @@ def _report(made: _Made, content: ManifestContent, trained_on: str, took_s: floa
 
 
 def _samples(made: _Made) -> tuple[SampleMaps, ...]:
-    """Held-out parts from the lowest score to the highest, as the engine that will run sees them."""
+    """Held-out parts from the lowest left-out score to the highest, with the map of the engine that will run.
+
+    Limits are chosen on left-out scores, so these are shown: the engine has learnt from the part, and scores it lower.
+    """
     scores = made.fitted.part_scores
     samples = []
     for index in _spread(made.scores, REPORT_SAMPLES):
@@ -410,7 +422,7 @@ def _samples(made: _Made) -> tuple[SampleMaps, ...]:
                 part_image=made.fresh[index],
                 reconstruction=None if outputs.reconstruction is None else outputs.reconstruction.copy(),
                 anomaly_map=outputs.anomaly_map.copy(),
-                part_score=outputs.part_score,
+                part_score=float(made.scores[index]),
             )
         )
     return tuple(samples)

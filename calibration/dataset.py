@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from calibration.defect_table import find_table
 from calibration.errors import DataError, TooFewParts
 from calibration.images import IMAGE_SUFFIXES, load_image, load_mask
+from engines.labels import GOOD, OF_THE_SETS, label_of, means_good
 
-__all__ = ["DataSet", "Layout", "Sample", "folds", "load_image", "load_mask", "read_dataset", "split"]
+__all__ = ["GOOD", "DataSet", "Layout", "Sample", "folds", "load_image", "load_mask", "read_dataset", "split"]
 
-GOOD = "good"
 # What the published sets and the tools lay beside their images.
 IGNORED_SUFFIXES = frozenset({".txt", ".md", ".csv", ".json", ".jsonl", ".pdf"})
 # What file managers leave behind.
-IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini"})
-GOOD_NAMES = (GOOD, "ok")
+IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 METADATA_NAME = "metadata.jsonl"
-DEFECTS_COLUMNS = ("file", "severity", "size_px")
 
 
 class Layout(StrEnum):
@@ -54,12 +51,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
-    """What a folder holds: good parts to learn from, and labelled parts to evaluate on (empty where unlabelled)."""
+    """What a folder holds: good parts to learn from, and labelled parts to evaluate on (empty where unlabelled).
+
+    notes: what a person should know of how the folder was read, one line each.
+    """
 
     folder: Path
     layout: Layout
     good: tuple[Sample, ...]
     labelled: tuple[Sample, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_dataset(folder: Path) -> DataSet:
@@ -168,7 +169,7 @@ def _images(
         if entry.is_dir():
             raise DataError(f"{entry}: a folder among images; give one folder of images, or MVTec layout")
         if entry.suffix.lower() in IMAGE_SUFFIXES:
-            images.append(entry)
+            images.append(_regular(entry))
         elif entry.suffix.lower() not in IGNORED_SUFFIXES:
             raise DataError(f"{entry}: is no image ({SUFFIXES}); remove it from the folder")
     if not images:
@@ -185,29 +186,54 @@ def _images(
     )
 
 
+def _regular(path: Path) -> Path:
+    """The path of a file, or of a link to one. Raises DataError: a pipe would be waited for without end."""
+    if not path.is_file():
+        raise DataError(f"{path}: is no file, or a link to none; remove it from the folder")
+    return path
+
+
 def _read_labelled(folder: Path) -> DataSet:
-    """MVTec AD (good) and BTAD (ok, ko), as distributed."""
+    """MVTec AD (good) and BTAD (ok, ko), as distributed, and sets of that layout whose good parts have other names."""
     good_name = _good_name(folder)
     good = _images(folder / "train" / good_name, prefix="train/")
-    kinds = _kinds(folder, good_name)
+    kinds = _kinds(folder)
     labelled: list[Sample] = []
     for kind in kinds:
         masks = folder / "ground_truth" / kind.name
-        good_kind = kind.name == good_name
+        good_kind = means_good(kind.name)
         finder = _mask_finder(masks, needed=not good_kind) if masks.is_dir() else lambda path: None
         label = GOOD if good_kind else kind.name
         labelled.extend(_images(kind, label=label, prefix=f"test/{kind.name}/", mask_of=finder))
-    layout = Layout.MVTEC if good_name == GOOD else Layout.BTAD
-    return DataSet(folder=folder, layout=layout, good=good, labelled=_with_defects(folder, labelled))
+    layout = Layout.BTAD if good_name == "ok" else Layout.MVTEC
+    described, about = _with_defects(folder, labelled)
+    notes = (*_taken_for_good(folder, good_name, kinds), *about)
+    return DataSet(folder=folder, layout=layout, good=good, labelled=described, notes=notes)
+
+
+def _taken_for_good(folder: Path, good_name: str, kinds: Sequence[Path]) -> list[str]:
+    """Which folders were taken for good parts, where that is not plain; that test has none, or several."""
+    good = [kind.name for kind in kinds if means_good(kind.name)]
+    said = []
+    if {good_name, *good} - OF_THE_SETS or len({good_name, *good}) > 1:
+        taken = [f"train/{good_name}", *(f"test/{name}" for name in good)]
+        said.append(f"{folder}: taken for good parts: {', '.join(taken)}")
+    if kinds and not good:
+        others = _some([kind.name for kind in kinds])
+        said.append(
+            f"{folder / 'test'}: has no good parts (looked for {good_name}, found {others}): false rejects and AUROC "
+            "cannot be told"
+        )
+    return said
 
 
 def _good_name(folder: Path) -> str:
-    """What the set calls its good parts, "good" or "ok"; train holds nothing else."""
+    """What the set calls its good parts; train holds nothing else."""
     train = folder / "train"
     names = [entry.name for entry in _entries(train) if entry.is_dir()]
-    if len(names) == 1 and names[0] in GOOD_NAMES:
+    if len(names) == 1 and means_good(names[0]):
         return names[0]
-    if any(name in GOOD_NAMES for name in names):
+    if any(means_good(name) for name in names):
         raise DataError(
             f"{train}: holds folders {_some(names)}; only good parts are learnt from, so looked for one folder, good "
             "(MVTec AD) or ok (BTAD); are train and test swapped?"
@@ -216,7 +242,7 @@ def _good_name(folder: Path) -> str:
     raise DataError(f"{train}: looked for good (MVTec AD) or ok (BTAD), found {found}")
 
 
-def _kinds(folder: Path, good_name: str) -> list[Path]:
+def _kinds(folder: Path) -> list[Path]:
     """The folders of test, in order; none without test. Those of ground_truth must be among them."""
     test, masks = folder / "test", folder / "ground_truth"
     kinds = []
@@ -224,11 +250,8 @@ def _kinds(folder: Path, good_name: str) -> list[Path]:
         if entry.is_dir():
             kinds.append(entry)
         elif entry.suffix.lower() not in IGNORED_SUFFIXES:
-            raise DataError(f"{entry}: looked for folders {good_name} and <defect> in test, found this file")
+            raise DataError(f"{entry}: looked for folders good and <defect> in test, found this file")
     names = {kind.name for kind in kinds}
-    other = next(name for name in GOOD_NAMES if name != good_name)
-    if other in names:
-        raise DataError(f"{test / other}: the good parts of train are called {good_name}; name the folders alike")
     for entry in _entries(masks) if masks.is_dir() else []:
         if entry.is_dir() and entry.name not in names:
             raise DataError(
@@ -237,24 +260,22 @@ def _kinds(folder: Path, good_name: str) -> list[Path]:
     return kinds
 
 
-def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Add severity and size from the first CSV file of the folder that has the columns file, severity and size_px."""
-    described: dict[str, tuple[str, float | None]] = {}
-    for path in (entry for entry in _entries(folder) if entry.suffix.lower() == ".csv"):
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                reader = csv.DictReader(file)
-                if not set(DEFECTS_COLUMNS) <= set(reader.fieldnames or ()):
-                    continue
-                for row in reader:
-                    size = float(row["size_px"]) if row["size_px"] else math.nan
-                    described[row["file"]] = (row["severity"] or "", size if math.isfinite(size) else None)
-        except (OSError, ValueError, csv.Error) as error:
-            raise DataError(f"{path}: cannot be read as a table of defects: {error}") from error
-        break
+def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[tuple[Sample, ...], list[str]]:
+    """Severity and size added from the table of defects in the folder, and what to say of it."""
+    table = find_table([entry for entry in _entries(folder) if entry.suffix.lower() == ".csv" and entry.is_file()])
+    if table is None:
+        return tuple(labelled), []
     unknown = ("", None)
-    found = [(sample, described.get(sample.path.relative_to(folder).as_posix(), unknown)) for sample in labelled]
-    return tuple(replace(sample, severity=severity, size_px=size) for sample, (severity, size) in found)
+    found = [(sample, table.rows.get(sample.path.relative_to(folder).as_posix(), unknown)) for sample in labelled]
+    described = tuple(replace(sample, severity=severity, size_px=size) for sample, (severity, size) in found)
+    names = {sample.path.relative_to(folder).as_posix() for sample in labelled}
+    strangers = sorted(set(table.rows) - names)
+    if not strangers:
+        return described, []
+    return described, [
+        f"{table.path}: {len(strangers)} of {len(table.rows)} rows name no part of test, such as {strangers[0]!r}: "
+        "paths start at the data folder (test/scratch/000.png)"
+    ]
 
 
 def _mask_finder(masks: Path, *, needed: bool) -> Callable[[Path], Path | None]:
@@ -262,10 +283,20 @@ def _mask_finder(masks: Path, *, needed: bool) -> Callable[[Path], Path | None]:
 
     Not `needed`: good parts, some sets give them black masks.
     """
-    by_stem = {entry.stem: entry for entry in _entries(masks) if entry.suffix.lower() in IMAGE_SUFFIXES}
+    by_stem: dict[str, Path] = {}
+    for entry in _entries(masks):
+        if entry.suffix.lower() in IMAGE_SUFFIXES:
+            stem = entry.stem.removesuffix("_mask")
+            if stem in by_stem:
+                raise DataError(f"{masks}: {by_stem[stem].name} and {entry.name} are both a mask of {stem}; remove one")
+            by_stem[stem] = _regular(entry)
+    seen: dict[str, Path] = {}
 
     def find(image: Path) -> Path | None:
-        mask = by_stem.get(f"{image.stem}_mask") or by_stem.get(image.stem)
+        mask = by_stem.get(image.stem.removesuffix("_mask"))
+        other = seen.setdefault(image.stem, image)
+        if mask is not None and other != image:
+            raise DataError(f"{mask}: {other.name} and {image.name} are both its image; give them names of their own")
         if mask is None and needed:
             raise DataError(
                 f"{image}: has no mask: looked for {image.stem}_mask.png and {image.stem}.png or .bmp in {masks}; add "
@@ -288,11 +319,11 @@ def _read_footage(folder: Path) -> DataSet:
         try:
             entry = json.loads(line)
             name, part_id = str(entry["file"]), str(entry["part_id"])
-            label = str(entry.get("label") or GOOD)
+            label = label_of(str(entry.get("label") or GOOD))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DataError(f"{path}: line {number} is no JSON object with file and part_id") from None
         image = folder / name
-        if not image.resolve().is_relative_to(folder.resolve()):
+        if Path(name).is_absolute() or ".." in Path(name).parts:
             raise DataError(f"{path}: line {number} names {name}, outside the folder")
         if not image.is_file():
             raise DataError(f"{image}: named in {METADATA_NAME} (line {number}) but missing")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Protocol
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from calibration import metrics
 from calibration.dataset import GOOD, Sample
 from calibration.errors import DataError
+from calibration.frame_sizes import Size
 from calibration.images import load_image, load_mask
 from calibration.part_table import JudgedPart, Limits
 from calibration.pixel_metrics import PixelFigures, pixel_figures
@@ -32,6 +33,8 @@ SIZE_EDGES_PX = (0, 3, 6, 9, 12)
 MUCH_SMALLER = 1.25
 """From this on masks are widened before they are shrunk: fine lines would fall to pieces, and points be lost."""
 NOT_A_NUMBER = "not_a_number"
+WIDE_SHARE = 0.5
+"""Of the canvas: masks beyond it are more often inverted than right."""
 
 
 class Uninspectable(Exception):
@@ -54,6 +57,8 @@ class Prepared:
 class Figures:
     """What is said of a set of parts. None where the set cannot say it (one kind of part only, no masks).
 
+    A part of several images is judged as the line would judge it: its score is that of its worst image, and it is
+    rejected where one of them is. Pixel figures count images; their intervals draw whole parts.
     Areas and the rates at 95 % TPR and 10 % FPR: over inspected parts. false_reject_rate and escape_rate: at the
     bundle's limits, over all parts; INVALID counts as rejected. Intervals: 95 %.
     """
@@ -83,17 +88,21 @@ class Figures:
 class Evaluation:
     """Figures of the whole set, and of all its good parts with the defects of one kind.
 
-    empty_masks: defective parts whose mask marks nothing on the part; pixel figures are without them. learnt_from: how
-    many of the parts the bundle was calibrated from. parts: each verdict, in the order of the samples.
+    empty_masks: images of defects whose mask marks nothing on the part; pixel figures are without them. wide_masks:
+    images whose mask marks more than half of the part, as an inverted one does. learnt_from: how many of the images the
+    bundle was calibrated from. sizes: images by the width and height of their frames in pixels. parts: the verdict of
+    each image, in the order of the samples.
     """
 
     overall: Figures
     empty_masks: int
+    wide_masks: int
     learnt_from: int
     invalid_reasons: dict[str, int]
     by_type: dict[str, Figures]
     by_severity: dict[str, Figures]
     by_size: dict[str, Figures]
+    sizes: dict[Size, int]
     parts: tuple[JudgedPart, ...]
 
     def to_json(self) -> dict[str, object]:
@@ -101,9 +110,11 @@ class Evaluation:
         groups = {name: getattr(self, name) for name in ("by_type", "by_severity", "by_size")}
         return {
             **asdict(self.overall),
+            "images": len(self.parts),
             "invalid": self.overall.invalid_good + self.overall.invalid_defective,
             "invalid_reasons": self.invalid_reasons,
             "empty_masks": self.empty_masks,
+            "wide_masks": self.wide_masks,
             "learnt_from": self.learnt_from,
             **{name: {key: asdict(figures) for key, figures in group.items()} for name, group in groups.items()},
         }
@@ -120,10 +131,12 @@ class Onlooker(Protocol):
 class _Seen:
     """One part after inspection.
 
-    mask: as it is on the canvas; the map is kept only where a mask can be compared with it.
+    frame_px: width and height of its frame. mask: as it is on the canvas; the map is kept only where a mask can be
+    compared with it.
     """
 
     part: JudgedPart
+    frame_px: Size
     image_hash: str = ""
     anomaly_map: NDArray[np.float32] | None = None
     mask: Bools | None = None
@@ -132,6 +145,51 @@ class _Seen:
     def empty_mask(self) -> bool:
         """Whether it is defective, and its mask marks nothing."""
         return self.mask is not None and self.part.sample.label != GOOD and not self.mask.any()
+
+    @property
+    def wide_mask(self) -> bool:
+        """Whether its mask marks more than WIDE_SHARE of the canvas."""
+        return self.mask is not None and float(self.mask.mean()) > WIDE_SHARE
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One part, with all its images."""
+
+    images: tuple[_Seen, ...]
+
+    @property
+    def sample(self) -> Sample:
+        """The first of its samples."""
+        return self.images[0].part.sample
+
+    @property
+    def judged(self) -> list[_Seen]:
+        """The images that could be judged."""
+        return [image for image in self.images if not image.part.reason]
+
+    @property
+    def score(self) -> float:
+        """The highest score of its judged images, of which there is one at least."""
+        return max(image.part.part_score for image in self.judged)
+
+    @property
+    def rejected(self) -> bool:
+        """Whether one of its images was rejected."""
+        return any(image.part.rejected for image in self.images)
+
+    @property
+    def reason(self) -> str:
+        """Why none of its images could be judged; empty where one could."""
+        return "" if self.judged else self.images[0].part.reason
+
+
+def _by_part(seen: Iterable[_Seen]) -> list[_Part]:
+    """The images of each part together, parts in the order of their first images."""
+    parts: dict[tuple[str, str], list[_Seen]] = {}
+    for image in seen:
+        parts.setdefault((image.part.sample.label, image.part.sample.part_id), []).append(image)
+    return [_Part(tuple(images)) for images in parts.values()]
 
 
 def evaluate(
@@ -161,21 +219,24 @@ def evaluate(
     for done, sample in enumerate(samples, start=1):
         seen.append(inspect(sample))
         progress(done, len(samples))
-    good = [each for each in seen if each.part.sample.label == GOOD]
-    bad = [each for each in seen if each.part.sample.label != GOOD]
+    parts = _by_part(seen)
+    good = [part for part in parts if part.sample.label == GOOD]
+    bad = [part for part in parts if part.sample.label != GOOD]
 
     def grouped(key: Callable[[Sample], str]) -> dict[str, Figures]:
-        names = sorted({key(each.part.sample) for each in bad} - {""})
-        return {name: _figures(good, [b for b in bad if key(b.part.sample) == name], regions) for name in names}
+        names = sorted({key(part.sample) for part in bad} - {""})
+        return {name: _figures(good, [part for part in bad if key(part.sample) == name], regions) for name in names}
 
     return Evaluation(
         overall=_figures(good, bad, regions),
         empty_masks=sum(each.empty_mask for each in seen),
+        wide_masks=sum(each.wide_mask for each in seen),
         learnt_from=0 if learnt is None else learnt.among(each.image_hash for each in seen),
-        invalid_reasons=dict(sorted(Counter(each.part.reason for each in seen if each.part.reason).items())),
+        invalid_reasons=dict(sorted(Counter(part.reason for part in parts if part.reason).items())),
         by_type=grouped(lambda sample: sample.label),
         by_severity=grouped(lambda sample: sample.severity),
         by_size=grouped(_size_group),
+        sizes=dict(Counter(each.frame_px for each in seen)),
         parts=tuple(each.part for each in seen),
     )
 
@@ -192,21 +253,22 @@ class _Inspector:
 
     def __call__(self, sample: Sample) -> _Seen:
         frame = load_image(sample.path)
+        size = frame.shape[1], frame.shape[0]
         try:
             prepared = self.prepare(frame)
         except Uninspectable as fault:
-            return _Seen(JudgedPart(sample=sample, rejected=True, reason=fault.reason))
+            return _Seen(JudgedPart(sample=sample, rejected=True, reason=fault.reason), size)
         digest = image_hash(prepared.part_image)
         outputs = infer(self.runtime, prepared.part_image)
         if not math.isfinite(outputs.part_score) or not np.isfinite(outputs.region_scores).all():
-            return _Seen(JudgedPart(sample=sample, rejected=True, reason=NOT_A_NUMBER), digest)
+            return _Seen(JudgedPart(sample=sample, rejected=True, reason=NOT_A_NUMBER), size, digest)
         part = self._judged(sample, outputs)
         height, width = prepared.part_image.shape[:2]
         comparable = self.with_masks and (sample.label == GOOD or sample.mask_path is not None)
         mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width)) if comparable else None
         if self.onlooker is not None:
             self.onlooker.show(part, prepared.part_image, outputs.anomaly_map, mask)
-        found = _Seen(part, digest, mask=mask)
+        found = _Seen(part, size, digest, mask=mask)
         if not comparable or found.empty_mask:
             return found
         # A copy: the engine's buffer is written again by the next part.
@@ -250,19 +312,19 @@ def _shown_by_one(matrix: NDArray[np.float64]) -> tuple[int, int]:
     return int(touched[1]), int(touched[0])
 
 
-def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[RegionSettings]) -> Figures:
-    judged = [each for each in (*good, *bad) if not each.part.reason]
-    scores = np.array([each.part.part_score for each in judged])
-    defective = np.array([each.part.sample.label != GOOD for each in judged], dtype=np.bool_)
+def _figures(good: Sequence[_Part], bad: Sequence[_Part], regions: Sequence[RegionSettings]) -> Figures:
+    judged = [part for part in (*good, *bad) if not part.reason]
+    scores = np.array([part.score for part in judged])
+    defective = np.array([part.sample.label != GOOD for part in judged], dtype=np.bool_)
     comparable = defective.any() and not defective.all()
-    false_rejects, escapes = sum(each.part.rejected for each in good), sum(not each.part.rejected for each in bad)
+    false_rejects, escapes = sum(part.rejected for part in good), sum(not part.rejected for part in bad)
     false_reject, escape = metrics.rate_interval(false_rejects, len(good)), metrics.rate_interval(escapes, len(bad))
     pixels = _pixel_figures(judged, regions)
     return Figures(
         good=len(good),
         defective=len(bad),
-        invalid_good=sum(bool(each.part.reason) for each in good),
-        invalid_defective=sum(bool(each.part.reason) for each in bad),
+        invalid_good=sum(bool(part.reason) for part in good),
+        invalid_defective=sum(bool(part.reason) for part in bad),
         image_auroc=metrics.image_auroc(scores, defective) if comparable else None,
         image_auroc_interval=metrics.auroc_interval(scores, defective) if comparable else None,
         average_precision=metrics.average_precision(scores, defective) if comparable else None,
@@ -281,10 +343,15 @@ def _figures(good: Sequence[_Seen], bad: Sequence[_Seen], regions: Sequence[Regi
     )
 
 
-def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) -> PixelFigures | None:
-    """Pixel AUROC and PRO over the parts that have maps and masks; None where no defective pixel was marked."""
-    maps = [part.anomaly_map for part in parts if part.anomaly_map is not None]
-    masks = [part.mask for part in parts if part.mask is not None and part.anomaly_map is not None]
+def _pixel_figures(parts: Sequence[_Part], regions: Sequence[RegionSettings]) -> PixelFigures | None:
+    """Pixel AUROC and PRO over the images that have maps and masks; None where no defective pixel was marked."""
+    maps, masks, owners = [], [], []
+    for number, part in enumerate(parts):
+        for image in part.images:
+            if image.anomaly_map is not None and image.mask is not None:
+                maps.append(image.anomaly_map)
+                masks.append(image.mask)
+                owners.append(number)
     if not maps:
         return None
     inside = inside_regions(maps[0].shape, regions)
@@ -292,7 +359,7 @@ def _pixel_figures(parts: Sequence[_Seen], regions: Sequence[RegionSettings]) ->
     marked = truth[:, inside]
     if not marked.any() or marked.all():
         return None
-    return pixel_figures(stacked, truth, inside)
+    return pixel_figures(stacked, truth, inside, parts=np.unique(owners, return_inverse=True)[1])
 
 
 def inside_regions(shape: tuple[int, ...], regions: Sequence[RegionSettings]) -> Bools:

@@ -35,11 +35,19 @@ class PixelFigures:
 
 
 def pixel_figures(
-    maps: Maps, masks: Bools, inside: Bools, *, confidence: float = 0.95, resamples: int = 500, seed: int = 0
+    maps: Maps,
+    masks: Bools,
+    inside: Bools,
+    *,
+    parts: NDArray[np.int64] | None = None,
+    confidence: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
 ) -> PixelFigures:
-    """Pixel AUROC and PRO of N parts; blocks, for seconds where there are hundreds.
+    """Pixel AUROC and PRO of N images; blocks, for seconds where there are hundreds.
 
-    maps: (N, H, W) float32, masks: (N, H, W) true on defects, inside: (H, W) true where pixels count.
+    maps: (N, H, W) float32, masks: (N, H, W) true on defects, inside: (H, W) true where pixels count. parts: (N,) the
+    part that each image shows, 0 to P - 1; None: one each.
     PRO: Bergmann et al. 2021 (IJCV 129), as in MVTec's own evaluation: the mean over all connected (8) defect areas of
     the share of the area's pixels above a cut, against FP / (FP + TN) over all good pixels; every value is a cut, lines
     between are straight; integrated from 0 to PRO_LIMIT and divided by it. AUROC counts ties half.
@@ -64,7 +72,8 @@ def pixel_figures(
         bins[:] = np.diff(np.searchsorted(ordered, edges, "left"), prepend=0, append=len(ordered))
     np.add.at(found, places, 1.0)
     np.add.at(overlaps, places, shares)
-    counts = _drawn_parts(found.sum(axis=1) > 0, resamples, np.random.default_rng(seed))
+    owning = np.arange(len(maps)) if parts is None else parts
+    counts = _drawn_images(found.sum(axis=1) > 0, owning, resamples, np.random.default_rng(seed))
     drawn = _areas(counts @ good_bins, counts @ found, counts @ overlaps)
     lows, highs = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0).tolist()
     return PixelFigures(auroc, (lows[0], highs[0]), pro, (lows[1], highs[1]))
@@ -101,14 +110,19 @@ def _bin_edges(good: Maps) -> Maps:
     return np.unique(np.concatenate([edges, np.nextafter(tied, np.float32(np.inf))]))
 
 
-def _drawn_parts(marked: Bools, resamples: int, generator: np.random.Generator) -> Doubles:
-    """How often each part is drawn, (R, N); parts with defective pixels, `marked` (N,), and those without apart."""
-    counts = np.zeros((resamples, len(marked)))
-    strata = [stratum for stratum in (np.flatnonzero(marked), np.flatnonzero(~marked)) if len(stratum)]
+def _drawn_images(marked: Bools, parts: NDArray[np.int64], resamples: int, generator: np.random.Generator) -> Doubles:
+    """How often each image is drawn, (R, N), whole parts at a time; those with defective pixels and without apart.
+
+    marked: (N,) whether an image has defective pixels. parts: (N,) whose it is.
+    """
+    marked_parts = np.zeros(parts.max() + 1, dtype=np.bool_)
+    np.logical_or.at(marked_parts, parts, marked)
+    counts = np.zeros((resamples, len(marked_parts)))
+    strata = [stratum for stratum in (np.flatnonzero(marked_parts), np.flatnonzero(~marked_parts)) if len(stratum)]
     for row in counts:
         for stratum in strata:
             np.add.at(row, generator.choice(stratum, len(stratum)), 1.0)
-    return counts
+    return counts[:, parts]
 
 
 def _areas(good: Doubles, found: Doubles, overlaps: Doubles) -> Doubles:

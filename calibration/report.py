@@ -48,14 +48,16 @@ class OddSample:
 class ReportData:
     """What the report shows. Scores are those of good parts that were not trained on: (P,) and (P, R).
 
-    odd: the oddest good parts; excluded: names of those that a person left out. defects: made defects, found: (Q,)
-    which of them the limits reject. tried: ways to score and what share each catches, the one that counts first.
-    catching: (N, 2) expected false-reject rates and shares of made defects caught.
+    parts: that were learnt from, where some have several images. odd: the oddest good parts; excluded: names of those
+    that a person left out. defects: made defects, found: (Q,) which of them the limits reject. tried: ways to score and
+    what share each catches, the one that counts first. catching: (N, 2) expected false-reject rates and shares of made
+    defects caught.
     """
 
     content: ManifestContent
     part_scores: NDArray[np.floating]
     region_scores: NDArray[np.floating]
+    parts: int | None = None
     samples: tuple[SampleMaps, ...] = ()
     curves: Mapping[str, NDArray[np.floating]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -95,6 +97,7 @@ def write_report(path: Path, data: ReportData) -> None:
     environment.filters["percent"] = _percent
     text = environment.get_template("report.html.j2").render(
         content=data.content,
+        parts=data.parts,
         limits=limits,
         limit_rows=[(name, threshold) for name, _, threshold in columns],
         how=_how(limits),

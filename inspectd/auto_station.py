@@ -18,6 +18,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from engines.errors import one_line
+from engines.labels import means_good
 from engines.settings import CanvasSettings, Name
 from inspectd.errors import UsageError
 from inspectd.part_template import MARGIN_SHARE
@@ -44,8 +45,8 @@ FILLS_SHARE = 0.8
 DEADLINE_MS = 50.0
 """The default, which fits a canvas of 256x256; a larger canvas gets as much more time as it has more pixels."""
 COMMENT_COLUMNS = 118
-GENERIC_NAMES = frozenset({"good", "ok", "train", "images", "data"})
-"""Folders whose parent says what the part is."""
+GENERIC_NAMES = frozenset({"train", "images", "data"})
+"""Folders whose parent says what the part is, beside those of good parts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +164,7 @@ def station_name(data: Path, asked: str | None = None) -> str:
                 f"--name {one_line(asked)!r}: a station's name is lower-case letters, digits, - and _, at most 64"
             ) from error
     folder = data.resolve()
-    while folder.name.lower() in GENERIC_NAMES and folder.parent != folder:
+    while (folder.name.lower() in GENERIC_NAMES or means_good(folder.name)) and folder.parent != folder:
         folder = folder.parent
     name = re.sub(r"[^a-z0-9_]+", "-", folder.name.lower()).strip("-_")[:64]
     return name or "station"

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -166,13 +167,12 @@ def calibrate_station(
     """
     try:
         from calibration.calibrate import Request, calibrate, nobody_looks
-        from calibration.cautions import warnings_of
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
     parts = read_good_parts(station, data, progress, excluded=excluded)
     for line in parts.seen:
         print(f"inspectd: {line}", file=sys.stderr)
-    for warning in warnings_of(snapshot(station), parts.images, parts.unfit):
+    for warning in parts.warnings(snapshot(station)):
         print(f"inspectd: warning: {warning}", file=sys.stderr)
     request = Request(
         station=station.station,
@@ -288,14 +288,17 @@ def read_good_parts(
     """Read, locate and cut every good part of a folder but those `excluded`, by name or path.
 
     template: of a bundle, where parts are to be located as there; else locate.mode part learns one from these parts.
-    Raises DataError when too many of them cannot be located, they show no part that could be learnt, or an excluded one
-    is not there.
+    Raises DataError when too many of them cannot be located, they show no part that could be learnt, an excluded one
+    is not there, or the station's camera allows one size of image and they have several.
     """
     from calibration.calibrate import GoodParts
     from calibration.dataset import load_image, read_dataset
     from calibration.errors import DataError
 
-    samples, left_out = without_excluded(read_dataset(data).good, data, excluded)
+    found = read_dataset(data)
+    for note in found.notes:
+        print(f"inspectd: {note}", file=sys.stderr)
+    samples, left_out = without_excluded(found.good, data, excluded)
     if not samples:
         raise DataError(f"{data}: holds no good parts")
     words: tuple[str, ...] = ()
@@ -310,9 +313,13 @@ def read_good_parts(
     seen: set[str] = set()
     reasons: set[Reason] = set()
     repeated = 0
+    sizes: Counter[tuple[int, int]] = Counter()
     for done, sample in enumerate(samples, start=1):
+        frame = load_image(sample.path)
+        sizes[frame.shape[1], frame.shape[0]] += 1
+        _check_one_size(station, data, sizes)
         try:
-            located = locator.locate(load_image(sample.path))
+            located = locator.locate(frame)
         except LocateFault as fault:
             unfit.append(f"{sample.path.name} ({fault.reason.value})")
             reasons.add(fault.reason)
@@ -342,10 +349,23 @@ def read_good_parts(
         dict(zip(POSES, columns, strict=True)),
         names=tuple(shown),
         unfit=len(unfit),
+        sizes=sizes,
         excluded=tuple(left_out),
         template=template,
         seen=words,
     )
+
+
+def _check_one_size(station: Station, data: Path, sizes: Counter[tuple[int, int]]) -> None:
+    """Refuse what the line would refuse. Raises DataError."""
+    from calibration.errors import DataError
+    from calibration.frame_sizes import in_words
+
+    if station.camera.fixed_size and len(sizes) > 1:
+        raise DataError(
+            f"{data}: images of several sizes, such as {in_words(sizes)}: the line answers those with INVALID "
+            "(bad_image), because camera.fixed_size is on; give images of one size, or set camera.fixed_size: false"
+        )
 
 
 def _tell_of(unfit: Sequence[str], repeated: int) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 import cv2
 from rich.table import Table
 
+from engines.labels import means_good
 from inspectd.commands.arguments import add_key, client_key, count
 from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.config import Station, load_station
@@ -33,7 +34,6 @@ from inspectd.wire.keys import ClientKey
 from inspectd.wire.public import Json
 from inspectd.wire.questions import MAX_CHALLENGE_PARTS
 
-GOOD_LABELS = frozenset({"good", "ok"})
 MOST_LISTED = 50
 POLL_S = 0.3
 ANSWERED_WITHIN_S = 5.0
@@ -204,7 +204,7 @@ def _names(text: str) -> tuple[str, ...]:
 def _known_bad(footage: Footage) -> Iterator[FootagePart]:
     """Where the footage has labels, those that are not good; a plain folder of images is all bad."""
     for part in footage:
-        if part.label not in GOOD_LABELS if part.label else footage.about == "folder of images":
+        if not means_good(part.label) if part.label else footage.about == "folder of images":
             yield part
 
 

@@ -26,7 +26,7 @@ from inspectd.sections import LocateSettings
 
 if TYPE_CHECKING:
     from calibration.contact_sheet import Gallery
-    from calibration.dataset import Sample
+    from calibration.dataset import DataSet, Sample
     from calibration.evaluate import Evaluation, Figures, Prepared
     from calibration.part_table import Limits
 
@@ -72,11 +72,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         from calibration.contact_sheet import Gallery
         from calibration.evaluate import evaluate
+        from calibration.frame_sizes import warning_of
         from calibration.part_table import Limits
     except ImportError as error:
         raise SettingsError(f"evaluate needs {error.name}: install inspectd[calibrate]") from error
     _check_outputs(args)
-    samples = labelled(args.data)
+    data = labelled(args.data)
+    samples = data.labelled
     bundle = open_bundle(resolve_bundle(args.bundle))
     snapshot = bundle.manifest.settings
     prepare = preparer(bundle)
@@ -99,7 +101,8 @@ def run(args: argparse.Namespace) -> int:
             )
     finally:
         runtime.close()
-    for caution in _cautions(evaluation, samples, args.data):
+    several = warning_of(evaluation.sizes, whole_frame=snapshot.locate.get("mode") == "off")
+    for caution in (*data.notes, *filter(None, [several]), *_cautions(evaluation, samples, args.data)):
         print(f"inspectd: warning: {caution}", file=sys.stderr)
     _write_outputs(args, evaluation, limits, gallery)
     if args.json:
@@ -157,25 +160,30 @@ def _cautions(evaluation: Evaluation, samples: Sequence[Sample], data: Path) -> 
     """What the figures do not say themselves, one line each."""
     if evaluation.learnt_from:
         yield (
-            f"{evaluation.learnt_from} of {len(samples)} parts are among those that the bundle was calibrated from: "
+            f"{evaluation.learnt_from} of {len(samples)} images are among those that the bundle was calibrated from: "
             "of false rejects and AUROC on other parts the figures say too little; give parts that it has not seen"
         )
     if evaluation.empty_masks:
         yield f"{evaluation.empty_masks} masks of defects mark nothing: pixel AUROC and PRO are without these parts"
+    if evaluation.wide_masks:
+        yield (
+            f"{evaluation.wide_masks} masks mark more than half of the part: are they inverted? What is not black "
+            "counts as the defect"
+        )
     unmarked = all(sample.mask_path is None for sample in samples)
     if evaluation.overall.defective and unmarked and (data / "train").is_dir():  # footage never has masks
         yield f"no masks, so no pixel AUROC and no PRO: looked for them in {data / 'ground_truth'}"
 
 
-def labelled(folder: Path) -> tuple[Sample, ...]:
-    """The labelled parts of a data folder, at least one. Raises DataError."""
+def labelled(folder: Path) -> DataSet:
+    """A data folder with labelled parts, at least one. Raises DataError."""
     from calibration.dataset import read_dataset
     from calibration.errors import DataError
 
-    samples = read_dataset(folder).labelled
-    if not samples:
+    found = read_dataset(folder)
+    if not found.labelled:
         raise DataError(f"{folder}: holds no labelled parts; evaluate needs test/good and test/<defect> (MVTec layout)")
-    return samples
+    return found
 
 
 def preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
@@ -215,6 +223,12 @@ def _print_tables(evaluation: Evaluation, bundle: Bundle, data: Path) -> None:
         f"invalid {overall.invalid_good} good, {overall.invalid_defective} defective",
         soft_wrap=True,
     )
+    if len(evaluation.parts) > overall.good + overall.defective:
+        console.print(
+            f"{overall.good + overall.defective} parts in {len(evaluation.parts)} images: a part is rejected where one "
+            "of its images is, and intervals count parts",
+            soft_wrap=True,
+        )
     for reason, count in evaluation.invalid_reasons.items():
         console.print(f"  {reason}: {count}")
     console.print(

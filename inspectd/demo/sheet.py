@@ -8,9 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from engines.labels import GOOD
 from engines.runtimes import Runtime, infer
 from inspectd.config import Station
-from inspectd.demo.summary import GOOD, severity
+from inspectd.demo.summary import severity
 from inspectd.loading import find_bundle, load_engine, part_template
 from inspectd.locate import Locator
 from inspectd.located import LocateFault

@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from engines.artifact import ThresholdSet
+from engines.labels import GOOD
 from inspectd.messages import Outcome, Reason
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
 
-GOOD = "good"
 UNKNOWN = ""
 """The label of a part that the simulated camera gave no image of."""
 BUSY_REASONS = {Reason.LATE, Reason.OVERLOAD}

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from engines.labels import label_of
 from engines.pictures import SUFFIXES
 from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.folder import list_images, natural_key, read_image
@@ -164,7 +165,7 @@ def _saved(folder: Path) -> list[_Entry]:
         try:
             about = json.loads(line)
             file, part_id = str(about["file"]), str(about["part_id"])
-            source, label = str(about.get("source", "")), str(about.get("label", ""))
+            source, label = str(about.get("source", "")), label_of(str(about.get("label", "")))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CameraError(f"{path}, line {number}: is not what `inspectd record` writes") from error
         if Path(file).name != file:
@@ -190,6 +191,6 @@ def _labelled(root: Path) -> list[_Entry]:
 
 
 def _label(inner: Path) -> str:
-    """`test/scratch/0001.png` -> scratch; nothing in other layouts."""
+    """`test/scratch/0001.png` -> scratch, `test/OK/0001.png` -> good; nothing in other layouts."""
     steps = inner.parts
-    return steps[-2] if len(steps) >= 3 and steps[-3] in SPLITS else ""
+    return label_of(steps[-2]) if len(steps) >= 3 and steps[-3] in SPLITS else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from engines.labels import GOOD
 from inspectd.errors import StorageError
 from inspectd.messages import Outcome
 from inspectd.replay.compare import Change, Comparison, Said
@@ -19,7 +20,6 @@ from inspectd.replay.line import Replayed
 from inspectd.wire.public import Json
 
 MOST_SHOWN = 50
-GOOD = "good"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from engines.runtimes import load_runtime
 from engines.settings import EngineSettings
 from inspectd.__main__ import main
 from inspectd.cameras.simulated import render_part
-from inspectd.commands.calibrate import read_good_parts
+from inspectd.commands.calibrate import read_good_parts, snapshot
 from inspectd.config import load_station
 
 pytest.importorskip("torch")
@@ -93,6 +93,24 @@ def test_repeated_images_count_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     parts = read_good_parts(load_station(_station(tmp_path)), data, lambda what, done, total: None)
     assert len(parts.images) == 3
     assert "2 images that repeat" in capsys.readouterr().err
+
+
+def test_images_of_several_sizes_are_refused_as_the_line_refuses_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`camera.fixed_size` is on: one line with the sizes; off: they are learnt from, and the report says so."""
+    data = _parts(tmp_path / "parts", list(range(6)))
+    for path in sorted(data.iterdir())[:2]:
+        cv2.imwrite(str(path), cv2.copyMakeBorder(cv2.imread(str(path)), 0, 0, 30, 30, cv2.BORDER_REPLICATE))
+    assert _calibrate(tmp_path, data) == 5
+    text = _one_line(capsys)
+    assert "images of several sizes, such as" in text
+    assert "camera.fixed_size: false" in text
+    station = load_station(_station(tmp_path))
+    camera = station.camera.model_copy(update={"fixed_size": False})
+    parts = read_good_parts(station.model_copy(update={"camera": camera}), data, lambda what, done, total: None)
+    (warning,) = parts.warnings(snapshot(station))
+    assert warning.startswith("images have 2 sizes: 240x200 (4 images), 300x200 (2); ")
 
 
 def test_instant_is_a_memory_of_few_parts_that_says_what_it_lacks(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,73 @@ def test_file_types_may_be_mixed(tmp_path: Path) -> None:
     assert ids == ["train/0000.bmp", "train/0000.png", "train/0001"]
 
 
+@pytest.mark.parametrize("name", ["Good", "OK", "ok", "normal", "i.O.", "Defect-free", "no_defect", "pass", "gut"])
+def test_good_parts_go_by_their_usual_names(mvtec: Path, name: str) -> None:
+    """In any case, with any dashes; what was taken for good parts is said, and NG stays a defect."""
+    (mvtec / "test/good").rename(mvtec / "test" / f"{name}-")
+    (mvtec / "test" / f"{name}-").rename(mvtec / "test" / name)
+    picture(mvtec / "test/NG/000.png")
+    data = read_dataset(mvtec)
+    labels = {sample.path.parent.name: sample.label for sample in data.labelled}
+    assert labels == {name: "good", "crack": "crack", "stain": "stain", "NG": "NG"}
+    assert [note.endswith(f"taken for good parts: train/good, test/{name}") for note in data.notes] == [True]
+
+
+def test_a_set_without_good_test_parts_says_so(mvtec: Path) -> None:
+    """Its false rejects cannot be told, and nobody has to find out from a zero."""
+    for file in (mvtec / "test/good").iterdir():
+        file.unlink()
+    (mvtec / "test/good").rmdir()
+    (note,) = read_dataset(mvtec).notes
+    assert "test: has no good parts (looked for good, found crack, stain)" in note
+
+
+def test_a_set_as_distributed_needs_no_word(mvtec: Path) -> None:
+    """Nothing is said of what is plain."""
+    assert read_dataset(mvtec).notes == ()
+
+
+def test_what_an_archive_of_a_mac_leaves_behind_is_passed_over(tmp_path: Path, mvtec: Path) -> None:
+    """`__MACOSX` is no folder of a data set."""
+    for folder in (mvtec / "train", mvtec / "test", mvtec):
+        (folder / "__MACOSX").mkdir()
+    assert len(read_dataset(mvtec).good) == 2
+
+
+def test_footage_may_lie_behind_links(tmp_path: Path) -> None:
+    """A link to an image on another disk is read, as in every other layout; a path that leads out is not."""
+    kept = picture(tmp_path / "elsewhere/0.png")
+    footage = tmp_path / "footage"
+    footage.mkdir()
+    (footage / "0.png").symlink_to(kept)
+    (footage / "metadata.jsonl").write_text(json.dumps({"file": "0.png", "part_id": "1", "label": "OK"}))
+    (sample,) = read_dataset(footage).good
+    assert (sample.path, sample.label) == (footage / "0.png", "good")
+    for name in (str(kept), "../elsewhere/0.png"):
+        (footage / "metadata.jsonl").write_text(json.dumps({"file": name, "part_id": "1"}))
+        with pytest.raises(DataError, match="outside the folder"):
+            read_dataset(footage)
+
+
+@pytest.mark.parametrize("place", ["train/good/1.png", "test/crack/1.png", "ground_truth/crack/001_mask.png"])
+def test_a_pipe_among_the_images_is_refused(mvtec: Path, place: str) -> None:
+    """It would be waited for without end; so is a link that leads nowhere."""
+    (mvtec / place).unlink(missing_ok=True)
+    os.mkfifo(mvtec / place)
+    with pytest.raises(DataError, match=rf"{Path(place).name}: is no file"):
+        read_dataset(mvtec)
+    (mvtec / place).unlink()
+    (mvtec / place).symlink_to(mvtec / "nowhere.png")
+    with pytest.raises(DataError, match=rf"{Path(place).name}: is no file"):
+        read_dataset(mvtec)
+
+
+def test_a_pipe_named_as_a_table_is_passed_over(mvtec: Path) -> None:
+    """It would be waited for without end."""
+    os.mkfifo(mvtec / "defects.csv")
+    assert len(read_dataset(mvtec).labelled) == 6
+
+
 def test_good_parts_may_have_masks(mvtec: Path) -> None:
     """Masks of good parts, which some sets carry, are handed on, and none is missed."""
     picture(mvtec / "ground_truth/good/000_mask.png", 0)
@@ -91,6 +159,31 @@ def test_severity_and_size_from_the_table(mvtec: Path) -> None:
     found = {s.path.relative_to(mvtec).as_posix(): (s.severity, s.size_px) for s in read_dataset(mvtec).labelled}
     assert found["test/crack/000.png"] == ("faint", 4.5)
     assert found["test/crack/001.png"] == found["test/good/000.png"] == ("", None)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "file;severity;size_px\ntest/crack/000.png;faint;4,5\n",
+        "file\tseverity\tsize_px\ntest/crack/000.png\tfaint\t4.5\n",
+        "file,severity,size_px\ntest\\crack\\000.png,faint,4.5\n",
+        "\ufefffile ; severity ; size_px\n.\\test\\crack\\000.png ; faint ; 4,5\n",
+    ],
+    ids=["semicolon", "tab", "backslashes", "spaces"],
+)
+def test_a_table_is_read_as_spreadsheets_write_it(mvtec: Path, table: str) -> None:
+    """Separators, decimal commas and backslashes of other countries and systems say the same."""
+    (mvtec / "defects.csv").write_text(table, encoding="utf-8")
+    data = read_dataset(mvtec)
+    assert {(s.severity, s.size_px) for s in data.labelled if s.severity} == {("faint", 4.5)}
+    assert data.notes == ()
+
+
+def test_rows_that_name_no_part_are_told(mvtec: Path) -> None:
+    """A table whose paths start elsewhere would describe nothing, in silence."""
+    (mvtec / "defects.csv").write_text("file,severity,size_px\ncrack/000.png,faint,4.5\n")
+    (note,) = read_dataset(mvtec).notes
+    assert "1 of 1 rows name no part of test, such as 'crack/000.png'" in note
 
 
 def test_plain_folder(tmp_path: Path) -> None:
@@ -163,8 +256,16 @@ def test_wrong_folders_are_one_line(tmp_path: Path, mvtec: Path) -> None:
         (["train/good/0.png", "train/ok/0.png"], "", r"train: holds folders good, ok; .*one folder"),
         (["train/bad/0.png"], "", r"train: looked for good \(MVTec AD\) or ok \(BTAD\), found folders bad"),
         (["train/0.png", "test/good/0.png"], "", r"train: looked for good .* found no folders"),
-        (["train/good/0.png", "test/ok/0.png"], "", r"test.ok: the good parts of train are called good"),
-        (["train/ok/0.png", "test/good/0.png"], "", r"test.good: the good parts of train are called ok"),
+        (
+            ["train/good/0.png", "test/hole/0.png", "ground_truth/hole/0_mask.png", "ground_truth/hole/0.png"],
+            "",
+            r"0\.png and 0_mask\.png are both a mask of 0",
+        ),
+        (
+            ["train/good/0.png", "test/hole/0.png", "test/hole/0.bmp", "ground_truth/hole/0_mask.png"],
+            "",
+            r"0_mask\.png: 0\.bmp and 0\.png are both its image",
+        ),
         (["train/good/0.png", "test/0.png"], "", r"0\.png: looked for folders good and <defect> in test"),
         (["train/good/", "test/good/0.png"], "", r"good: holds no images"),
         (["train/good/0.png", "test/hole/"], "", r"hole: holds no images"),

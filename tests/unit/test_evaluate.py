@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -105,6 +107,38 @@ def test_figures_by_severity_and_size(folder: Path) -> None:
     assert set(result.by_size) == {"03-05 px", "06-08 px", "12+ px"}
     assert result.by_size["03-05 px"].defective == 2
     assert all(figures.good == 10 for figures in result.by_size.values())
+
+
+def test_frames_are_not_parts(folder: Path) -> None:
+    """Eight images of each part are one part: intervals do not shrink, and one rejected image rejects it."""
+    samples = read_dataset(folder).labelled
+    frames = [replace(sample, path=sample.path) for sample in samples for _ in range(8)]
+    runtime = MeanRuntime()
+
+    def measured(of: Sequence[Sample]) -> Evaluation:
+        return evaluate(of, prepare, runtime, limits(), regions=REGIONS, progress=lambda done, total: None)
+
+    once, eight = measured(samples), measured(frames)
+    assert eight.overall == once.overall
+    assert eight.by_type == once.by_type
+    assert (eight.to_json()["images"], eight.overall.good, eight.overall.defective) == (144, 10, 8)
+
+
+def test_a_part_is_rejected_where_one_of_its_images_is(folder: Path) -> None:
+    """As the line would: the bright image rejects the part that nine others would pass."""
+    one = [replace(sample, part_id="1") for sample in read_dataset(folder).labelled if sample.label == "good"]
+    figures = evaluate(
+        one, prepare, MeanRuntime(), limits(), regions=REGIONS, progress=lambda done, total: None
+    ).overall
+    assert (figures.good, figures.false_rejects) == (1, 1)
+
+
+def test_an_inverted_mask_is_told_apart(folder: Path) -> None:
+    """What is not black counts as the defect: a white one with a black defect marks nearly everything."""
+    assert run(folder).wide_masks == 0
+    for path in (folder / "ground_truth/crack").iterdir():
+        save(path, 255 - np.asarray(Image.open(path)))
+    assert run(folder).wide_masks == 4
 
 
 def test_uninspectable_part_counts_as_rejected(folder: Path) -> None:

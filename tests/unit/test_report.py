@@ -72,6 +72,16 @@ def test_nothing_comes_from_outside(tmp_path: Path) -> None:
     assert not re.search(r"<script|@import|url\(|https?://", (tmp_path / "report.html").read_text())
 
 
+def test_images_are_not_parts(tmp_path: Path) -> None:
+    """Where parts have several images, the report says how many of each."""
+    count = make_data().content.data.count
+    write_report(tmp_path / "report.html", make_data(parts=1))
+    text = " ".join(read(tmp_path / "report.html").text.split())
+    assert f"1 parts good parts only, in {count} images; engine" in text
+    write_report(tmp_path / "report.html", make_data(parts=count))
+    assert "images; engine" not in " ".join(read(tmp_path / "report.html").text.split())
+
+
 def test_states_what_a_person_needs(tmp_path: Path) -> None:
     """Expected rate with interval, parts, what was asked, warnings, engine, teachers and names as given."""
     data = make_data()

@@ -78,7 +78,7 @@ def measure_row(job_file: Path) -> None:
     job = RowJob.model_validate_json(job_file.read_text(encoding="utf-8"))
     out, data, tell = Path(job.out), Path(job.data), Teller()
     station = load_station(job.station)
-    samples = labelled(data)
+    samples = labelled(data).labelled
     _check_layout(data, job.layout)
     bundle, made = _calibrated(job, station, tell)
     row: Row = {**made, **_about(bundle), "machine": describe_machine()}
