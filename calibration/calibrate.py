@@ -23,6 +23,7 @@ from calibration.fit_memory import MADE_OF_EACH
 from calibration.fit_scores import fit
 from calibration.fitted import Fitted
 from calibration.frame_sizes import Size, warning_of
+from calibration.grey_levels import GreyLevels
 from calibration.made_defects import WANTED, with_defects
 from calibration.reference import reference
 from calibration.report import OddSample, ReportData, SampleMaps, write_report
@@ -42,6 +43,7 @@ from engines.artifact import (
 from engines.compile import CompiledEngine, compile_engine
 from engines.golden import write_golden
 from engines.networks.fused import FusedEngine, save_fused
+from engines.pictures import Levels
 from engines.runtimes import Runtime, infer
 from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
 from engines.settings import TrainingSettings
@@ -67,7 +69,8 @@ class GoodParts:
     """What is learnt from: (P, H, W, 3) uint8 RGB part images, the part of each, and (P,) arrays of their poses.
 
     names: of each image, for people. unfit: images of good parts, not among them, that show no part to be judged.
-    sizes: images by the width and height of their frames in pixels. excluded: names of images that a person left out.
+    sizes: images by the width and height of their frames in pixels. grey: of images of more than 8 bits. excluded:
+    names of images that a person left out.
     template: by which they were located where that was learnt; seen: what learning it saw, one line each, for people.
     """
 
@@ -77,6 +80,7 @@ class GoodParts:
     names: tuple[str, ...] = ()
     unfit: int = 0
     sizes: Mapping[Size, int] = field(default_factory=dict)
+    grey: GreyLevels | None = None
     excluded: tuple[str, ...] = ()
     template: PartTemplate | None = None
     seen: tuple[str, ...] = ()
@@ -85,7 +89,13 @@ class GoodParts:
         """What a person must know before a bundle of these settings judges any part, one line each."""
         whole_frame = snapshot.locate.get("mode") == "off"
         several = warning_of(self.sizes, whole_frame=whole_frame)
-        return (*warnings_of(snapshot, self.images, self.unfit), *filter(None, [several]))
+        few = "" if self.grey is None else self.grey.warning
+        return (*warnings_of(snapshot, self.images, self.unfit), *filter(None, [several, few]))
+
+    @property
+    def levels(self) -> Levels | None:
+        """For the bundle: which grey levels of deep images become black and white."""
+        return None if self.grey is None else self.grey.levels
 
     def named(self, index: int) -> str:
         """What people call the image."""

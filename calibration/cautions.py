@@ -12,7 +12,7 @@ from engines.artifact import SettingsSnapshot
 
 CELL_PX = 16
 DIM = 32
-"""Grey levels that parts must reach: 12 bits that lie in the lower part of 16 come out below 16."""
+"""Grey levels that parts must reach."""
 MOVING_SHARE = 0.03
 """Of the variance that places' own means leave, where `locate` is off. Simulated capacitors that lie still have 0.002,
 moved by 1 pixel and 1 degree (0.9 % of their length) 0.02, by 2 pixels and 2 degrees 0.07, as photographed 0.2."""
@@ -29,8 +29,8 @@ def warnings_of(snapshot: SettingsSnapshot, images: NDArray[np.uint8], unfit: in
     brightest = int(images.max())
     if brightest < DIM:
         found.append(
-            f"good parts use {brightest + 1} of 256 grey levels: too dark to learn much from. 10 or 12 bits in 16-bit "
-            "files must be shifted up, because the upper 8 count"
+            f"good parts use {brightest + 1} of 256 grey levels: too dark to learn much from; raise exposure or "
+            "gain, or save more bits of each pixel"
         )
     if snapshot.model.random_teachers:
         found.append(

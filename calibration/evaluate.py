@@ -20,7 +20,7 @@ from calibration import metrics
 from calibration.dataset import GOOD, Sample
 from calibration.errors import DataError
 from calibration.frame_sizes import Size
-from calibration.images import load_image, load_mask
+from calibration.images import load_frame, load_mask
 from calibration.part_table import JudgedPart, Limits
 from calibration.pixel_metrics import PixelFigures, pixel_figures
 from engines.artifact import DataFingerprint, ThresholdSet, image_hash
@@ -28,6 +28,7 @@ from engines.runtimes import Outputs, Runtime, infer
 from engines.settings import RegionSettings
 
 Image = NDArray[np.uint8]
+Frame = NDArray[np.uint8] | NDArray[np.uint16]
 Bools = NDArray[np.bool_]
 SIZE_EDGES_PX = (0, 3, 6, 9, 12)
 MUCH_SMALLER = 1.25
@@ -194,7 +195,7 @@ def _by_part(seen: Iterable[_Seen]) -> list[_Part]:
 
 def evaluate(
     samples: Sequence[Sample],
-    prepare: Callable[[Image], Prepared],
+    prepare: Callable[[Frame], Prepared],
     runtime: Runtime,
     thresholds: ThresholdSet,
     *,
@@ -245,14 +246,14 @@ def evaluate(
 class _Inspector:
     """One sample after the other through the engine; what was seen is shown to the onlooker, and kept where needed."""
 
-    prepare: Callable[[Image], Prepared]
+    prepare: Callable[[Frame], Prepared]
     runtime: Runtime
     limits: Limits
     with_masks: bool
     onlooker: Onlooker | None
 
     def __call__(self, sample: Sample) -> _Seen:
-        frame = load_image(sample.path)
+        frame = load_frame(sample.path)
         size = frame.shape[1], frame.shape[0]
         try:
             prepared = self.prepare(frame)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.errors import DataError
-from engines.pictures import SUFFIXES, Picture, PictureError, PictureFormat, read_picture, to_8_bits
+from engines.pictures import SUFFIXES, Picture, PictureError, PictureFormat, read_header_of, read_picture, to_8_bits
 
 IMAGE_SUFFIXES = SUFFIXES
 JPEG_MASK_BLACK = 127
@@ -16,11 +16,24 @@ JPEG_MASK_BLACK = 127
 
 
 def load_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as (H, W, 3) uint8 RGB, as the line reads it (docs/pictures.md). Blocks.
+    """Read an image as (H, W, 3) uint8 RGB, of deeper ones the upper 8 bits (docs/pictures.md). Blocks.
 
     Raises DataError, naming the file, where it is no image, is damaged, or is of a kind that is not read.
     """
     return to_8_bits(_read(path).pixels)
+
+
+def load_frame(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Read an image as (H, W, 3) RGB as deep as it is stored: uint8, or uint16. Blocks; raises as load_image."""
+    return _read(path).pixels
+
+
+def stored_bits(path: Path) -> int:
+    """Bits of one channel that the file says it has, 1 to 16; nothing is decoded. Raises DataError as load_image."""
+    try:
+        return read_header_of(path).bits
+    except PictureError as error:
+        raise DataError(str(error)) from error
 
 
 def load_mask(path: Path) -> NDArray[np.bool_]:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from inspectd.errors import CameraError, CameraLost, CameraTimeout, EndOfFootage, ImageRepeated
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.messages import Fault, Frame, Image, Reason, Trigger
+from inspectd.messages import DeepImage, Fault, Frame, Reason, Trigger
 from inspectd.register import Register
 from inspectd.triggers import Ask
 from inspectd.wire.sockets import Socket, receive, send
@@ -25,12 +25,13 @@ STALE_IMAGES_AT_MOST = 100
 class Shot:
     """One image from a camera.
 
-    image: (H, W, 3) uint8 RGB; the receiver owns it and the camera never writes to it again. captured_ns: monotonic
+    image: (H, W, 3) RGB, uint8, or uint16 where the camera has more bits; the receiver owns it and the camera never
+    writes to it again. captured_ns: monotonic
     clock when the exposure ended, as well as the driver knows. source: file name or video position. label: the truth
     where the source knows it ("good", or a defect type), else empty.
     """
 
-    image: Image
+    image: DeepImage
     captured_ns: int
     exposure_us: float | None = None
     source: str = ""

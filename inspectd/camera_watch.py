@@ -13,7 +13,7 @@ import structlog
 from inspectd.camera import Camera, Shot
 from inspectd.errors import CameraError, CameraLost, ImageRepeated
 from inspectd.health.meters import Count, Meters
-from inspectd.messages import Image
+from inspectd.messages import DeepImage
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -43,7 +43,7 @@ class WatchedCamera:
         self._closed = Event()
         self._lost_s = 0.0
         self._why = ""
-        self._before: Image | None = None
+        self._before: DeepImage | None = None
         self._shape: tuple[int, ...] | None = None
         self._repeats = 0
 
@@ -114,7 +114,7 @@ class WatchedCamera:
                     return
             camera.close()
 
-    def _check(self, image: Image) -> None:
+    def _check(self, image: DeepImage) -> None:
         """Raise CameraError for what is no image of this camera, ImageRepeated for one that came before."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
             raise CameraError(f"the camera gave {image.dtype} {image.shape}, not (H, W, 3) uint8")
@@ -126,7 +126,7 @@ class WatchedCamera:
         if self._refuse_repeated:
             self._check_new(image)
 
-    def _check_new(self, image: Image) -> None:
+    def _check_new(self, image: DeepImage) -> None:
         """Noise makes any two exposures differ: equal pixels are the same exposure, handed out again."""
         before, self._before = self._before, image
         if before is None or not _equal(before, image):
@@ -138,7 +138,7 @@ class WatchedCamera:
         raise ImageRepeated("the camera gave the image of the part before once more")
 
 
-def _equal(left: Image, right: Image) -> bool:
+def _equal(left: DeepImage, right: DeepImage) -> bool:
     """Whether all pixels are equal; different images are told apart by every sixteenth row already."""
     coarse = np.array_equal(left[::COARSE_STEP], right[::COARSE_STEP])
     return coarse and np.array_equal(left, right)

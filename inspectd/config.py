@@ -12,6 +12,7 @@ from typing import Self
 from pydantic import Field, ValidationError, model_validator
 
 from engines.errors import one_line
+from engines.pictures import Levels
 from engines.settings import (
     CanvasSettings,
     EngineSettings,
@@ -52,6 +53,11 @@ class Station(Settings):
     trigger: TriggerSettings = TriggerSettings()
     camera: CameraSettings
     locate: LocateSettings = LocateSettings()
+    levels: Levels | None = Field(
+        None,
+        description="images of more than 8 bits: grey levels that become black and white; none: calibrate takes "
+        "those of the good parts",
+    )
     canvas: CanvasSettings = CanvasSettings()
     regions: tuple[RegionSettings, ...] = Field(min_length=1, description="areas of the part image")
     model: ModelSettings = ModelSettings()

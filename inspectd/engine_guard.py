@@ -17,7 +17,7 @@ from engines.errors import BundleError
 from engines.runtimes import Runtime
 from inspectd.errors import InspectdError
 from inspectd.health.meters import Count, Meters
-from inspectd.messages import Image, Pose, Thresholds
+from inspectd.messages import DeepImage, Image, Pose, Thresholds
 from inspectd.sections import SupervisionSettings
 from inspectd.wire.public import Json
 
@@ -54,7 +54,7 @@ class Engine:
 class LocatePart(Protocol):
     """Writes the part of an (H, W, 3) uint8 RGB frame, in canonical pose, into `out`."""
 
-    def __call__(self, image: Image, out: Image) -> Pose:
+    def __call__(self, image: DeepImage, out: Image) -> Pose:
         """Return where the part lay. Raises PartFault."""
 
 

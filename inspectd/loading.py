@@ -20,7 +20,7 @@ from inspectd.engine_guard import Engine, LocatePart
 from inspectd.inspect import PartFault
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
-from inspectd.messages import Image, Pose, Thresholds
+from inspectd.messages import DeepImage, Image, Pose, Thresholds
 
 WARM_UP_PARTS = 5
 
@@ -47,7 +47,7 @@ def station_sources(station: Station) -> Sources:
 def locate_part(locator: Locator) -> LocatePart:
     """A locator as the inspect stage takes it."""
 
-    def locate(image: Image, out: Image) -> Pose:
+    def locate(image: DeepImage, out: Image) -> Pose:
         try:
             return locator.locate(image, out).pose
         except LocateFault as fault:
@@ -67,7 +67,8 @@ def find_bundle(station: Station, path: Path | None) -> Bundle:
     """Open and verify the bundle at `path`, or the station's active one. Raises BundleError."""
     folder = active_bundle(station.bundles, station.station) if path is None else resolve_bundle(path)
     bundle = open_bundle(folder)
-    check_settings(bundle, station.canvas, station.regions, station.model, station.locate.model_dump(mode="json"))
+    locate = station.locate.model_dump(mode="json")
+    check_settings(bundle, station.canvas, station.regions, station.model, locate, levels=station.levels)
     return bundle
 
 
@@ -84,7 +85,9 @@ def load_engine(station: Station, bundle: Bundle) -> Engine:
             infer(runtime, black)
         golden.verify(bundle, runtime)
         template = part_template(bundle)
-        locator = None if template is None else Locator(station.locate, station.canvas, template)
+        levels = bundle.manifest.settings.levels
+        of_bundle = template is not None or levels is not None
+        locator = Locator(station.locate, station.canvas, template, levels) if of_bundle else None
     except BaseException:
         runtime.close()
         raise

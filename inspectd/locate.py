@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.alignment import PartTemplate
+from engines.pictures import Levels, to_8_bits
 from engines.settings import CanvasSettings
 from inspectd.located import Affine, Located, LocateFault, check_frame, shrink
-from inspectd.messages import Image, Pose, Reason
+from inspectd.messages import DeepImage, Image, Pose, Reason
 from inspectd.part_edges import EdgeFitter, OrientedBox
 from inspectd.part_template import PartLocator
 from inspectd.sections import LocateSettings
@@ -42,8 +43,18 @@ _CLOSING = np.ones((5, 5), np.uint8)
 class Locator:
     """Frame -> canonical part image, for one station. Used by one thread."""
 
-    def __init__(self, settings: LocateSettings, canvas: CanvasSettings, template: PartTemplate | None = None) -> None:
-        """template: of the bundle; with mode part nothing can be located without it, other modes need none."""
+    def __init__(
+        self,
+        settings: LocateSettings,
+        canvas: CanvasSettings,
+        template: PartTemplate | None = None,
+        levels: Levels | None = None,
+    ) -> None:
+        """template: of the bundle; with mode part nothing can be located without it, other modes need none.
+
+        levels: of the bundle; which grey levels of a 16-bit frame become black and white, None: its upper 8 bits.
+        """
+        self._levels = levels
         self._settings = settings
         self._learnt = PartLocator(template, canvas) if template is not None and settings.mode == "part" else None
         self._shape = (canvas.height_px, canvas.width_px, 3)
@@ -56,8 +67,8 @@ class Locator:
             settings.part_width_px * settings.part_height_px * (settings.min_scale / self._decimate) ** 2
         )
 
-    def locate(self, image: Image, out: Image | None = None) -> Located:
-        """Find the part in an (H, W, 3) uint8 RGB frame and return it in canonical pose.
+    def locate(self, image: DeepImage, out: Image | None = None) -> Located:
+        """Find the part in an (H, W, 3) RGB frame, uint8 or uint16, and return it in canonical pose.
 
         `out`, a C-contiguous (canvas height, canvas width, 3) uint8 array, is written and returned instead of a new
         array. Raises LocateFault with NO_PART, SEVERAL_PARTS, PART_CUT_OFF, OTHER_PART or BAD_IMAGE; ValueError for an
@@ -67,17 +78,27 @@ class Locator:
             out = np.empty(self._shape, np.uint8)
         elif out.shape != self._shape or out.dtype != np.uint8 or not out.flags.c_contiguous:
             raise ValueError(f"out must be C-contiguous uint8 of shape {self._shape}, got {out.dtype} {out.shape}")
-        check_frame(image)
+        frame = self._in_8_bits(image)
+        check_frame(frame)
         if self._settings.mode == "off":
-            return self._whole_frame(image, out)
+            return self._whole_frame(frame, out)
         if self._settings.mode == "part":
             if self._learnt is None:
                 raise ValueError("locate.mode part needs the template of a bundle")
-            return self._learnt.locate(image, out)
-        small, offset = shrink(image, self._decimate)
+            return self._learnt.locate(frame, out)
+        small, offset = shrink(frame, self._decimate)
         coarse = self._find(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY))
-        box = self._refine(image, coarse.in_full_frame(self._decimate, offset))
-        return self._cut(image, box, out)
+        box = self._refine(frame, coarse.in_full_frame(self._decimate, offset))
+        return self._cut(frame, box, out)
+
+    def _in_8_bits(self, image: DeepImage) -> Image:
+        """What scores are computed on. Raises LocateFault for 8 bits where the bundle was made from more."""
+        if self._levels is not None and image.dtype == np.uint8:
+            raise LocateFault(
+                Reason.BAD_IMAGE,
+                "the image has 8 bits, the bundle was calibrated from deeper ones: check the camera's pixel format",
+            )
+        return to_8_bits(image, self._levels)
 
     def _whole_frame(self, image: Image, out: Image) -> Located:
         height, width = image.shape[:2]

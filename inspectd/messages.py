@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+DeepImage = NDArray[np.uint8] | NDArray[np.uint16]
+"""(H, W, 3) RGB as a camera gives it: of 8 bits, or of 16 where it has more."""
 """A bare array, (H, W, 3) uint8, RGB."""
 
 
@@ -91,7 +93,7 @@ class Frame:
     trigger_ns: int
     captured_ns: int
     deadline_ns: int
-    image: Image
+    image: DeepImage
     exposure_us: float | None = None
     source: str = ""
     label: str = ""
@@ -129,7 +131,7 @@ class Scores:
     sharpness: float | None = None
     label: str = ""
     source: str = ""
-    image: Image | None = None
+    image: DeepImage | None = None
     part_image: Image | None = None
     anomaly_map: NDArray[np.float32] | None = None
 
@@ -145,7 +147,7 @@ class Fault:
     captured_ns: int = 0
     label: str = ""
     source: str = ""
-    image: Image | None = None
+    image: DeepImage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +225,7 @@ class Record:
     brightness: float | None = None
     sharpness: float | None = None
     source: str = ""
-    image: Image | None = None
+    image: DeepImage | None = None
     anomaly_map: NDArray[np.float32] | None = None
 
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from engines.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest, ThresholdSet
 from engines.errors import BundleError, one_line
+from engines.pictures import Levels
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 
 MAX_MANIFEST_BYTES = 16 * 2**20
@@ -110,11 +111,13 @@ def check_settings(
     regions: tuple[RegionSettings, ...],
     model: ModelSettings,
     locate: Mapping[str, object],
+    *,
+    levels: Levels | None = None,
 ) -> None:
     """Raise BundleError, naming the first differing setting, where the bundle was made for other settings.
 
     locate: the station's locate settings as JSON-ready values (`model_dump(mode="json")`). A bundle of preset `instant`
-    has the memory alone, whatever the station's settings train.
+    has the memory alone, whatever the station's settings train. levels: as the station has them, None: any.
     """
     made_for = bundle.manifest.settings
     if bundle.manifest.preset == INSTANT:
@@ -133,6 +136,9 @@ def check_settings(
         ),
         ("locate", made_for.locate, dict(locate)),
     ]
+    if levels is not None:
+        theirs_of = made_for.levels
+        pairs.append(("levels", theirs_of and theirs_of.model_dump(), levels.model_dump()))
     for name, theirs, ours in pairs:
         difference = _first_difference(name, theirs, ours)
         if difference:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AwareDatetime, Field, FiniteFloat, JsonValue, model_validator
 
+from engines.pictures import Levels
 from engines.settings import CanvasSettings, EngineSettings, ModelSettings, Name, RegionSettings, Settings
 
 MANIFEST_NAME = "manifest.json"
@@ -161,6 +162,9 @@ class SettingsSnapshot(Settings):
     model: ModelSettings
     locate: dict[str, JsonValue]
     engine: EngineSettings
+    levels: Levels | None = Field(
+        None, description="grey levels of 16-bit frames that become black and white; null: 8-bit frames, or the upper 8"
+    )
 
 
 class FileEntry(Settings):

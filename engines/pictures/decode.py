@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from engines.errors import one_line
 from engines.pictures.headers import Header, PictureError, PictureFormat, read_header
 
 MAX_FILE_BYTES: Final = 1 << 29
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +35,26 @@ class Picture:
 
 def read_picture(path: Path) -> Picture:
     """Read and decode a regular file, or a link to one; blocks for the disk. Raises PictureError with the file."""
+    return _with_name(path, decode)
+
+
+def _with_name(path: Path, read: Callable[[NDArray[np.uint8]], _Read]) -> _Read:
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
             raise PictureError("is no file")  # a pipe named like an image would be waited for without end
         if found.st_size > MAX_FILE_BYTES:
             raise PictureError(f"{found.st_size} bytes; the most is {MAX_FILE_BYTES}")
-        return decode(np.fromfile(path, np.uint8))
+        return read(np.fromfile(path, np.uint8))
     except PictureError as error:
         raise PictureError(f"{path}: {error}") from error.__cause__
     except OSError as error:
         raise PictureError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def read_header_of(path: Path) -> Header:
+    """The header of a regular file, or of a link to one; blocks for the disk. Raises PictureError with the file."""
+    return _with_name(path, lambda data: read_header(data.data))
 
 
 def decode(data: NDArray[np.uint8]) -> Picture:
@@ -78,11 +88,6 @@ def to_rgb(native: NDArray[Any]) -> NDArray[Any]:
         weight = pixels[..., 3:].astype(np.uint32)
         return np.asarray((rgb * weight + most // 2) // most, native.dtype)  # 65535 * 65535 + 32767 fits 32 bits
     return rgb
-
-
-def to_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """The upper 8 bits of uint16; uint8 as it is. Any shape."""
-    return pixels if pixels.dtype == np.uint8 else np.asarray(pixels >> 8, np.uint8)
 
 
 def _flags(header: Header) -> int:

@@ -1,4 +1,4 @@
-"""What devices and streams give, of any depth and channel count -> (H, W, 3) uint8 RGB."""
+"""What devices and streams give, of any depth and channel count -> (H, W, 3) RGB of 8 or 16 bits."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.pictures import PictureError, to_8_bits, to_rgb
+from engines.pictures import PictureError, to_rgb
 from inspectd.errors import CameraError
-from inspectd.messages import Image
+from inspectd.messages import DeepImage
 
 
-def to_image(native: NDArray[Any], where: str) -> Image:
-    """(H, W, 3) uint8 RGB of what a device gave, BGR there. Raises CameraError, one line that says where.
+def to_image(native: NDArray[Any], where: str) -> DeepImage:
+    """(H, W, 3) RGB, uint8 or uint16, of what a device gave, BGR there. Raises CameraError, one line that says where.
 
-    uint16 keeps its upper 8 bits; float is taken as 0..1; alpha is laid over black.
+    Float is taken as 0..1; alpha is laid over black.
     """
     try:
         return _to_rgb(native)
@@ -24,7 +24,7 @@ def to_image(native: NDArray[Any], where: str) -> Image:
         raise CameraError(f"{where}: {' '.join(str(error).split())}") from error
 
 
-def _to_rgb(native: NDArray[Any]) -> Image:
+def _to_rgb(native: NDArray[Any]) -> DeepImage:
     if native.dtype in (np.float32, np.float64):
         native = np.asarray(np.rint(np.nan_to_num(np.clip(native, 0, 1)) * 255), np.uint8)
-    return to_8_bits(to_rgb(native))
+    return to_rgb(native)

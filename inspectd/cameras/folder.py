@@ -6,11 +6,11 @@ import re
 import time
 from pathlib import Path
 
-from engines.pictures import SUFFIXES, PictureError, read_picture, to_8_bits
+from engines.pictures import SUFFIXES, PictureError, read_picture
 from inspectd.camera import Shot
 from inspectd.camera_sections import FolderCameraSettings
 from inspectd.errors import CameraError, EndOfFootage
-from inspectd.messages import Image
+from inspectd.messages import DeepImage
 
 
 class FolderCamera:
@@ -59,10 +59,10 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(files, key=natural_key)
 
 
-def read_image(file: Path) -> Image:
-    """Decode one image file to (H, W, 3) uint8 RGB (docs/pictures.md). Raises CameraError that names the file."""
+def read_image(file: Path) -> DeepImage:
+    """Decode one image file to (H, W, 3) RGB, uint8 or uint16 (docs/pictures.md). Raises CameraError with the file."""
     try:
-        return to_8_bits(read_picture(file).pixels)
+        return read_picture(file).pixels
     except PictureError as error:
         raise CameraError(str(error)) from error
 

@@ -18,7 +18,8 @@ from engines.gpu import Gpu, TensorRt, find_gpu, import_tensorrt
 from engines.plans import PlanCache, PlanKey, PlanPrecision, plan_key
 from engines.runtimes import run_plan
 from engines.runtimes.choice import plan_precisions
-from inspectd.commands.calibrate import FOOTAGE, read_good_parts
+from inspectd.commands.calibrate import FOOTAGE
+from inspectd.commands.good_parts import read_good_parts
 from inspectd.commands.running import refuse_while_running
 from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
@@ -129,7 +130,9 @@ class _Building:
 
     def _good_parts(self, progress: Progress) -> NDArray[np.uint8]:
         data = self._data or FOOTAGE / self._station.station
-        return read_good_parts(self._station, data, progress, part_template(self._bundle)).images
+        return read_good_parts(
+            self._station, data, progress, part_template(self._bundle), self._bundle.manifest.settings.levels
+        ).images
 
 
 _NO_PARTS = np.zeros((0, 1, 1, 3), np.uint8)

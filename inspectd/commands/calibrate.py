@@ -6,37 +6,27 @@ import argparse
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from engines.alignment import PartTemplate
-from engines.artifact import Bundle, SettingsSnapshot, activate, image_hash
+from engines.artifact import Bundle, SettingsSnapshot, activate
+from engines.pictures import Levels
+from inspectd.commands.good_parts import read_excluded, read_good_parts
 from inspectd.commands.running import refuse_while_running
 from inspectd.config import Station, load_station
 from inspectd.errors import SettingsError, UsageError
-from inspectd.locate import Locator
-from inspectd.located import LocateFault
-from inspectd.messages import Image, Reason
 
 if TYPE_CHECKING:
     from calibration.calibrate import Confirm, GoodParts, Learnt, OddGoodPart, Preset
-    from calibration.dataset import Sample
 
 FOOTAGE = Path("footage")
 WORK = Path("work")
-MOST_UNFIT = 0.1
-SHOWN_UNFIT = 5
-EXCLUDED = "exclude.txt"
 MAKING = ("--name", "--station-out", "--survey-only", "--force")
-POSES = ("pose_x_px", "pose_y_px", "pose_angle_deg", "pose_scale")
 
 EPILOG = """\
 examples:
@@ -172,11 +162,12 @@ def calibrate_station(
     parts = read_good_parts(station, data, progress, excluded=excluded)
     for line in parts.seen:
         print(f"inspectd: {line}", file=sys.stderr)
-    for warning in parts.warnings(snapshot(station)):
+    settings = snapshot(station, parts.levels)
+    for warning in parts.warnings(settings):
         print(f"inspectd: warning: {warning}", file=sys.stderr)
     request = Request(
         station=station.station,
-        snapshot=snapshot(station),
+        snapshot=settings,
         preset=preset,
         asked_rate=station.calibration.false_reject_rate,
         confidence=station.calibration.confidence,
@@ -221,187 +212,16 @@ def asking(report: ProgressBars) -> Confirm:
     return confirm
 
 
-def read_excluded(data: Path, file: Path | None) -> frozenset[str]:
-    """Names and paths of good parts to leave out: those in `file` and in the data folder's own list.
-
-    Empty lines and those that begin with # are comments. Raises DataError for a file that cannot be read.
-    """
-    from calibration.errors import DataError
-
-    found: set[str] = set()
-    own = data / EXCLUDED
-    for path in [*([own] if own.is_file() else []), *([file] if file else [])]:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: cannot be read as a list of good parts to leave out: {error}") from error
-        found |= {line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")}
-    return frozenset(found)
-
-
-def without_excluded(samples: Sequence[Sample], data: Path, excluded: frozenset[str]) -> tuple[list[Sample], list[str]]:
-    """Samples that no entry names, and the names of the others. An entry is a file's name, or its path from anywhere.
-
-    Raises DataError for an entry that names no good part: a list with a slip of the pen would leave the part in.
-    """
-    from calibration.errors import DataError
-
-    left: list[Sample] = []
-    out: list[str] = []
-    used: set[str] = set()
-    for sample in samples:
-        ways = {sample.path.name, str(sample.path), str(sample.path.resolve())}
-        if sample.path.is_relative_to(data):
-            ways.add(sample.path.relative_to(data).as_posix())
-        if ways & excluded:
-            used |= ways & excluded
-            out.append(sample.path.name)
-        else:
-            left.append(sample)
-    if unknown := sorted(excluded - used):
-        raise DataError(
-            f"{data}: {unknown[0]!r} is to be left out, but no good part has this name or path"
-            + (f", nor {len(unknown) - 1} more of the list" if unknown[1:] else "")
-        )
-    return left, out
-
-
-def snapshot(station: Station) -> SettingsSnapshot:
-    """The settings that scores depend on, as the bundle keeps them."""
+def snapshot(station: Station, levels: Levels | None = None) -> SettingsSnapshot:
+    """The settings that scores depend on, as the bundle keeps them; levels: of the good parts."""
     return SettingsSnapshot(
         canvas=station.canvas,
         regions=station.regions,
         model=station.model,
         locate=station.locate.model_dump(mode="json"),
         engine=station.engine,
+        levels=levels,
     )
-
-
-def read_good_parts(
-    station: Station,
-    data: Path,
-    progress: Callable[[str, int, int], None],
-    template: PartTemplate | None = None,
-    *,
-    excluded: frozenset[str] = frozenset(),
-) -> GoodParts:
-    """Read, locate and cut every good part of a folder but those `excluded`, by name or path.
-
-    template: of a bundle, where parts are to be located as there; else locate.mode part learns one from these parts.
-    Raises DataError when too many of them cannot be located, they show no part that could be learnt, an excluded one
-    is not there, or the station's camera allows one size of image and they have several.
-    """
-    from calibration.calibrate import GoodParts
-    from calibration.dataset import load_image, read_dataset
-    from calibration.errors import DataError
-
-    found = read_dataset(data)
-    for note in found.notes:
-        print(f"inspectd: {note}", file=sys.stderr)
-    samples, left_out = without_excluded(found.good, data, excluded)
-    if not samples:
-        raise DataError(f"{data}: holds no good parts")
-    words: tuple[str, ...] = ()
-    if station.locate.mode == "part" and template is None:
-        template, words = _learn_template([sample.path for sample in samples], data, progress)
-    locator = Locator(station.locate, station.canvas, template)
-    images: list[Image] = []
-    ids: list[str] = []
-    shown: list[str] = []
-    poses: list[tuple[float, float, float, float]] = []
-    unfit: list[str] = []
-    seen: set[str] = set()
-    reasons: set[Reason] = set()
-    repeated = 0
-    sizes: Counter[tuple[int, int]] = Counter()
-    for done, sample in enumerate(samples, start=1):
-        frame = load_image(sample.path)
-        sizes[frame.shape[1], frame.shape[0]] += 1
-        _check_one_size(station, data, sizes)
-        try:
-            located = locator.locate(frame)
-        except LocateFault as fault:
-            unfit.append(f"{sample.path.name} ({fault.reason.value})")
-            reasons.add(fault.reason)
-        else:
-            print_of_it = image_hash(located.part_image)
-            if print_of_it in seen:  # the same picture on both sides of a split would flatter the limits
-                repeated += 1
-                continue
-            seen.add(print_of_it)
-            images.append(located.part_image)
-            ids.append(sample.part_id)
-            shown.append(sample.path.name)
-            poses.append((located.pose.x_px, located.pose.y_px, located.pose.angle_deg, located.pose.scale))
-        progress("read parts", done, len(samples))
-    if len(unfit) > MOST_UNFIT * len(samples):
-        raise DataError(
-            f"{data}: {len(unfit)} of {len(samples)} images show no part to learn from, such as "
-            f"{', '.join(unfit[:SHOWN_UNFIT])}; check {_what_to_check(reasons)}"
-        )
-    if repeated and len(images) == 1:
-        raise DataError(f"{data}: all {repeated + 1} images are the same: is the camera frozen?")
-    _tell_of(unfit, repeated)
-    columns = np.asarray(poses, dtype=np.float64).T
-    return GoodParts(
-        np.stack(images),
-        tuple(ids),
-        dict(zip(POSES, columns, strict=True)),
-        names=tuple(shown),
-        unfit=len(unfit),
-        sizes=sizes,
-        excluded=tuple(left_out),
-        template=template,
-        seen=words,
-    )
-
-
-def _check_one_size(station: Station, data: Path, sizes: Counter[tuple[int, int]]) -> None:
-    """Refuse what the line would refuse. Raises DataError."""
-    from calibration.errors import DataError
-    from calibration.frame_sizes import in_words
-
-    if station.camera.fixed_size and len(sizes) > 1:
-        raise DataError(
-            f"{data}: images of several sizes, such as {in_words(sizes)}: the line answers those with INVALID "
-            "(bad_image), because camera.fixed_size is on; give images of one size, or set camera.fixed_size: false"
-        )
-
-
-def _tell_of(unfit: Sequence[str], repeated: int) -> None:
-    """On standard error: what is not learnt from."""
-    for name in unfit:
-        print(f"inspectd: left out {name}", file=sys.stderr)
-    if repeated:
-        print(f"inspectd: left out {repeated} images that repeat another one exactly", file=sys.stderr)
-
-
-def _learn_template(
-    files: Sequence[Path], data: Path, progress: Callable[[str, int, int], None]
-) -> tuple[PartTemplate, tuple[str, ...]]:
-    """What the part looks like and how it lies, and the same in words. Raises DataError."""
-    from calibration.dataset import load_image
-    from calibration.errors import DataError
-    from calibration.part_scene import NoPartSeen
-    from calibration.part_template import learn_part_template
-
-    progress("learn the part", 0, 1)
-    try:
-        learnt = learn_part_template([partial(load_image, path) for path in files])
-    except NoPartSeen as fault:
-        raise DataError(
-            f'{data}: locate.mode part cannot be learnt: {fault}. Set locate.mode: "off", which takes the whole frame, '
-            "or show the whole part on an even background"
-        ) from fault
-    progress("learn the part", 1, 1)
-    return learnt.template, learnt.words
-
-
-def _what_to_check(reasons: set[Reason]) -> str:
-    """Where to look for the cause of what these say."""
-    if reasons == {Reason.BAD_IMAGE}:
-        return "light, exposure and lens: they are of one grey, saturated or smaller than any part"
-    return "the station's locate settings"
 
 
 class ProgressBars:

@@ -12,7 +12,6 @@ import numpy as np
 import zmq
 from numpy.typing import NDArray
 
-from engines.alignment import PartTemplate
 from engines.artifact import Bundle
 from engines.errors import EnginesError
 from inspectd.cameras import open_camera
@@ -130,10 +129,10 @@ def _camera(station: Station, path: Path | None) -> Iterator[str]:
     yield _ok("camera", _seen(station, path))
 
 
-def _template(station: Station, path: Path | None) -> PartTemplate | None:
-    """Of the bundle; None where there is none, which the check of the engine says."""
+def _bundle(station: Station, path: Path | None) -> Bundle | None:
+    """None where there is none, which the check of the engine says."""
     try:
-        return part_template(find_bundle(station, path))
+        return find_bundle(station, path)
     except EnginesError:
         return None
 
@@ -143,11 +142,13 @@ def _seen(station: Station, path: Path | None) -> str:
         shot = camera.grab(max(FIRST_IMAGE_S, station.trigger.frame_timeout_ms / 1e3))
     height, width = shot.image.shape[:2]
     seen = f"{station.camera.kind}, {width}x{height}"
-    template = _template(station, path)
-    if template is None and station.locate.mode == "part":
+    bundle = _bundle(station, path)
+    if bundle is None and station.locate.mode == "part":
         return f"{seen}; no part located: locate.mode part needs a bundle"
+    template = None if bundle is None else part_template(bundle)
+    levels = station.levels if bundle is None else bundle.manifest.settings.levels
     try:
-        located = Locator(station.locate, station.canvas, template).locate(shot.image)
+        located = Locator(station.locate, station.canvas, template, levels).locate(shot.image)
     except LocateFault as fault:
         return f"{seen}; no part located: {fault.detail}"
     pose = located.pose

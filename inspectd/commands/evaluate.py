@@ -21,7 +21,7 @@ from inspectd.errors import SettingsError, StorageError, UsageError
 from inspectd.loading import part_template
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
-from inspectd.messages import Image
+from inspectd.messages import DeepImage
 from inspectd.sections import LocateSettings
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def labelled(folder: Path) -> DataSet:
     return found
 
 
-def preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
+def preparer(bundle: Bundle) -> Callable[[DeepImage], Prepared]:
     """The bundle's own locating, as the daemon does it: frame -> part image. Raises BundleError for bad settings."""
     from calibration.evaluate import Prepared, Uninspectable
 
@@ -198,9 +198,10 @@ def preparer(bundle: Bundle) -> Callable[[Image], Prepared]:
         raise BundleError(
             f"{bundle.folder}: locate.{where}: {fault['msg']}; calibrate again with this version"
         ) from error
-    locator = Locator(settings, bundle.manifest.settings.canvas, part_template(bundle))
+    kept = bundle.manifest.settings
+    locator = Locator(settings, kept.canvas, part_template(bundle), kept.levels)
 
-    def prepare(frame: Image) -> Prepared:
+    def prepare(frame: DeepImage) -> Prepared:
         try:
             located = locator.locate(frame)
         except LocateFault as fault:

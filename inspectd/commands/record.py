@@ -16,8 +16,10 @@ from threading import Event
 from typing import TextIO
 
 import cv2
+import numpy as np
 import zmq
 
+from engines.pictures import Levels
 from inspectd.camera import Camera, Shot
 from inspectd.cameras import open_camera
 from inspectd.commands.arguments import count
@@ -27,7 +29,7 @@ from inspectd.errors import CameraError, CameraTimeout, EndOfFootage, StorageErr
 from inspectd.health.meters import Meters
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
-from inspectd.messages import Pose, Position
+from inspectd.messages import DeepImage, Pose, Position
 from inspectd.sections import LocateSettings
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
@@ -95,7 +97,7 @@ def record_parts(station: Station, count: int, out: Path, *, offer: str = "") ->
     door = Door(context, station.endpoints(), keys=station.key_folder(), refused=lambda: None)
     unfit: dict[str, int] = {}
     saved = 0
-    locator = Locator(_locate_settings(station), station.canvas)
+    locator: Locator | None = None
     try:
         with (
             closing(open_camera(station.camera, every_image=station.trigger.source == "camera")) as camera,
@@ -107,6 +109,7 @@ def record_parts(station: Station, count: int, out: Path, *, offer: str = "") ->
             for part_id, shot in _shots(station, camera, triggers, unfit):
                 if saved == count:
                     break
+                locator = locator or _locator(station, shot.image)
                 pose = _fit(shot, locator, unfit)
                 if pose is None:
                     continue
@@ -184,6 +187,14 @@ def _shots(
             continue
         failures = 0
         yield (ask.part_id if ask is not None else None), shot
+
+
+def _locator(station: Station, first: DeepImage) -> Locator:
+    """As `calibrate` will locate; images of more than 8 bits by the first one's range where none is set."""
+    levels = station.levels
+    if levels is None and first.dtype == np.uint16:
+        levels = Levels.of([first.astype(np.uint16, copy=False)])
+    return Locator(_locate_settings(station), station.canvas, levels=levels)
 
 
 def _fit(shot: Shot, locator: Locator, unfit: dict[str, int]) -> Pose | None:

@@ -10,9 +10,12 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING
 
+from engines.pictures import Levels, to_8_bits
 from inspectd.auto_station import Choice, choose, in_words, station_name, station_yaml
+from inspectd.commands.good_parts import read_excluded, without_excluded
 from inspectd.config import load_station
 from inspectd.errors import SettingsError, StorageError, UsageError
+from inspectd.messages import Image
 
 if TYPE_CHECKING:
     from calibration.survey import Survey
@@ -64,12 +67,12 @@ def make_station(asked: Asked, progress: Callable[[str, int, int], None], exclud
     SettingsError.
     """
     try:
-        from calibration.dataset import load_image, read_dataset
+        from calibration.dataset import read_dataset
         from calibration.errors import DataError
+        from calibration.grey_levels import grey_levels
         from calibration.survey import Picture, survey
     except ImportError as error:
         raise SettingsError(f"calibrate needs {error.name}: pip install 'inspectd[calibrate]'") from error
-    from inspectd.commands.calibrate import read_excluded, without_excluded
 
     name = station_name(asked.data, asked.name)
     path = asked.out or Path(f"{name}.yaml")
@@ -80,11 +83,19 @@ def make_station(asked: Asked, progress: Callable[[str, int, int], None], exclud
     samples, _ = without_excluded(read_dataset(asked.data).good, asked.data, read_excluded(asked.data, exclude))
     if not samples:
         raise DataError(f"{asked.data}: holds no good parts")
-    found = survey([Picture(sample.path.name, partial(load_image, sample.path)) for sample in samples], progress)
+    grey = grey_levels([sample.path for sample in samples], None, progress)
+    load = partial(_load, None if grey is None else grey.levels)
+    found = survey([Picture(sample.path.name, partial(load, sample.path)) for sample in samples], progress)
     choice = choose(found)
     _write(path, station_yaml(name, asked.data, samples[0].path.parent, found, choice), force=asked.force)
     load_station(str(path))
     return MadeStation(path=path, data=asked.data, survey=found, choice=choice)
+
+
+def _load(levels: Levels | None, path: Path) -> Image:
+    from calibration.images import load_frame
+
+    return to_8_bits(load_frame(path), levels)
 
 
 def _write(path: Path, text: str, *, force: bool) -> None:

@@ -39,7 +39,11 @@ def draw_sheets(station: Station, out: Path) -> list[Path]:
     bundle = find_bundle(station, None)
     engine = load_engine(station, bundle)
     try:
-        draw = _Artist(Locator(station.locate, station.canvas, part_template(bundle)), engine.runtime, folder)
+        draw = _Artist(
+            Locator(station.locate, station.canvas, part_template(bundle), bundle.manifest.settings.levels),
+            engine.runtime,
+            folder,
+        )
         passed = [part for part in parts if kinds["passed"](part)][:PER_SHEET]
         draw.limit = HEADROOM * max((draw.peak(part) for part in passed), default=1.0)
         drawn = []
@@ -97,7 +101,7 @@ class _Artist:
     def _part_image(self, part: StoredPart) -> Image | None:
         if part.image is None:
             return None
-        frame = cv2.imread(str(self._folder / part.image), cv2.IMREAD_COLOR_RGB)
+        frame = cv2.imread(str(self._folder / part.image), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
         if frame is None:
             return None
         try:

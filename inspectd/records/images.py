@@ -12,7 +12,7 @@ import cv2
 import structlog
 
 from inspectd.health.meters import Count, Meters, Stage
-from inspectd.messages import Image, Outcome, Reason, Record, StoredImage, Verdict
+from inspectd.messages import DeepImage, Outcome, Reason, Record, StoredImage, Verdict
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
 
@@ -80,8 +80,8 @@ class ImageKeeper:
         (self._folder / stored.path).unlink(missing_ok=True)  # retention knows only what the database knows
         self._meters.count(Count.IMAGES_DROPPED)
 
-    def write(self, verdict: Verdict, image: Image) -> StoredImage:
-        """Write an (H, W, 3) uint8 RGB image as PNG, whole or not at all. Raises OSError, cv2.error."""
+    def write(self, verdict: Verdict, image: DeepImage) -> StoredImage:
+        """Write an (H, W, 3) RGB image, uint8 or uint16, as PNG, whole or not at all. Raises OSError, cv2.error."""
         day = datetime.datetime.fromtimestamp(verdict.trigger_wall_ns / 1e9, datetime.UTC).date().isoformat()
         name = f"images/{day}/{verdict.seq:010d}-{verdict.outcome.value}.png"
         path = self._folder / name

@@ -14,7 +14,7 @@ from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.folder import list_images, natural_key, read_image
 from inspectd.cameras.video import VideoCamera
 from inspectd.errors import CameraError, EndOfFootage
-from inspectd.messages import Image
+from inspectd.messages import DeepImage
 from inspectd.records.database import DATABASE_NAME
 from inspectd.records.reading import RecordReader
 
@@ -27,7 +27,7 @@ NO_PARTS = frozenset({"ground_truth"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FootagePart:
-    """One part of the footage. image: (H, W, 3) uint8 RGB, or None where `fault` says why it cannot be read.
+    """One part of the footage. image: (H, W, 3) RGB, uint8 or uint16, or None where `fault` says why it cannot be read.
 
     part_id: as the footage knows it, else made from the file's name. source: where the camera had it from when it was
     recorded, else the file. file: the file, or file and frame number. label: the truth where known. seq: as recorded.
@@ -36,7 +36,7 @@ class FootagePart:
     part_id: str
     source: str
     file: str
-    image: Image | None
+    image: DeepImage | None
     fault: str = ""
     label: str = ""
     seq: int | None = None

@@ -16,7 +16,8 @@ from engines.runtimes import load_runtime
 from engines.settings import EngineSettings
 from inspectd.__main__ import main
 from inspectd.cameras.simulated import render_part
-from inspectd.commands.calibrate import read_good_parts, snapshot
+from inspectd.commands.calibrate import snapshot
+from inspectd.commands.good_parts import read_good_parts
 from inspectd.config import load_station
 
 pytest.importorskip("torch")

@@ -17,7 +17,8 @@ from calibration.detection import Asked, catching_in_words, caught_by, curve, od
 from calibration.errors import DataError
 from calibration.fitted import Fitted
 from calibration.made_defects import KINDS, MadeDefect
-from inspectd.commands.calibrate import ProgressBars, asking, read_excluded, tell, without_excluded
+from inspectd.commands.calibrate import ProgressBars, asking, tell
+from inspectd.commands.good_parts import read_excluded, without_excluded
 
 ASKED = Asked(0.01, 0.95, ("whole",))
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from benchmarking.steps import LAMBDAS, MAPS, ROC, SCORES
 from benchmarking.watched import Said
 from calibration import plots
-from calibration.evaluate import Prepared, part_mask
-from calibration.images import load_image
+from calibration.evaluate import Frame, Prepared, part_mask
+from calibration.images import load_frame
 from engines.artifact import Bundle
 from engines.runtimes import Runtime, infer
 from engines.scoring import LEVEL_STRIDE, region_masks
@@ -24,7 +24,7 @@ def draw_pictures(
     folder: Path,
     bundle: Bundle,
     said: Sequence[Said],
-    prepare: Callable[[NDArray[np.uint8]], Prepared],
+    prepare: Callable[[Frame], Prepared],
     runtime: Runtime,
 ) -> None:
     """Write the pictures of a labelled set that `said` tells of; blocks for a second or two.
@@ -68,12 +68,12 @@ def chosen_parts(said: Sequence[Said]) -> Iterator[tuple[str, Said]]:
 def _mapped(
     name: str,
     part: Said,
-    prepare: Callable[[NDArray[np.uint8]], Prepared],
+    prepare: Callable[[Frame], Prepared],
     runtime: Runtime,
     inside: NDArray[np.bool_],
 ) -> plots.MappedPart:
     """The part with its map where `inside` (H1, W1) says that a region is: other cells are not looked at."""
-    frame = load_image(part.sample.path)
+    frame = load_frame(part.sample.path)
     prepared = prepare(frame)
     outputs = infer(runtime, prepared.part_image)
     height, width = prepared.part_image.shape[:2]

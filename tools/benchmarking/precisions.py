@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from benchmarking.engine import golden_images, interleaved_ms, own_variant
 from calibration.dataset import Sample
-from calibration.evaluate import Figures, Prepared, evaluate
+from calibration.evaluate import Figures, Frame, Prepared, evaluate
 from engines.artifact import Bundle
 from engines.compilation.precision import VARIANTS, Variant, build_model
 from engines.errors import EngineUnavailable
@@ -22,7 +22,7 @@ from engines.runtimes import Runtime
 from engines.runtimes.openvino import OpenVinoRuntime, parse_precision
 
 Images = NDArray[np.uint8]
-Prepare = Callable[[Images], Prepared]
+Prepare = Callable[[Frame], Prepared]
 Tell = Callable[[str, int, int], None]
 """(what is being done, steps done, steps in all)."""
 

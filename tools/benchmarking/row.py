@@ -24,8 +24,9 @@ from engines.artifact import Bundle, open_bundle
 from engines.golden import verify
 from engines.runtimes import load_runtime
 from engines.settings import Settings
-from inspectd.commands.calibrate import calibrate_station, read_good_parts
+from inspectd.commands.calibrate import calibrate_station
 from inspectd.commands.evaluate import labelled, preparer
+from inspectd.commands.good_parts import read_good_parts
 from inspectd.config import Station, load_station
 from inspectd.errors import StorageError
 from inspectd.loading import part_template
@@ -89,7 +90,9 @@ def measure_row(job_file: Path) -> None:
             bundle,
             samples,
             preparer(bundle),
-            read_good_parts(station, data, tell, part_template(bundle), excluded=_not_drawn(job)).images,
+            read_good_parts(
+                station, data, tell, part_template(bundle), bundle.manifest.settings.levels, excluded=_not_drawn(job)
+            ).images,
             own_figures=evaluation.overall,
             wanted=job.precisions,
             timing_s=job.timing_s,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.dataset import GOOD, Sample
-from calibration.evaluate import Prepared
+from calibration.evaluate import Frame, Prepared
 from engines.artifact import ThresholdSet
 from engines.runtimes import Outputs, Runtime, RuntimeInfo, Slot
 from engines.settings import RegionSettings
@@ -42,7 +42,7 @@ class WatchedRuntime:
         self,
         inner: Runtime,
         samples: Sequence[Sample],
-        prepare: Callable[[Images], Prepared],
+        prepare: Callable[[Frame], Prepared],
         thresholds: ThresholdSet,
         regions: Sequence[RegionSettings],
     ) -> None:
@@ -62,7 +62,7 @@ class WatchedRuntime:
         """Close the inner runtime."""
         self._inner.close()
 
-    def prepare(self, frame: Images) -> Prepared:
+    def prepare(self, frame: Frame) -> Prepared:
         """What to give to `evaluate` beside this runtime. Raises Uninspectable as the inner one does."""
         self._prepared += 1
         return self._prepare(frame)
