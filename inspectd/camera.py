@@ -11,7 +11,7 @@ from inspectd.errors import CameraError, CameraLost, CameraTimeout, EndOfFootage
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.messages import DeepImage, Fault, Frame, Reason, Trigger
 from inspectd.register import Register
-from inspectd.triggers import Ask
+from inspectd.trigger_message import Ask
 from inspectd.wire.sockets import Socket, receive, send
 
 NS_PER_MS = 1_000_000

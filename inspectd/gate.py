@@ -121,6 +121,15 @@ class Gate:
             return []
         return [self._answer(trigger, Decision(Outcome.INVALID, fault.reason, fault.detail), now_ns, fault)]
 
+    def on_shed(self, trigger: Trigger, now_ns: int) -> list[Answer]:
+        """Answer a part at once that could not be taken in: INVALID (overload). A known one is refused."""
+        if self._is_known(trigger.seq):
+            self.refused += 1
+            return []
+        self._pending[trigger.seq] = trigger
+        decision = Decision(Outcome.INVALID, Reason.OVERLOAD, "more parts came at once than can be judged in time")
+        return [self._answer(trigger, decision, now_ns, None)]
+
     def expire(self, now_ns: int, margin_ns: int = 0) -> list[Verdict]:
         """Answer every pending part whose deadline is at most `margin_ns` away with INVALID (late), earliest first."""
         late = []
@@ -204,6 +213,8 @@ class Gate:
             deadline_ns=trigger.deadline_ns,
             label="" if cause is None else cause.label,
             encoder=trigger.encoder,
+            sent_id=trigger.sent_id,
+            overdue=trigger.overdue,
             challenge=self._challenge_of(trigger.seq, trigger.trigger_ns),
         )
 

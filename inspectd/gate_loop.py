@@ -22,10 +22,12 @@ from inspectd.messages import (
     Position,
     Record,
     Scores,
+    Shed,
     ToldReject,
     Trigger,
     Verdict,
 )
+from inspectd.seldom import Seldom
 from inspectd.tracking import Tracker
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive, send
@@ -73,6 +75,7 @@ class GateLoop:
         self._keep_image, self._keep_map = keep_image, keep_map
         self._margin_ns = margin_ns
         self._meters = meters
+        self._late = Seldom()
         self._waiting_rows: list[Record | LateScores | ToldReject] = []
 
     def run(self, stop: Event, each_turn: Callable[[], None]) -> None:
@@ -113,6 +116,11 @@ class GateLoop:
             self._tracker.on_trigger(message)
             early = self._gate.early(message.seq)
             self._tell(self._gate.on_trigger(message, now_ns), early)
+        elif isinstance(message, Shed):
+            for trigger in message.triggers:
+                self._tracker.on_trigger(trigger)
+                self._tell(self._gate.on_shed(trigger, time.monotonic_ns()), None)
+            self._meters.count(Count.SHED, len(message.triggers))
         elif isinstance(message, Position):
             self._tracker.on_position(message)
 
@@ -209,10 +217,12 @@ class GateLoop:
             self._tracker.on_verdict(verdict, told_ns)
         self._meters.observe(Step.PUBLISH, told_ns - begun_ns)
         self._meters.verdict(verdict, told_ns)
-        if told_ns >= verdict.deadline_ns:
+        late = told_ns >= verdict.deadline_ns and not verdict.overdue
+        if late and (told := self._late.told()) is not None:
             late_ms = round((told_ns - verdict.deadline_ns) / NS_PER_MS, 3)
             log.warning(
                 "verdict left after its deadline: see that the line has acted on its own time-out",
+                count=told,
                 part=verdict.part_id,
                 seq=verdict.seq,
                 verdict=verdict.outcome.value,

@@ -93,12 +93,15 @@ class Locator:
 
     def _in_8_bits(self, image: DeepImage) -> Image:
         """What scores are computed on. Raises LocateFault for 8 bits where the bundle was made from more."""
-        if self._levels is not None and image.dtype == np.uint8:
+        dtype = getattr(image, "dtype", None)
+        if dtype == np.uint16:
+            return to_8_bits(image, self._levels)
+        if self._levels is not None and dtype == np.uint8:
             raise LocateFault(
                 Reason.BAD_IMAGE,
                 "the image has 8 bits, the bundle was calibrated from deeper ones: check the camera's pixel format",
             )
-        return to_8_bits(image, self._levels)
+        return image  # type: ignore[return-value]  # what it is, is checked next
 
     def _whole_frame(self, image: Image, out: Image) -> Located:
         height, width = image.shape[:2]

@@ -65,7 +65,11 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trigger:
-    """One part asks to be inspected. `encoder`: the belt's raw count at the trigger, where it was told."""
+    """One part asks to be inspected. `encoder`: the belt's raw count at the trigger, where it was told.
+
+    sent_id: what was sent as the part's name, where that could not be its name. overdue: its deadline had passed, but
+    for the margin of an answer, when it was read: nobody here is late with it.
+    """
 
     station: str
     seq: int
@@ -74,6 +78,15 @@ class Trigger:
     trigger_wall_ns: int
     deadline_ns: int
     encoder: int | None = None
+    sent_id: str = ""
+    overdue: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shed:
+    """Parts that cannot be judged in time, because too many came at once: each is answered INVALID (overload)."""
+
+    triggers: tuple[Trigger, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +192,8 @@ class Reject:
 class Verdict:
     """The one answer to one trigger. `reject`: of a tracked part that is to be taken off, else None.
 
-    challenge: the name of a part that is known to be bad (`inspectd challenge`), empty for an ordinary one.
+    challenge: the name of a part that is known to be bad (`inspectd challenge`), empty for an ordinary one. sent_id,
+    overdue: as the trigger has them; whether it came overdue is not recorded.
     """
 
     station: str
@@ -204,6 +218,8 @@ class Verdict:
     encoder: int | None = None
     reject: Reject | None = None
     challenge: str = ""
+    sent_id: str = ""
+    overdue: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

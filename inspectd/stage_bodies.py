@@ -108,6 +108,7 @@ class StageBodies:
                 camera=parts,
                 positions=positions,
                 max_parts=self._max_parts,
+                deadline_ms=self._station.line.deadline_ms,
                 meters=self._meters,
             ).run(stop)
 
@@ -242,7 +243,7 @@ class StageBodies:
         """What asks for parts; None where that is the camera."""
         settings = self._station.trigger
         if settings.source == "timer":
-            return TimerTriggers(settings.period_ms)
+            return TimerTriggers(settings.period_ms, self._station.line.deadline_ms, self._meters)
         if settings.source == "zmq" and settings.endpoint is not None:
             socket = self._door.bind(zmq.PULL, settings.endpoint, self._bounds[TRIGGERS])
             return MessageTriggers(socket, self._meters)
@@ -252,6 +253,7 @@ class StageBodies:
         return Register(
             station=self._station.station,
             deadline_ms=self._station.line.deadline_ms,
+            margin_ns=self._margin_ns,
             next_seq=self._records.sequence.next,
             gate=gate,
             meters=self._meters,

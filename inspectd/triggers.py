@@ -2,34 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import time
-from dataclasses import dataclass
 from threading import Event
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
 from inspectd.health.meters import Count, Meters
 from inspectd.messages import Position
+from inspectd.seldom import Seldom
+from inspectd.trigger_message import Ask, parse_message
 from inspectd.wire.errors import WireError
 from inspectd.wire.sockets import Socket, receive_foreign
 
-MAX_PART_ID = 128
-MAX_AGE_MS = 60_000
-MAX_COUNT = 1 << 53  # what every JSON reader takes for an exact integer
 PATIENCE_MS = 100
 NS_PER_MS = 1_000_000
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """One request for a part: when it was due (monotonic clock), its name and the belt's count where they are known."""
-
-    due_ns: int
-    part_id: str | None = None
-    encoder: int | None = None
 
 
 class TriggerSource(Protocol):
@@ -49,11 +37,15 @@ class TriggerSource(Protocol):
 class TimerTriggers:
     """One part each `period_ms`, on an absolute schedule: a late wake-up does not move the ones after it.
 
-    Requests that fell due while the caller was busy follow at once, each with its own due time: no part is left out.
+    Requests that fell due while the caller was busy follow at once, each with its own due time. Those that are older
+    than `deadline_ms` cannot be answered in time any more: after a pause of the machine they are left out, and counted.
     """
 
-    def __init__(self, period_ms: float) -> None:
+    def __init__(self, period_ms: float, deadline_ms: float, meters: Meters) -> None:
         self._period_ns = round(period_ms * NS_PER_MS)
+        self._deadline_ns = round(deadline_ms * NS_PER_MS)
+        self._meters = meters
+        self._seldom = Seldom()
         self._next_ns: int | None = None
 
     def next(self, stop: Event) -> Ask | None:
@@ -61,6 +53,7 @@ class TimerTriggers:
         now_ns = time.monotonic_ns()
         if self._next_ns is None:
             self._next_ns = now_ns
+        self._skip(now_ns)
         wait_ns = self._next_ns - now_ns
         if wait_ns > 0 and stop.wait(min(wait_ns, PATIENCE_MS * NS_PER_MS) / 1e9):
             return None
@@ -69,6 +62,16 @@ class TimerTriggers:
         due_ns = self._next_ns
         self._next_ns += self._period_ns
         return Ask(due_ns)
+
+    def _skip(self, now_ns: int) -> None:
+        """Leave out the points of the schedule whose deadline has passed."""
+        if self._next_ns is None or (late_ns := now_ns - self._next_ns - self._deadline_ns) < 0:
+            return
+        missed = late_ns // self._period_ns + 1
+        self._next_ns += missed * self._period_ns
+        self._meters.count(Count.TIMER_SKIPPED, missed)
+        if (told := self._seldom.told(missed)) is not None:
+            log.warning("the timer left out triggers whose deadline had passed: was the machine paused?", count=told)
 
     def waits(self) -> bool:
         """Nothing: a schedule ends where it is stopped."""
@@ -79,11 +82,12 @@ class TimerTriggers:
 
 
 class MessageTriggers:
-    """Trigger and position messages on a PULL socket (`parse_message`); any other is logged and counted."""
+    """Trigger and position messages on a PULL socket (`parse_message`); any other is counted, and told of seldom."""
 
     def __init__(self, socket: Socket, meters: Meters) -> None:
         self._socket = socket
         self._meters = meters
+        self._refused, self._put_right = Seldom(), Seldom()
 
     def next(self, stop: Event) -> Ask | Position | None:
         """Block for the next message; it speaks of the moment at which it is read, less the age that it states."""
@@ -91,11 +95,18 @@ class MessageTriggers:
             return None
         read_ns = time.monotonic_ns()
         try:
-            return parse_message(receive_foreign(self._socket, 1), read_ns)
+            asked = parse_message(receive_foreign(self._socket, 1), read_ns)
         except (ValueError, WireError) as error:
             self._meters.count(Count.TRIGGERS_REFUSED)
-            log.warning("trigger message refused", why=str(error))
+            if (told := self._refused.told()) is not None:
+                log.warning("trigger messages refused", count=told, why=str(error))
             return None
+        if isinstance(asked, Ask) and asked.odd:
+            self._meters.count(Count.TRIGGERS_PUT_RIGHT)
+            if (told := self._put_right.told()) is not None:
+                fields = ", ".join(asked.odd)
+                log.warning("triggers put right: see docs/messages.md", count=told, fields=fields, sent=asked.sent_id)
+        return asked
 
     def waits(self) -> bool:
         """Whether a message has come."""
@@ -104,51 +115,3 @@ class MessageTriggers:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-
-def parse_message(parts: list[bytes], read_ns: int) -> Ask | Position:
-    """A trigger {"part_id", "encoder", "age_ms"}, each optional, or a position {"position", "age_ms"}.
-
-    read_ns: monotonic clock when the message was read. Raises ValueError with one line.
-    """
-    message = _object(parts)
-    at_ns = read_ns - _age_ns(message.pop("age_ms", None))
-    if "position" in message:
-        count = _count(message.pop("position"), "position")
-        if count is None or message:
-            raise ValueError('a position is {"position": count}, with age_ms or without')
-        return Position(count=count, at_ns=at_ns)
-    part_id, encoder = message.pop("part_id", None), _count(message.pop("encoder", None), "encoder")
-    if message:
-        raise ValueError("a trigger has part_id, encoder and age_ms, each optional, and nothing else")
-    if part_id is None:
-        return Ask(at_ns, None, encoder)
-    if not isinstance(part_id, str) or not 0 < len(part_id) <= MAX_PART_ID or not part_id.isprintable():
-        raise ValueError(f"part_id must be 1 to {MAX_PART_ID} printable characters")
-    return Ask(at_ns, part_id, encoder)
-
-
-def _object(parts: list[bytes]) -> dict[str, Any]:
-    if len(parts) != 1:
-        raise ValueError(f"expected one frame, got {len(parts)}")
-    try:
-        message = json.loads(parts[0])
-    except (ValueError, RecursionError) as error:
-        raise ValueError("not JSON") from error
-    if not isinstance(message, dict):
-        raise ValueError("not a JSON object")
-    return message
-
-
-def _count(value: object, name: str) -> int | None:
-    if value is not None and (type(value) is not int or abs(value) > MAX_COUNT):
-        raise ValueError(f"{name} must be a whole number of at most 2^53")
-    return value
-
-
-def _age_ns(value: object) -> int:
-    if value is None:
-        return 0
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MAX_AGE_MS:
-        raise ValueError(f"age_ms must be a number from 0 to {MAX_AGE_MS}")
-    return round(value * NS_PER_MS)

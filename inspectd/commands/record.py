@@ -157,7 +157,7 @@ class _OnArrival:
 def _triggers(station: Station, door: Door) -> TriggerSource | _OnArrival:
     settings = station.trigger
     if settings.source == "timer":
-        return TimerTriggers(settings.period_ms)
+        return TimerTriggers(settings.period_ms, station.line.deadline_ms, Meters())
     if settings.source == "zmq" and settings.endpoint is not None:
         door.open(lambda: None)
         return MessageTriggers(door.bind(zmq.PULL, settings.endpoint, WAITING_TRIGGERS), Meters())

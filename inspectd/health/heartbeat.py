@@ -19,6 +19,10 @@ MISSES_IN_A_ROW = 10
 
 
 _LOSSES = {
+    (Count.TRIGGERS_REFUSED,): "{} trigger messages were not understood so far: those parts have no verdict",
+    (Count.TRIGGERS_PUT_RIGHT,): "{} triggers had a field that was put right so far (docs/messages.md)",
+    (Count.TRIGGERS_OVERDUE,): "{} triggers were too old for their deadline when they came so far: see their age_ms",
+    (Count.TIMER_SKIPPED,): "{} triggers of the timer were left out after pauses of the machine so far",
     (Count.DEADLINES_MISSED,): "{} verdicts left after their deadline so far",
     (Count.ROWS_LOST, Count.IMAGES_DROPPED): "{} records and {} images lost so far",
     (Count.REJECTS_MISSED,): "{} parts to be rejected could not be reached in time so far",

@@ -46,8 +46,12 @@ class Count(StrEnum):
 
     TRIGGERS = "triggers"
     TRIGGERS_REFUSED = "triggers_refused"
+    TRIGGERS_PUT_RIGHT = "triggers_put_right"
+    TRIGGERS_OVERDUE = "triggers_overdue"
+    TIMER_SKIPPED = "timer_skipped"
     DEADLINES_MISSED = "deadlines_missed"
     OVERLOAD = "overload"
+    SHED = "shed"
     ENGINE_FAULTS = "engine_faults"
     ENGINES_ABANDONED = "engines_abandoned"
     ENGINE_RESTARTS = "engine_restarts"
@@ -74,7 +78,11 @@ class Count(StrEnum):
 _MEANINGS = {
     Count.TRIGGERS: "parts that asked to be inspected",
     Count.TRIGGERS_REFUSED: "trigger messages that were not understood",
-    Count.DEADLINES_MISSED: "verdicts that left after their deadline; must be zero",
+    Count.TRIGGERS_PUT_RIGHT: "triggers with a field that had to be put right or left out",
+    Count.TRIGGERS_OVERDUE: "triggers whose deadline had passed when they were read",
+    Count.TIMER_SKIPPED: "triggers of the timer left out, because a pause had let their deadline pass",
+    Count.DEADLINES_MISSED: "verdicts that left after their deadline, of parts that came in time; must be zero",
+    Count.SHED: "parts that were answered without having been asked for, because too many came at once",
     Count.OVERLOAD: "parts that could not be inspected in time, or found a full queue",
     Count.ENGINE_FAULTS: "inferences that failed, hung, or gave no score",
     Count.ENGINES_ABANDONED: "engines given up because they hung, or failed too often in a row",
@@ -161,10 +169,15 @@ class Meters:
             self.last_seq = verdict.seq
         if told_ns < verdict.deadline_ns:
             self._misses_in_a_row = 0
-        else:
+        elif not verdict.overdue:  # what was too late when it came is its sender's lateness, not ours
             self._misses_in_a_row += 1
             self._last_miss_ns = told_ns
             self.count(Count.DEADLINES_MISSED)
+
+    @property
+    def answered(self) -> int:
+        """How many verdicts were given."""
+        return self._verdict_count
 
     def set_pending(self, parts: int, earliest_deadline_ns: int | None = None) -> None:
         """Note how many triggers wait for their verdict, and the earliest of their deadlines (monotonic clock)."""
@@ -197,6 +210,10 @@ class Meters:
         """Seconds since the stage's loop last came round; infinite before the first time."""
         beat_ns = self._beats_ns.get(stage)
         return float("inf") if beat_ns is None else (time.monotonic_ns() - beat_ns) / 1e9
+
+    def counts_of(self, what: Count) -> int:
+        """One count."""
+        return self._counts[what]
 
     def counts(self) -> dict[str, int]:
         """Every count by name."""

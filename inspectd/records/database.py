@@ -75,8 +75,11 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         )
     _check_application(connection, path)
     connection.execute("PRAGMA journal_mode = WAL")
-    if _value(connection, "PRAGMA user_version") == 1:
-        migration.to_version_2(connection)
+    version = _value(connection, "PRAGMA user_version")
+    if version == 1:
+        migration.from_version_1(connection)
+    elif version == 2:
+        migration.from_version_2(connection)
     _check_kind(connection, path)
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA journal_size_limit = 8388608")

@@ -18,13 +18,14 @@ _NEW_COLUMNS = (
     ("parts", "encoder INTEGER"),
     ("parts", "reject TEXT"),
     ("parts", "challenge TEXT"),
+    ("parts", "sent_id TEXT"),
     ("images", "sha256 TEXT"),
     ("images", "deleted_wall_ns INTEGER"),
 )
 log = structlog.get_logger(__name__)
 
 
-def to_version_2(connection: sqlite3.Connection) -> None:
+def from_version_1(connection: sqlite3.Connection) -> None:
     """Give version 1 its chain of hashes: the rows in order of their numbers. Raises sqlite3.Error, all as it was."""
     parts = connection.execute("SELECT count(*) FROM parts").fetchone()[0]
     log.warning("records of an older version are brought up to date, each row gets its hash", parts=parts)
@@ -44,13 +45,20 @@ def to_version_2(connection: sqlite3.Connection) -> None:
         for column in ("late_part_score", "late_region_scores", "late_scored_ns"):
             connection.execute(f"ALTER TABLE parts DROP COLUMN {column}")
         _chain_all(connection)
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
         connection.execute("COMMIT")
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
     log.info("records are up to date", parts=parts)
+
+
+def from_version_2(connection: sqlite3.Connection) -> None:
+    """Add what was sent as a part's name; hashes hold, because they leave out what is NULL. Raises sqlite3.Error."""
+    connection.executescript(
+        "BEGIN IMMEDIATE; ALTER TABLE parts ADD COLUMN sent_id TEXT; PRAGMA user_version = 3; COMMIT"
+    )
 
 
 def _chain_all(connection: sqlite3.Connection) -> None:

@@ -104,6 +104,7 @@ def _part(record: Record) -> dict[str, Value]:
         "encoder": verdict.encoder,
         "reject": _reject_to_json(verdict.reject) if verdict.reject else None,
         "challenge": verdict.challenge or None,
+        "sent_id": verdict.sent_id or None,
     }
 
 
@@ -153,6 +154,7 @@ def _verdict(found: dict[str, Any]) -> Verdict:
         encoder=found["encoder"],
         reject=None if found["reject"] is None else _reject_from_json(found["reject"]),
         challenge=found["challenge"] or "",
+        sent_id=found["sent_id"] or "",
     )
 
 

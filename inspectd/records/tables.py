@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inspectd.records.chain import Kind
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 APPLICATION_ID = 0x494E5350  # "INSP": an SQLite file that is not ours is refused
 
 TABLES = """
@@ -38,7 +38,8 @@ CREATE TABLE parts (
     sharpness REAL,
     encoder INTEGER,
     reject TEXT,
-    challenge TEXT
+    challenge TEXT,
+    sent_id TEXT
 );
 CREATE INDEX parts_by_time ON parts (trigger_wall_ns);
 CREATE INDEX parts_by_name ON parts (part_id);
@@ -89,7 +90,7 @@ COLUMNS = {
         "seq, station, part_id, outcome, reason, detail, action, part_score, region_scores, part_threshold, "
         "region_thresholds, bundle_hash, trigger_wall_ns, trigger_ns, captured_ns, located_ns, scored_ns, verdict_ns, "
         "deadline_ns, label, source, pose_x_px, pose_y_px, pose_angle_deg, pose_scale, brightness, sharpness, encoder, "
-        "reject, challenge"
+        "reject, challenge, sent_id"
     ),
     Kind.LATE: "seq, part_score, region_scores, scored_ns",
     Kind.TOLD: "seq, reject, told_ns",

@@ -63,6 +63,7 @@ def result(verdict: Verdict) -> Json:
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
+        "sent_id": verdict.sent_id or None,
         "verdict": verdict.outcome.value,
         "reason": verdict.reason.value,
         "detail": verdict.detail,

@@ -120,6 +120,11 @@ def send(socket: Socket, message: Message) -> bool:
     return True
 
 
+def has_room(socket: Socket) -> bool:
+    """Whether the queue behind a sending end takes one more message."""
+    return bool(socket.poll(0, zmq.POLLOUT))
+
+
 def receive(socket: Socket) -> Message | None:
     """Take the next message without blocking; None where there is none. Raises WireError."""
     try:

@@ -1,7 +1,7 @@
 """Messages <-> multipart between the stages: one JSON header, then each array's own memory, not copied.
 
-A header is {"type", "version", "fields", "shapes"}. JSON knows no NaN: a number that is not finite travels as null and
-comes back as NaN, which `decide` never lets pass.
+A header is {"type", "version", "fields", "shapes", "dtypes"}. JSON knows no NaN: a number that is not finite travels as
+null and comes back as NaN, which `decide` never lets pass.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from inspectd.messages import (
     Record,
     Reject,
     Scores,
+    Shed,
     StoredImage,
     Thresholds,
     ToldReject,
@@ -42,17 +43,20 @@ MAX_TEXT = 4096
 MAX_DIMENSIONS = 3
 
 Buffer = bytes | memoryview
-Message = Trigger | Position | Frame | Scores | Fault | Record | LateScores | StoredImage | ToldReject
+Message = Trigger | Shed | Position | Frame | Scores | Fault | Record | LateScores | StoredImage | ToldReject
 Named = tuple[tuple[str, float], ...]
-_NESTED = (Pose, Thresholds, Reject, Verdict)
+_NESTED = (Pose, Thresholds, Reject, Verdict, Trigger)
 
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """How one field travels: `pack` to a JSON value; `unpack` from one; arrays travel beside the header."""
+    """How one field travels: `pack` to a JSON value; `unpack` from one; arrays travel beside the header.
+
+    dtypes: those that an array may have, empty for other fields.
+    """
 
     name: str
-    dtype: np.dtype[Any] | None
+    dtypes: tuple[np.dtype[Any], ...]
     pack: Callable[[Any], Any]
     unpack: Callable[[Any], Any]
 
@@ -62,15 +66,23 @@ def encode(message: Message) -> list[Buffer]:
     plan = _PLANS[type(message).__name__][1]
     values: dict[str, Any] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    dtypes: dict[str, str] = {}
     arrays: list[Buffer] = []
     for field in plan:
         value = getattr(message, field.name)
-        if field.dtype is None:
+        if not field.dtypes:
             values[field.name] = field.pack(value)
         elif value is not None:
-            shapes[field.name] = value.shape
-            arrays.append(np.ascontiguousarray(value, dtype=field.dtype).data)
-    header = {"type": type(message).__name__, "version": VERSION, "fields": values, "shapes": shapes}
+            dtype = value.dtype if value.dtype in field.dtypes else field.dtypes[0]
+            shapes[field.name], dtypes[field.name] = value.shape, dtype.name
+            arrays.append(np.ascontiguousarray(value, dtype=dtype).data)
+    header = {
+        "type": type(message).__name__,
+        "version": VERSION,
+        "fields": values,
+        "shapes": shapes,
+        "dtypes": dtypes,
+    }
     return [json.dumps(header, allow_nan=False, separators=(",", ":")).encode(), *arrays]
 
 
@@ -81,16 +93,17 @@ def decode(parts: Sequence[bytes | memoryview]) -> Message:
     try:
         header = json.loads(bytes(parts[0]))
         kind, version, values, shapes = header["type"], header["version"], header["fields"], header["shapes"]
+        dtypes = header["dtypes"]
         made, plan = _PLANS[kind]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WireError(f"not a stage message: {error!r}") from error
     if version != VERSION:
         raise WireError(f"{kind}: version {version!r} is not {VERSION}")
-    plain = [field for field in plan if field.dtype is None]
+    plain = [field for field in plan if not field.dtypes]
     if not isinstance(values, dict) or values.keys() != {field.name for field in plain}:
         raise WireError(f"{kind}: its fields are not those of version {VERSION}")
     found = {field.name: _checked(field, values[field.name], kind) for field in plain}
-    return typing.cast(Message, made(**found, **_arrays(kind, plan, shapes, parts[1:])))
+    return typing.cast(Message, made(**found, **_arrays(kind, plan, shapes, dtypes, parts[1:])))
 
 
 def _checked(field: _Field, value: object, kind: str) -> object:
@@ -101,14 +114,14 @@ def _checked(field: _Field, value: object, kind: str) -> object:
 
 
 def _arrays(
-    kind: str, plan: Sequence[_Field], shapes: object, buffers: Sequence[bytes | memoryview]
+    kind: str, plan: Sequence[_Field], shapes: object, dtypes: object, buffers: Sequence[bytes | memoryview]
 ) -> dict[str, NDArray[Any]]:
-    if not isinstance(shapes, dict) or len(shapes) != len(buffers):
+    if not isinstance(shapes, dict) or not isinstance(dtypes, dict) or len(shapes) != len(buffers):
         raise WireError(f"{kind}: the number of arrays is not the one in its header")
-    dtypes = {field.name: field.dtype for field in plan if field.dtype is not None}
+    allowed = {(field.name, dtype.name): dtype for field in plan for dtype in field.dtypes}
     arrays: dict[str, NDArray[Any]] = {}
     for (name, shape), buffer in zip(shapes.items(), buffers, strict=True):
-        dtype = dtypes.get(name)
+        dtype = allowed.get((name, str(dtypes.get(name))))
         if dtype is None or not _is_shape(shape):
             raise WireError(f"{kind}.{name}: not an array of this message, or its shape is not valid")
         size = math.prod(shape) * dtype.itemsize
@@ -146,6 +159,12 @@ def _to_int(value: object) -> int:
     return value
 
 
+def _to_bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is not true or false")
+    return value
+
+
 def _to_text(value: object) -> str:
     if not isinstance(value, str) or len(value) > MAX_TEXT:
         raise TypeError(f"not a text of at most {MAX_TEXT} characters")
@@ -171,6 +190,19 @@ def _optional(
     )
 
 
+def _several(
+    pack: Callable[[Any], Any], unpack: Callable[[Any], Any]
+) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """(pack, unpack) for a tuple of any length."""
+
+    def unpack_all(value: Any) -> Any:
+        if not isinstance(value, list):
+            raise TypeError("not a list")
+        return tuple(unpack(each) for each in value)
+
+    return lambda value: [pack(each) for each in value], unpack_all
+
+
 def _nested(made: type) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
     plan = _plan(made)
 
@@ -188,10 +220,13 @@ def _travel(kind: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         str: (_to_text, _to_text),
         int: (int, _to_int),
         float: (_number, _to_number),
+        bool: (bool, _to_bool),
         Named: (_named, _to_named),
     }
     if kind in simple:
         return simple[kind]
+    if typing.get_origin(kind) is tuple:
+        return _several(*_travel(typing.get_args(kind)[0]))
     if typing.get_origin(kind) in (UnionType, typing.Union):
         (inner,) = (argument for argument in typing.get_args(kind) if argument is not NoneType)
         return _optional(*_travel(inner))
@@ -206,23 +241,23 @@ def _plan(made: type) -> tuple[_Field, ...]:
     hints = typing.get_type_hints(made)
     plan = []
     for field in fields(made):
-        dtype = _dtype(hints[field.name])
-        pack, unpack = (_travel(hints[field.name])) if dtype is None else (None, None)
-        plan.append(_Field(field.name, dtype, pack, unpack))  # type: ignore[arg-type]
+        dtypes = _dtypes(hints[field.name])
+        pack, unpack = (None, None) if dtypes else _travel(hints[field.name])
+        plan.append(_Field(field.name, dtypes, pack, unpack))  # type: ignore[arg-type]
     return tuple(plan)
 
 
-def _dtype(kind: Any) -> np.dtype[Any] | None:
-    """The dtype of an array field (`NDArray[...]`, possibly `| None`), else None."""
+def _dtypes(kind: Any) -> tuple[np.dtype[Any], ...]:
+    """The dtypes of an array field (`NDArray[...]`, several with `|`, possibly `| None`), else none."""
+    found: list[np.dtype[Any]] = []
     for candidate in (kind, *typing.get_args(kind)):
         if typing.get_origin(candidate) is np.ndarray:
             (scalar,) = typing.get_args(typing.get_args(candidate)[1])
-            dtype: np.dtype[Any] = np.dtype(scalar)
-            return dtype
-    return None
+            found.append(np.dtype(scalar))
+    return tuple(found)
 
 
 _PLANS: dict[str, tuple[type, tuple[_Field, ...]]] = {
     made.__name__: (made, _plan(made))
-    for made in (Trigger, Position, Frame, Scores, Fault, Record, LateScores, StoredImage, ToldReject)
+    for made in (Trigger, Shed, Position, Frame, Scores, Fault, Record, LateScores, StoredImage, ToldReject)
 }

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from line_values import fault, frame, scores, trigger, verdict
 
-from inspectd.messages import Record
-from inspectd.triggers import Ask, Position, parse_message
+from inspectd.messages import Position, Record
+from inspectd.trigger_message import Ask, parse_message
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import from_bytes, result, to_bytes
 from inspectd.wire.questions import MAX_QUESTION_BYTES, MAX_SEQ, answer_error, parse_question
@@ -70,6 +70,18 @@ def read_trigger(parts: list[bytes]) -> Ask | Position | None:
         return None
 
 
+def check_trigger(found: Ask | Position | None) -> None:
+    """What is taken has a printable name, a count that fits, a moment that is not in the future, and travels."""
+    if isinstance(found, Ask):
+        assert found.part_id is None or (0 < len(found.part_id) <= 128 and found.part_id.isprintable())
+        assert found.encoder is None or abs(found.encoder) <= 1 << 53
+        assert NOW_NS - 60_000_000_000 <= found.due_ns <= NOW_NS
+        assert len(found.sent_id.encode("utf-8")) <= 6 * 1024
+    elif isinstance(found, Position):
+        assert type(found.count) is int
+        assert found.at_ns <= NOW_NS
+
+
 def read_question(data: bytes) -> object | None:
     """What the query stage reads, None where it refuses."""
     try:
@@ -80,8 +92,8 @@ def read_question(data: bytes) -> object | None:
 
 @pytest.mark.parametrize("data", NASTY)
 def test_what_breaks_readers_is_refused_by_ours(data: bytes) -> None:
-    """Not UTF-8, deep, NaN, huge and negative numbers, wrong types: refused by every reader."""
-    assert read_trigger([data]) is None
+    """Not UTF-8, deep, NaN, huge and negative numbers, wrong types: refused by every reader but that of triggers."""
+    check_trigger(read_trigger([data]))
     assert read_question(data) is None
     with pytest.raises(WireError):
         from_bytes(data, "inspectd.result")
@@ -113,12 +125,8 @@ def test_any_number_of_frames_is_a_trigger_or_refused(parts: list[bytes]) -> Non
 def test_triggers_of_any_values_are_well_formed_or_refused(message: dict[str, Any]) -> None:
     """What is taken has a printable name, a count that fits, and a moment that is not in the future."""
     found = read_trigger([json.dumps(message).encode()])
-    if isinstance(found, Ask):
-        assert found.part_id is None or (0 < len(found.part_id) <= 128 and found.part_id.isprintable())
-        assert found.due_ns <= NOW_NS
-    elif isinstance(found, Position):
-        assert type(found.count) is int
-        assert found.at_ns <= NOW_NS
+    check_trigger(found)
+    assert isinstance(found, Ask) or "position" in message
 
 
 @LIMITS

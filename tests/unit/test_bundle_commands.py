@@ -137,7 +137,7 @@ def test_evaluate_says_what_the_figures_do_not(tmp_path: Path, data: Path, capsy
         Image.new("L", (CANVAS.width_px, CANVAS.height_px)).save(data / f"ground_truth/blot/{index}_mask.png")
     assert main(["evaluate", "--bundle", str(tmp_path / "out"), "--data", str(data)]) == 0
     told = capsys.readouterr().err
-    assert "2 of 4 parts are among those that the bundle was calibrated from" in told
+    assert "2 of 4 images are among those that the bundle was calibrated from" in told
     assert "2 masks of defects mark nothing" in told
     assert "no masks" not in told
 

@@ -84,22 +84,22 @@ def test_a_corrupt_image_is_named_and_the_next_grab_goes_on(tmp_path: Path, dama
     [
         ("bgr.png", solid(RGB[::-1]), RGB),
         ("grey.png", solid(77), (77, 77, 77)),
-        ("deep.png", solid(0x4D12, np.uint16), (0x4D, 0x4D, 0x4D)),
-        ("deep_colour.tif", solid((0x2800, 0x7800, 0xC800), np.uint16), RGB),
+        ("deep.png", solid(0x4D12, np.uint16), (0x4D12, 0x4D12, 0x4D12)),
+        ("deep_colour.tif", solid((0x2800, 0x7800, 0xC800), np.uint16), (0xC800, 0x7800, 0x2800)),
         ("opaque.png", solid((*RGB[::-1], 255)), RGB),
         ("transparent.png", solid((*RGB[::-1], 0)), (0, 0, 0)),
         ("half_transparent.png", solid((*RGB[::-1], 51)), (40, 24, 8)),
         ("lossless.bmp", solid(RGB[::-1]), RGB),
     ],
 )
-def test_pictures_of_any_depth_become_rgb_uint8(
+def test_pictures_of_any_kind_become_rgb_as_deep_as_they_are(
     tmp_path: Path, name: str, picture: np.ndarray, expected: tuple[int, int, int]
 ) -> None:
-    """Grey, 16-bit and alpha pictures arrive as (H, W, 3) uint8 in RGB order."""
+    """Grey, 16-bit and alpha pictures arrive as (H, W, 3) in RGB order, uint8 or uint16."""
     write(tmp_path / name, picture)
     image = folder_camera(tmp_path).grab(1.0).image
     assert image.shape == (20, 30, 3)
-    assert image.dtype == np.uint8
+    assert image.dtype == picture.dtype
     assert tuple(image[5, 5].tolist()) == expected
 
 

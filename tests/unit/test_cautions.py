@@ -58,11 +58,11 @@ def test_good_parts_that_could_not_be_judged_are_told_of() -> None:
     assert warning.startswith("4 of 44 images of good parts show no part to judge")
 
 
-def test_twelve_bits_in_sixteen_are_told_of() -> None:
-    """The upper 8 bits of such files have 16 levels: calibration would go on without a word."""
+def test_dark_parts_are_told_of() -> None:
+    """16 grey levels of 256 say little: calibration would go on without a word."""
     (warning,) = warnings_of(snapshot(), bars(0) // 16)
     assert "of 256 grey levels" in warning
-    assert "12 bits" in warning
+    assert "raise exposure or gain" in warning
 
 
 def test_parts_that_are_all_alike_give_no_warning() -> None:
