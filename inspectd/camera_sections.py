@@ -9,7 +9,10 @@ from pydantic import Field
 
 from engines.settings import Settings
 
-REPEATED = "an image equal to the one before in every pixel is INVALID (repeated_image); six in a row: frozen, reopened"
+REPEATED = (
+    "an image that equals one of the last 256 is INVALID (repeated_image); five in a row: frozen, reopened; over when "
+    "another image comes"
+)
 SIZE = "an image of another size than the first one is INVALID (bad_image)"
 
 

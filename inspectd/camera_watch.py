@@ -14,27 +14,31 @@ from inspectd.camera import Camera, Shot
 from inspectd.errors import CameraError, CameraLost, ImageRepeated
 from inspectd.health.meters import Count, Meters
 from inspectd.messages import DeepImage
+from inspectd.seen_images import SeenImages
 
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
+DTYPES = (np.uint8, np.uint16)
 REPEATS_BEFORE_LOST = 5
-COARSE_STEP = 16
+MOST_REPEATS_BEFORE_LOST = 80
+FROZEN = "the camera is frozen: it gives images that it gave before, also since it was opened again"
 log = structlog.get_logger(__name__)
 
 
 class WatchedCamera:
     """A camera that outlives its device. Used by one thread; the device is opened again in another one.
 
-    Making it opens the device, and raises what that raises. open_camera: opens it; may block. refuse_repeated: an
-    image that equals the one before in every pixel is a fault, and several in a row mean that the device is frozen.
-    fixed_size: so is an image of another size than the first one.
+    Making it opens the device, and raises what that raises. open_camera: opens it; may block. seen: an image that is
+    among them is a fault, and several in a row mean that the device is frozen; that is over when another image comes,
+    not when the device was opened again. None: images may repeat. fixed_size: an image of another size than the first
+    one is a fault.
     """
 
     def __init__(
-        self, open_camera: Callable[[], Camera], *, refuse_repeated: bool, fixed_size: bool, meters: Meters
+        self, open_camera: Callable[[], Camera], *, seen: SeenImages | None, fixed_size: bool, meters: Meters
     ) -> None:
         self._open = open_camera
-        self._refuse_repeated, self._fixed_size = refuse_repeated, fixed_size
+        self._seen, self._fixed_size = seen, fixed_size
         self._meters = meters
         self._camera: Camera | None = open_camera()
         self._lock = Lock()
@@ -43,9 +47,10 @@ class WatchedCamera:
         self._closed = Event()
         self._lost_s = 0.0
         self._why = ""
-        self._before: DeepImage | None = None
         self._shape: tuple[int, ...] | None = None
         self._repeats = 0
+        self._before_lost = REPEATS_BEFORE_LOST
+        self._frozen = False
 
     def grab(self, timeout_s: float) -> Shot:
         """Block for the next image. Raises as a camera does; CameraLost at once while the device is being reopened."""
@@ -76,7 +81,7 @@ class WatchedCamera:
             self._camera = fresh
         down_s = time.monotonic() - self._lost_s
         self._meters.count(Count.CAMERA_REOPENED)
-        self._meters.camera_fault = ""
+        self._meters.camera_fault = FROZEN if self._frozen else ""
         log.warning("camera opened again", after_s=round(down_s, 3), why=self._why)
         return fresh
 
@@ -84,7 +89,7 @@ class WatchedCamera:
         """Give the device up, and have it opened again."""
         lost, self._camera = self._camera, None
         self._why, self._lost_s = why, time.monotonic()
-        self._before, self._repeats = None, 0
+        self._repeats = 0
         self._meters.camera_fault = f"{why}; it is being opened again"
         log.error("camera lost: parts are INVALID until it has been opened again", why=why)
         self._opener = Thread(target=self._open_again, args=(lost,), name="camera-opener", daemon=True)
@@ -116,29 +121,27 @@ class WatchedCamera:
 
     def _check(self, image: DeepImage) -> None:
         """Raise CameraError for what is no image of this camera, ImageRepeated for one that came before."""
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-            raise CameraError(f"the camera gave {image.dtype} {image.shape}, not (H, W, 3) uint8")
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype not in DTYPES or image.size == 0:
+            raise CameraError(f"the camera gave {image.dtype} {image.shape}, not (H, W, 3) uint8 or uint16")
         if self._fixed_size:
             self._shape = self._shape or image.shape
             if image.shape != self._shape:
                 size, usual = (f"{shape[1]}x{shape[0]}" for shape in (image.shape, self._shape))
                 raise CameraError(f"the camera gave an image of {size} pixels, all before were {usual}")
-        if self._refuse_repeated:
-            self._check_new(image)
+        if self._seen is not None:
+            self._check_new(self._seen.is_new(image))
 
-    def _check_new(self, image: DeepImage) -> None:
+    def _check_new(self, new: bool) -> None:
         """Noise makes any two exposures differ: equal pixels are the same exposure, handed out again."""
-        before, self._before = self._before, image
-        if before is None or not _equal(before, image):
-            self._repeats = 0
+        if new:
+            if self._repeats or self._frozen:
+                self._meters.camera_fault = ""
+            self._repeats, self._frozen, self._before_lost = 0, False, REPEATS_BEFORE_LOST
             return
         self._repeats += 1
-        if self._repeats >= REPEATS_BEFORE_LOST:
-            self._lose(f"the camera is frozen: the same image came {self._repeats + 1} times")
-        raise ImageRepeated("the camera gave the image of the part before once more")
-
-
-def _equal(left: DeepImage, right: DeepImage) -> bool:
-    """Whether all pixels are equal; different images are told apart by every sixteenth row already."""
-    coarse = np.array_equal(left[::COARSE_STEP], right[::COARSE_STEP])
-    return coarse and np.array_equal(left, right)
+        self._meters.camera_fault = FROZEN if self._frozen else "the camera gave an image that it had given before"
+        if self._repeats >= self._before_lost:
+            self._frozen = True
+            self._before_lost = min(MOST_REPEATS_BEFORE_LOST, 2 * self._before_lost)
+            self._lose(f"the camera is frozen: {self._repeats} images in a row had come before")
+        raise ImageRepeated("the camera gave an image that it had given before")

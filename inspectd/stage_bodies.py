@@ -37,6 +37,7 @@ from inspectd.records.recorder import Recorder
 from inspectd.records.retention import Retention
 from inspectd.records.rows import StoredPart
 from inspectd.register import Register
+from inspectd.seen_images import SeenImages
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context, Socket, pull, push
@@ -81,6 +82,7 @@ class StageBodies:
         self._go = go
         self._margin_ns = margin_ns(station.line.deadline_ms, station.line.margin_ms)
         self._maps = RecentMaps()
+        self._seen = SeenImages()
         paced = station.trigger.source == "camera" and station.camera.kind in FOOTAGE
         self._room = Semaphore(1) if paced else None  # footage: the next image when its last verdict has been told
 
@@ -121,7 +123,7 @@ class StageBodies:
             checks, trigger = self._station.camera, self._station.trigger
             camera = WatchedCamera(
                 self._camera,
-                refuse_repeated=checks.refuse_repeated,
+                seen=self._seen if checks.refuse_repeated else None,
                 fixed_size=checks.fixed_size,
                 meters=self._meters,
             )

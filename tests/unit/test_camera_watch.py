@@ -15,6 +15,7 @@ from inspectd.camera_watch import WatchedCamera
 from inspectd.errors import CameraError, CameraLost, CameraTimeout, ImageRepeated
 from inspectd.health.meters import Count, Meters
 from inspectd.messages import Image
+from inspectd.seen_images import SeenImages
 
 PATIENCE_S = 20.0
 NOISE = np.random.default_rng(5).integers(0, 255, (100, 20, 30, 3), np.uint8)
@@ -49,7 +50,8 @@ def watched(
 ) -> tuple[WatchedCamera, Meters]:
     """A watched camera, and what it counts."""
     meters = Meters()
-    made = WatchedCamera(open_camera, refuse_repeated=refuse_repeated, fixed_size=fixed_size, meters=meters)
+    seen = SeenImages() if refuse_repeated else None
+    made = WatchedCamera(open_camera, seen=seen, fixed_size=fixed_size, meters=meters)
     return made, meters
 
 
@@ -115,17 +117,61 @@ def test_a_driver_that_hangs_while_it_opens_holds_up_nobody() -> None:
 
 def test_a_repeated_image_is_refused_and_a_frozen_camera_opened_again() -> None:
     """One repeat is one refused part; the sixth equal image in a row costs the device its place."""
-    devices = [Device([NOISE[0], NOISE[0].copy(), NOISE[1], *[NOISE[1].copy() for _ in range(5)]]), Device([NOISE[1]])]
+    devices = [
+        Device([NOISE[0], NOISE[0].copy(), NOISE[1], *[NOISE[1].copy() for _ in range(5)]]),
+        Device([NOISE[1], NOISE[2]]),
+    ]
     camera, meters = watched(lambda: devices.pop(0))
     camera.grab(1)
     with pytest.raises(ImageRepeated):
         camera.grab(1)
+    assert "given before" in meters.camera_fault
     camera.grab(1)
+    assert meters.camera_fault == ""
     for _turn in range(5):
         with pytest.raises(ImageRepeated):
             camera.grab(1)
     assert "frozen" in meters.camera_fault
-    assert np.array_equal(grab_until_open(camera).image, NOISE[1])  # a fresh device may show what the old one did
+    with pytest.raises(ImageRepeated):  # a fresh device that shows what the old one did is as frozen
+        grab_until_open(camera)
+    assert "frozen" in meters.camera_fault
+    assert np.array_equal(camera.grab(1).image, NOISE[2])
+    assert meters.camera_fault == ""
+
+
+def test_a_camera_whose_every_image_is_the_same_never_gives_a_part() -> None:
+    """Whatever is opened again: one image of the first device, and no other until a different one comes."""
+    opened: list[Device] = []
+
+    def open_device() -> Device:
+        opened.append(Device([NOISE[0].copy() for _ in range(200)]))
+        return opened[-1]
+
+    camera, meters = watched(open_device)
+    passed = 0
+    while len(opened) < 6:
+        try:
+            camera.grab(1)
+            passed += 1
+        except ImageRepeated:
+            assert meters.camera_fault
+        except CameraLost:
+            time.sleep(0.001)
+    assert passed == 1
+
+
+def test_old_buffers_that_are_handed_out_in_turn_are_found() -> None:
+    """A driver with three buffers that no longer fills them: each gives a part once."""
+    camera, meters = watched(lambda: Device([NOISE[turn % 3].copy() for turn in range(60)]))
+    outcomes = []
+    for _turn in range(8):
+        try:
+            camera.grab(1)
+            outcomes.append(True)
+        except ImageRepeated:
+            outcomes.append(False)
+    assert outcomes == [True] * 3 + [False] * 5
+    assert "frozen" in meters.camera_fault
 
 
 def test_footage_may_repeat_itself() -> None:
@@ -149,7 +195,7 @@ def test_an_almost_equal_image_is_another_one() -> None:
     [
         np.zeros((20, 30), np.uint8),
         np.zeros((20, 30, 4), np.uint8),
-        np.zeros((20, 30, 3), np.uint16),
+        np.zeros((20, 30, 3), np.float32),
         np.zeros((0, 30, 3), np.uint8),
         np.zeros((10, 15, 3), np.uint8),
     ],
