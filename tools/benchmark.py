@@ -19,17 +19,16 @@ from benchmarking.plan import load_plan
 from benchmarking.results import Bench, entries_of, list_of, measure_rows
 from benchmarking.sampling import sampler, sampling_format
 from benchmarking.steps import StepFailed, write_text
-from rich.console import Console
 
 from engines.artifact import open_bundle, resolve_bundle
 from engines.runtimes.choice import find_plan
 from engines.runtimes.gpu.ranges import no_ranges, nvtx_ranges
 from inspectd.commands.arguments import count
-from inspectd.commands.terminal import progress_bar
 from inspectd.config import load_station
 from inspectd.errors import SettingsError
 from inspectd.exits import EXIT_INCOMPLETE, run_program
 from inspectd.loading import find_bundle
+from inspectd.terminal import PlainConsole, progress_bar
 
 RESNET18 = Path("../shared/weights/resnet18-imagenet1k_v1-to-layer3.safetensors")
 PEERS = ("product", "memory", "padim", "patchcore")
@@ -284,7 +283,7 @@ def _line(args: argparse.Namespace) -> str:
 
 def _accuracy(args: argparse.Namespace) -> str:
     plan = Plan(args.preset, args.train, args.good, args.defective)
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     chosen = tasks(args.data, args.only)
     return accuracy_tables(measure(chosen, plan, args.out, args.work, console.print))
 

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inspectd.commands.arguments import count
-from inspectd.commands.terminal import progress_bar
 from inspectd.health.drift import FALSE_ALARMS_PER_START, QuantityTest
 from inspectd.sections import DriftSettings
+from inspectd.terminal import progress_bar
 
 QUANTITIES = 10
 REFERENCES = (40, 60, 90, 300)

@@ -26,10 +26,10 @@ from calibration.fit_memory import fit_memory
 from calibration.metrics import image_auroc
 from engines.networks.fused import FusedEngine
 from inspectd.commands.arguments import count
-from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.exits import run_program
 from inspectd.locate import Locator
+from inspectd.terminal import progress_bar
 
 PARTS = (5, 10, 20, 50)
 NEEDED = ("data", "number", "settings")

@@ -11,10 +11,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import cv2
-from rich.console import Console
 
 from inspectd.commands.arguments import count
-from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.exits import EXIT_CHANGED, run_program
 from inspectd.loading import find_bundle, load_engine, locate_part
@@ -24,6 +22,7 @@ from inspectd.replay.compare import Comparison, against_records, between
 from inspectd.replay.footage import Footage
 from inspectd.replay.line import ReplayLine, replay
 from inspectd.replay.report import Run, comparison_json, print_comparison, print_run, run_json, write_csv
+from inspectd.terminal import PlainConsole, progress_bar
 
 EPILOG = """\
 FOOTAGE is a folder of images, a labelled set in MVTec layout, a video, a folder of `inspectd record`, or the records
@@ -75,7 +74,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _print(footage: Footage, runs: Sequence[Run], recorded: Comparison | None, versus: Comparison | None) -> None:
-    console = Console(soft_wrap=not sys.stdout.isatty())
+    console = PlainConsole(soft_wrap=not sys.stdout.isatty())
     if footage.left_out:
         console.print(f"{footage.left_out} recorded parts are left out: no image of them was kept")
     for run in runs:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
 from rich.progress import track
 
 from inspectd.cameras.capacitor_defects import LARGEST_PX, SMALLEST_PX, DefectSpec, DefectType, Severity
 from inspectd.cameras.simulated import render_part
 from inspectd.errors import StorageError
 from inspectd.messages import Image
+from inspectd.terminal import PlainConsole
 
 EXAMPLES = """examples:
   tools/simulated_line.py --out footage/capacitors --train 300 --good 1000 --defective 900
@@ -144,7 +144,7 @@ def _run(arguments: argparse.Namespace) -> None:
             raise StorageError(f"{out}: exists and is not an empty folder; choose another --out, or remove it first")
         jobs = plan(arguments.seed, arguments.train, arguments.good, arguments.defective)
         out.mkdir(parents=True, exist_ok=True)
-        write_set(out, arguments.seed, track(jobs, "rendering parts", console=Console(stderr=True)))
+        write_set(out, arguments.seed, track(jobs, "rendering parts", console=PlainConsole(stderr=True)))
         counts = f"{arguments.train} parts to train, {arguments.good} good and {arguments.defective} defective to test"
         print(f"{out}: {counts}")
     if arguments.sheet is not None:

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
 from soaking.bench import Ground, soak, sustained_rate
 from soaking.report import Setting, as_json, markdown, promises, show
 
 from inspectd.commands.arguments import count
-from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.config import load_station
 from inspectd.errors import StorageError
 from inspectd.exits import EXIT_PROMISE_BROKEN, run_program
 from inspectd.loading import find_bundle
+from inspectd.terminal import PlainConsole, progress_bar, table_console
 
 LEAST_PARTS = 200
 EPILOG = """\
@@ -52,7 +51,7 @@ def _run(arguments: list[str]) -> int:
         station = station.model_copy(update={"line": line})
     with ExitStack() as stack:
         ground = Ground(station, bundle, _folder(stack, args.keep))
-        tell = Console(stderr=True).print
+        tell = PlainConsole(stderr=True).print
         rate_hz = sustained_rate(ground, tell) if args.rate is None else args.rate
         setting = Setting(
             command=f"tools/soak.py {' '.join(arguments)}",

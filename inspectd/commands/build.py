@@ -21,10 +21,10 @@ from engines.runtimes.choice import plan_precisions
 from inspectd.commands.calibrate import FOOTAGE
 from inspectd.commands.good_parts import read_good_parts
 from inspectd.commands.running import refuse_while_running
-from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.errors import UsageError
 from inspectd.loading import find_bundle, part_template
+from inspectd.terminal import progress_bar
 
 Progress = Callable[[str, int, int], None]
 

@@ -7,10 +7,11 @@ import json
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from engines.artifact import BundleSummary, list_bundles
-from inspectd.commands.terminal import table_console
 from inspectd.config import load_station
+from inspectd.terminal import table_console
 
 EPILOG = """\
 examples:
@@ -72,7 +73,7 @@ def _table(found: list[BundleSummary]) -> Table:
     for summary in found:
         mark, manifest = "active" if summary.active else "", summary.manifest
         if manifest is None:
-            table.add_row(mark, summary.short_hash, f"[red]{summary.fault}[/red]")
+            table.add_row(mark, summary.short_hash, Text(summary.fault, style="red"))
             continue
         limits = manifest.thresholds
         promise = f"{limits.expected_rate:.2%} ({limits.low:.2%} to {limits.high:.2%}; asked {limits.asked_rate:.2%})"

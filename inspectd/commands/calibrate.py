@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from engines.artifact import Bundle, SettingsSnapshot, activate
 from engines.pictures import Levels
@@ -20,6 +19,7 @@ from inspectd.commands.good_parts import read_excluded, read_good_parts
 from inspectd.commands.running import refuse_while_running
 from inspectd.config import Station, load_station
 from inspectd.errors import SettingsError, UsageError
+from inspectd.terminal import PlainConsole, description
 
 if TYPE_CHECKING:
     from calibration.calibrate import Confirm, GoodParts, Learnt, OddGoodPart, Preset
@@ -250,8 +250,8 @@ class ProgressBars:
 @contextmanager
 def progress_bars() -> Iterator[ProgressBars]:
     """Bars until the end of the block."""
-    columns = (TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    columns = (description("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=PlainConsole(stderr=True)) as bars:
         yield ProgressBars(bars)
 
 

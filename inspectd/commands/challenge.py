@@ -19,7 +19,6 @@ from rich.table import Table
 
 from engines.labels import means_good
 from inspectd.commands.arguments import add_key, client_key, count
-from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, InspectdError, NotHealthy, SettingsError
 from inspectd.loading import find_bundle, load_engine, locate_part
@@ -28,6 +27,7 @@ from inspectd.records.challenges import NEVER_CAME, Challenge, ChallengePart, pa
 from inspectd.records.ledger import Ledger
 from inspectd.replay.footage import Footage, FootagePart
 from inspectd.replay.line import ReplayLine
+from inspectd.terminal import progress_bar, table_console
 from inspectd.wire.client import ask
 from inspectd.wire.errors import WireError
 from inspectd.wire.keys import ClientKey

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from rich.console import Console
 
 from engines.artifact import INSTANT, activate
 from inspectd.commands.record import METADATA_NAME, record_parts
@@ -27,6 +26,7 @@ from inspectd.demo.summary import outcomes, print_summary, without_time
 from inspectd.errors import InspectdError, StorageError
 from inspectd.loading import find_bundle, load_engine
 from inspectd.pace import Pace, engine_times, held
+from inspectd.terminal import PlainConsole
 from inspectd.wire.public import Json
 
 GOOD_SEED, LINE_SEED = 11, 12
@@ -80,7 +80,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; returns 0. Raises what its steps raise."""
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     out: Path = args.out
     _claim(out, keep=args.keep)
     learning = _station(out, seed=GOOD_SEED, pool=args.train, defect_share=0.0)

@@ -16,13 +16,13 @@ from engines.artifact import Bundle, open_bundle, resolve_bundle
 from engines.errors import BundleError
 from engines.golden import verify
 from engines.runtimes import load_runtime
-from inspectd.commands.terminal import progress_bar, table_console
 from inspectd.errors import SettingsError, StorageError, UsageError
 from inspectd.loading import part_template
 from inspectd.locate import Locator
 from inspectd.located import LocateFault
 from inspectd.messages import DeepImage
 from inspectd.sections import LocateSettings
+from inspectd.terminal import progress_bar, table_console
 
 if TYPE_CHECKING:
     from calibration.contact_sheet import Gallery

@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from inspectd.commands.terminal import table_console
 from inspectd.config import Station, load_station
+from inspectd.terminal import table_console
 from inspectd.wire.key_files import KeyFolder
 from inspectd.wire.keys import LOCAL_CLIENT, PUBLIC_SUFFIX, SECRET_SUFFIX, SERVER_NAME, allowed_clients, read_public_key
 

@@ -23,7 +23,6 @@ from engines.pictures import Levels
 from inspectd.camera import Camera, Shot
 from inspectd.cameras import open_camera
 from inspectd.commands.arguments import count
-from inspectd.commands.terminal import progress_bar
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, CameraTimeout, EndOfFootage, StorageError
 from inspectd.health.meters import Meters
@@ -31,6 +30,7 @@ from inspectd.locate import Locator
 from inspectd.located import LocateFault
 from inspectd.messages import DeepImage, Pose, Position
 from inspectd.sections import LocateSettings
+from inspectd.terminal import progress_bar
 from inspectd.triggers import MessageTriggers, TimerTriggers, TriggerSource
 from inspectd.wire.door import Door
 from inspectd.wire.sockets import Context

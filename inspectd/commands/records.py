@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator
 from rich.table import Table
 
 from inspectd.commands import records_export, records_verify
-from inspectd.commands.terminal import table_console
 from inspectd.config import load_station
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
+from inspectd.terminal import table_console
 from inspectd.wire.public import result, to_bytes
 
 EPILOG = """\

@@ -6,10 +6,10 @@ import argparse
 import datetime
 from pathlib import Path
 
-from inspectd.commands.terminal import progress_bar
 from inspectd.errors import UsageError
 from inspectd.records.export import export
 from inspectd.records.reading import RecordReader
+from inspectd.terminal import progress_bar
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:

@@ -11,9 +11,9 @@ from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
-from inspectd.commands.terminal import progress_bar
 from inspectd.exits import EXIT_NOT_PROVED
 from inspectd.records.verify import Gap, Report, Verifier
+from inspectd.terminal import progress_bar
 
 LISTED = 50
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import zmq
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.panel import Panel
 from rich.table import Table
@@ -19,6 +19,7 @@ from rich.text import Text
 
 from inspectd.commands.arguments import add_key, client_key, count
 from inspectd.config import load_station
+from inspectd.terminal import PlainConsole, printable
 from inspectd.wire.curve import Handshakes, connect
 from inspectd.wire.errors import WireError
 from inspectd.wire.public import SILENT_S, Json, from_bytes, health_topic, result_topic
@@ -84,6 +85,7 @@ class View:
     health: Json = field(default_factory=dict)
     heard_s: float = 0.0
     missed: int = 0
+    unreadable: int = 0
 
     def take(self, message: Json) -> None:
         """Take in a result or a health message."""
@@ -115,6 +117,8 @@ class View:
             text.append(f"trigger to verdict p50 {p50:.2f} p99 {p99:.2f} max {max(self.latencies_ms):.2f} ms   ")
         if self.missed:
             text.append(f"missed {self.missed}   ", style="yellow")
+        if self.unreadable:
+            text.append(f"BLIND: {self.unreadable} messages of another version could not be read   ", style="bold red")
         if time.monotonic() - self.heard_s > SILENT_S:
             text.append("SILENT: no heartbeat", style="bold red")
         elif self.health:
@@ -134,38 +138,41 @@ class View:
 def follow(socket: Socket, handshakes: Handshakes, view: View, max_parts: int | None) -> None:
     """Show what the socket brings until `max_parts` verdicts have come. Raises EndpointError where it is refused."""
     seen = 0
-    console = Console()
-    live = Live(view.draw(), console=console, refresh_per_second=REFRESHES_PER_S) if console.is_terminal else None
+    console = PlainConsole()
+    # It is drawn by this thread: what cannot be drawn ends the command, and no old screen stays as if it were new.
+    live = Live(view.draw(), console=console, auto_refresh=False) if console.is_terminal else None
     if live is not None:
         live.start()
     try:
         while max_parts is None or seen < max_parts:
             handshakes.check()
             if socket.poll(1000 // REFRESHES_PER_S):
-                message = _read(socket, view.station)
+                message = _read(socket)
                 if message is None:
+                    view.unreadable += 1
+                    continue
+                if message.get("station") != view.station:
                     continue
                 view.take(message)
                 is_result = message["schema"] == "inspectd.result"
                 seen += is_result
                 if is_result and live is None:
-                    sys.stdout.write("  ".join(_cells(message)) + "\n")
+                    sys.stdout.write(printable("  ".join(_cells(message))) + "\n")
                     sys.stdout.flush()
             if live is not None:
-                live.update(view.draw())
+                live.update(view.draw(), refresh=True)
     finally:
         if live is not None:
             live.stop()
 
 
-def _read(socket: Socket, station: str) -> Json | None:
-    """One message; None for one of another version, or of another station whose name begins alike."""
+def _read(socket: Socket) -> Json | None:
+    """One message, perhaps of another station whose name begins alike; None for one of another version."""
     topic, body = socket.recv_multipart()
     try:
-        message = from_bytes(body, f"inspectd.{topic.partition(b'.')[0].decode()}")
+        return from_bytes(body, f"inspectd.{topic.partition(b'.')[0].decode()}")
     except (WireError, UnicodeDecodeError):
         return None
-    return message if message.get("station") == station else None
 
 
 def _cells(message: Json) -> tuple[str, ...]:

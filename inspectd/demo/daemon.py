@@ -11,11 +11,11 @@ from types import TracebackType
 from typing import Self
 
 import zmq
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from inspectd.config import Station
 from inspectd.errors import InspectdError
+from inspectd.terminal import PlainConsole, description
 from inspectd.wire.public import Json, from_bytes, result_topic
 from inspectd.wire.sockets import Context
 
@@ -90,10 +90,10 @@ def run_daemon(settings: Path, station: Station, parts: int, log: Path, what: st
 
     what: the word before the bar.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (description(), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         Daemon(settings, station, log, parts) as daemon,
-        Progress(*columns, console=Console(stderr=True)) as progress,
+        Progress(*columns, console=PlainConsole(stderr=True)) as progress,
     ):
         bar = progress.add_task(what, total=parts)
         for result in daemon.results():

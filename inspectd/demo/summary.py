@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from engines.artifact import ThresholdSet
@@ -16,6 +15,7 @@ from engines.labels import GOOD
 from inspectd.messages import Outcome, Reason
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
+from inspectd.terminal import PlainConsole
 
 UNKNOWN = ""
 """The label of a part that the simulated camera gave no image of."""
@@ -43,7 +43,7 @@ def print_summary(records: Path, promised: ThresholdSet, *, seconds: float) -> N
     """Print the tables for a station's records folder, judged by these limits. Raises StorageError."""
     with RecordReader(records) as reader:
         parts = list(reader.all())
-    console = Console(width=WIDTH)
+    console = PlainConsole(width=WIDTH)
     console.print(_defects(parts))
     console.print(_totals(parts, promised, seconds))
 
