@@ -47,6 +47,7 @@ class Oversight:
             engine=str(engine),
             patience_s=patience_s,
             concerns={"drift": self._drift, "challenge": self._reminder, "supervision": self.guard},
+            newest_seq=lambda: records.sequence.newest,
         )
         self._describe(engine)
 

@@ -57,6 +57,8 @@ class Heartbeat:
     patience_s: how long each stage's loop may take at most. A stage on the verdict path that is silent for longer
     stalls the pipeline, and so do verdicts that do not leave in time; the other stages only degrade it.
     concerns: what else may degrade it, by the name of its part of the health message.
+    newest_seq: the largest sequence number so far, of the source that gives them out: no stage that sees parts out of
+    order, or none since the start, could say.
     """
 
     VITAL = (Stage.TRIGGER, Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
@@ -70,8 +72,10 @@ class Heartbeat:
         engine: str,
         patience_s: Mapping[Stage, float],
         concerns: Mapping[str, Concern] = MappingProxyType({}),
+        newest_seq: Callable[[], int | None] = lambda: None,
     ) -> None:
         self._meters = meters
+        self._newest_seq = newest_seq
         self._concerns = dict(concerns)
         self._station, self._bundle_hash, self._engine = station, bundle_hash, engine
         self._patience_s = dict(patience_s)
@@ -127,7 +131,7 @@ class Heartbeat:
             "uptime_s": round(time.monotonic() - self._begun_s, 1),
             "bundle_hash": self._bundle_hash,
             "engine": self._engine,
-            "last_seq": self._meters.last_seq,
+            "last_seq": self._newest_seq(),
             "verdicts": self._meters.outcomes(),
             "latency_ms": self._meters.latencies_ms(),
             "counts": self._meters.counts(),

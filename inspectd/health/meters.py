@@ -125,7 +125,6 @@ class Meters:
         self._beats_ns: dict[Stage, int] = {}
         self._latencies_ms = np.zeros(REMEMBERED_LATENCIES, np.float32)
         self._verdict_count = 0
-        self.last_seq: int | None = None
         self.pending = 0
         self.earliest_deadline_ns: int | None = None
         self.engine_faults_in_a_row = 0
@@ -166,7 +165,6 @@ class Meters:
             self._outcomes[verdict.outcome] += 1
             self._latencies_ms[self._verdict_count % REMEMBERED_LATENCIES] = latency_ms
             self._verdict_count += 1
-            self.last_seq = verdict.seq
         if told_ns < verdict.deadline_ns:
             self._misses_in_a_row = 0
         elif not verdict.overdue:  # what was too late when it came is its sender's lateness, not ours

@@ -36,6 +36,7 @@ class Sequence:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._generation, stored = _read(os.pread(self._file, _SLOTS * _SLOT.size, 0), self._path)
             self._next = self._limit = max(stored, at_least)
+            self._newest: int | None = None
             self.reserve()
         except OSError as error:
             os.close(self._file)
@@ -47,15 +48,27 @@ class Sequence:
             raise
 
     def go_on_after(self, seq: int) -> None:
-        """Skip every number up to `seq`; blocks for the disk where too few are reserved then. Raises OSError."""
+        """Skip every number up to `seq`, the largest recorded one (0: none is).
+
+        Blocks for the disk where too few are reserved then. Raises OSError.
+        """
         with self._lock:
             self._next = max(self._next, seq + 1)
+            self._newest = max(self._newest or 0, seq) or None
         self.reserve()
 
     @property
     def upcoming(self) -> int:
         """The number that comes next."""
         return self._next
+
+    @property
+    def newest(self) -> int | None:
+        """The largest number that was given out here, before that the largest recorded one; None where there is none.
+
+        What an earlier run reserved and never gave out does not count: nobody can ask for it.
+        """
+        return self._newest
 
     def next(self) -> int:
         """The next number; blocks for the disk only where nobody called `reserve` in time. Raises OSError."""
@@ -67,8 +80,9 @@ class Sequence:
         with self._lock:
             if self._next >= self._limit:
                 return None
+            self._newest = self._next
             self._next += 1
-            return self._next - 1
+            return self._newest
 
     def reserve(self) -> None:
         """Move the limit on where less than half a block is left; blocks for the disk. Raises OSError.

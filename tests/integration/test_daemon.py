@@ -190,9 +190,9 @@ def test_maps_status_and_nonsense_are_answered(tmp_path: Path, context: zmq.Cont
     with daemon(tmp_path, trigger={"period_ms": 50}) as running:
         endpoint = running.station.outputs.queries
         status = ask(endpoint, {"ask": "status"}, PATIENCE_S)[0]["status"]
-        while not status["last_seq"]:
+        while not status["verdicts"]["PASS"]:
             status = ask(endpoint, {"ask": "status"}, PATIENCE_S)[0]["status"]
-        header, data = ask(endpoint, {"ask": "map", "seq": status["last_seq"]}, PATIENCE_S)
+        header, data = ask(endpoint, {"ask": "map", "seq": status["verdicts"]["PASS"]}, PATIENCE_S)
         assert np.frombuffer(data, header["dtype"]).reshape(header["shape"]).shape == (32, 32)
         with pytest.raises(WireError, match="no anomaly map of part 999999"):
             ask(endpoint, {"ask": "map", "seq": 999_999}, PATIENCE_S)

@@ -188,7 +188,6 @@ def test_the_health_message_follows_its_schema() -> None:
         heartbeat.set_phase(phase)
         validator.validate(json.loads(to_bytes(heartbeat.message())))
     message = heartbeat.message()
-    assert message["last_seq"] == 7
     assert message["verdicts"] == {"PASS": 1, "REJECT": 1, "INVALID": 1}
     assert message["latency_ms"]["p50"] == 6.0
 

@@ -270,6 +270,21 @@ def test_numbers_go_on_after_a_clean_stop_without_a_gap(tmp_path: Path) -> None:
         assert second.next() == 4
 
 
+def test_the_newest_number_is_one_that_was_given_out_or_recorded(tmp_path: Path) -> None:
+    """Neither what a crash left reserved, nor what was skipped, is anybody's number."""
+    with closing(Sequence(tmp_path)) as sequence:
+        assert sequence.newest is None
+        sequence.go_on_after(0)
+        assert sequence.newest is None
+        assert [sequence.next(), sequence.next(), sequence.newest] == [1, 2, 2]
+        image = (tmp_path / "sequence").read_bytes()  # what a crash leaves
+    (tmp_path / "sequence").write_bytes(image)
+    with closing(Sequence(tmp_path)) as after:
+        after.go_on_after(2)
+        assert after.newest == 2 < after.upcoming - 1
+        assert after.next() == after.newest
+
+
 def test_numbers_never_come_twice_after_a_crash(tmp_path: Path) -> None:
     """Without a clean stop, a number that might have been announced is skipped, at most a block of them."""
     crashed = Sequence(tmp_path)
