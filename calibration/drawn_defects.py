@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.repeatable import distance
+
 Floats = NDArray[np.float32]
 
 SMALLEST_PX, LARGEST_PX = 3.0, 20.0
@@ -82,7 +84,7 @@ class DefectPainter:
         along, across, window = self._placed(float(radius.max()) + SOFTEST_PX / 2, rng)
         across /= np.float32(rng.uniform(0.5, 1.0))
         reach = np.interp(np.arctan2(across, along), AROUND, radius, period=2 * math.pi)
-        away = cv2.magnitude(along, across)
+        away = distance(along, across)
         extent = np.clip((reach - away) / rng.uniform(SHARPEST_PX, SOFTEST_PX) + 0.5, 0, 1).astype(np.float32)
         if rng.random() >= SWIRL_SHARE:
             return extent, extent, window
@@ -102,7 +104,7 @@ class DefectPainter:
             step_u, step_v = at[start + 1] - at[start], aside[start + 1] - aside[start]
             du, dv = along - np.float32(at[start]), across - np.float32(aside[start])
             share = np.clip((du * step_u + dv * step_v) / (step_u**2 + step_v**2), 0, 1).astype(np.float32)
-            np.minimum(nearest, cv2.magnitude(du - share * step_u, dv - share * step_v), out=nearest)
+            np.minimum(nearest, distance(du - share * step_u, dv - share * step_v), out=nearest)
         strength = np.clip(rng.uniform(THINNEST_PX, THICKEST_PX) / 2 - nearest + 0.5, 0, 1).astype(np.float32)
         return strength, strength, window
 

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.repeatable import distance
 from engines.settings import RegionSettings
 
 Images = NDArray[np.uint8]
@@ -294,7 +295,8 @@ class _Station:
         inner = cv2.erode(stands_out.astype(np.uint8), band) > 0
         silhouette = stands_out & ~inner & foreground & has_background
         grey = np.asarray(cv2.GaussianBlur(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), (0, 0), 1.0), np.float32)
-        slope = cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1))
+        slopes = (np.asarray(cv2.Sobel(grey, cv2.CV_32F, *order), np.float32) for order in ((1, 0), (0, 1)))
+        slope = distance(*slopes)
         busy = np.asarray(cv2.GaussianBlur(slope, (0, 0), 2.0), np.float32)
         zones = tuple(
             _zone(area, joined, foreground, silhouette) for area, joined in zip(self._areas, self._joined, strict=True)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.repeatable import distance
 from inspectd.messages import Image, Pose
 
 FloatMap = NDArray[np.float32]
@@ -166,7 +167,7 @@ def _inside_rounded_box(u: FloatMap, v: FloatMap, radius: float) -> FloatMap:
     """Distance to the outline of the part with rounded corners, positive inside."""
     past_u = np.abs(u) - np.float32(PART_WIDTH_PX / 2 - radius)
     past_v = np.abs(v) - np.float32(PART_HEIGHT_PX / 2 - radius)
-    outside = cv2.magnitude(np.maximum(past_u, 0), np.maximum(past_v, 0))
+    outside = distance(np.maximum(past_u, 0), np.maximum(past_v, 0))
     return np.float32(radius) - outside - np.minimum(np.maximum(past_u, past_v), 0)
 
 

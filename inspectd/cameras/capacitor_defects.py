@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.repeatable import distance
 from inspectd.cameras.capacitor import BODY_INSET_PX, PART_HEIGHT_PX, PART_WIDTH_PX, FloatMap, Scene
 from inspectd.cameras.capacitor_variation import variation
 
@@ -104,7 +105,7 @@ def _line(scene: Scene, points: NDArray[np.float64], width: float) -> FloatMap:
         length2 = max(along[0] ** 2 + along[1] ** 2, 1e-6)
         du, dv = scene.u - np.float32(start[0]), scene.v - np.float32(start[1])
         share = np.clip((du * along[0] + dv * along[1]) / length2, 0, 1)
-        np.minimum(nearest, cv2.magnitude(du - share * along[0], dv - share * along[1]), out=nearest)
+        np.minimum(nearest, distance(du - share * along[0], dv - share * along[1]), out=nearest)
     return np.asarray(np.clip(width / 2 - nearest + 0.5, 0, 1), np.float32)
 
 
@@ -117,7 +118,7 @@ def _blob(
     radius = _irregular_radius(rng, rough)
     radius *= size / _extent(radius)
     reach = np.interp(around, _AROUND, radius, period=2 * math.pi).astype(np.float32)
-    return np.asarray(np.clip((reach - cv2.magnitude(du, dv)) / soft + 0.5, 0, 1), np.float32)
+    return np.asarray(np.clip((reach - distance(du, dv)) / soft + 0.5, 0, 1), np.float32)
 
 
 _AROUND = np.linspace(-math.pi, math.pi, 64, endpoint=False)
@@ -203,7 +204,7 @@ def _delamination(scene: Scene, size: float, rng: np.random.Generator) -> _Draft
     centre = _body_place(scene, size, rng)
     patch = _blob(scene, centre, size, rng, rough=0.2, soft=1.5) * _on_body(scene)
     du, dv = scene.u - np.float32(centre[0]), scene.v - np.float32(centre[1])
-    turns = cv2.magnitude(du, 1.25 * dv) / np.float32(max(3.0, size / 3.2))
+    turns = distance(du, 1.25 * dv) / np.float32(max(3.0, size / 3.2))
     phase = 2 * math.pi * turns + _side(rng) * np.arctan2(dv, du) + np.float32(rng.uniform(0, 2 * math.pi))
     arms = np.asarray(0.5 + 0.5 * np.cos(phase), np.float32)
     return _Draft(patch * (0.25 + 0.75 * arms), True, extent=patch)
