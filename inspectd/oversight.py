@@ -48,6 +48,7 @@ class Oversight:
             patience_s=patience_s,
             concerns={"drift": self._drift, "challenge": self._reminder, "supervision": self.guard},
             newest_seq=lambda: records.sequence.newest,
+            run=records.run,
         )
         self._describe(engine)
 

@@ -166,7 +166,7 @@ class StageBodies:
             rows = stack.enter_context(self._to(ROWS))
             images = stack.enter_context(self._to(IMAGES))
             socket = self._door.bind(zmq.PUB, self._station.outputs.results, PUBLISHED_BOUND)
-            topics = Topics(socket, self._station.station)
+            topics = Topics(socket, self._station.station, self._records.run)
             stack.callback(self._say_goodbye, topics)
             gate = Gate(
                 thresholds=self._engine.thresholds,
@@ -229,6 +229,7 @@ class StageBodies:
                 challenge=self._oversight.challenges.begin,
                 maps=self._maps,
                 meters=self._meters,
+                run=self._records.run,
             )
             ready()
             queries.run(stop)

@@ -14,6 +14,7 @@ from inspectd.messages import Action, Fault, Frame, Outcome, Reason, Scores, Thr
 REGIONS = ("electrode-left", "body", "electrode-right")
 LIMITS = Thresholds(part=0.5, regions=tuple((name, 0.5) for name in REGIONS))
 BUNDLE_HASH = "ab" * 32
+RUN = "c5" * 16
 MS = 1_000_000
 _given: set[int] = set()
 

@@ -131,16 +131,23 @@ class Follower:
     A missing number is asked for time and again, and heard where it comes by itself: its part may still be judged. It
     is lost where it has no record LOST_AFTER_S after its deadline. A result that comes all the same is handed on.
     recorded(first, last): an answer to the question for results; raises NoAnswer, WireError.
-    `last_seq`: the newest number that was handled in an earlier run; everything after it is asked for. None: begin with
-    whatever comes first.
+    `last_seq`: the newest number that was handled before; everything after it is asked for. None: begin with whatever
+    comes first. run: the run of numbers that it belongs to, empty where that was not kept.
+
+    Where numbers begin again (another run), it says so and starts over with the first one.
     """
 
     def __init__(
-        self, recorded: Callable[[int, int], Message], on_result: Callable[[Message], None], last_seq: int | None
+        self,
+        recorded: Callable[[int, int], Message],
+        on_result: Callable[[Message], None],
+        last_seq: int | None,
+        run: str = "",
     ) -> None:
         self._recorded = recorded
         self._on_result = on_result
         self._next = None if last_seq is None else last_seq + 1
+        self._run = run
         self._newest = -1
         self._waiting: dict[int, Message] = {}
         self._lost: list[range] = []
@@ -154,14 +161,16 @@ class Follower:
         if now_s - self._came_s > SILENT_S:
             self._gap_since_s = now_s  # the daemon was away: what nobody could answer is not overdue
         self._came_s = now_s
+        self._follow_run(result.get("run", ""), result["seq"], before=result["seq"] - 1)
         self._next = result["seq"] if self._next is None else self._next
         self._newest = max(self._newest, result["seq"])
         if len(self._waiting) < MOST_WAITING:  # else it is asked for later
             self._keep(result)
         self.turn()
 
-    def heard_of(self, last_seq: int | None) -> None:
-        """The heartbeat names the newest verdict: a gap at the end shows without waiting for the next part."""
+    def heard_of(self, last_seq: int | None, run: str = "") -> None:
+        """The heartbeat names the newest number: a gap at the end shows without waiting for the next part."""
+        self._follow_run(run, last_seq or 0, before=last_seq or 0)
         if self._next is not None and last_seq is not None:
             self._newest = max(self._newest, last_seq)
         self.turn()
@@ -178,12 +187,45 @@ class Follower:
             self._fetch(self._next, for_s=now_s - self._gap_since_s)
             self._hand_on()
 
+    def _follow_run(self, run: str, newest: int, *, before: int) -> None:
+        """Look at the run of a message that came by subscription, and at the newest number that it names.
+
+        before: where no run was known, and the numbers are smaller than those handled before, the others follow it.
+        """
+        if not run or run == self._run:
+            return
+        if self._run:
+            self._start_over(run)
+        else:
+            print(f"the run of numbers is {run}: give it as --run together with --last-seq", file=sys.stderr)
+            if self._next is not None and newest < self._next - 1:
+                why = "they began again, or records were lost; all that there are: --last-seq 0"
+                print(f"numbers up to {newest} only, not {self._next - 1}: {why}", file=sys.stderr)
+                self._next = before + 1
+        self._run = run
+
+    def _start_over(self, run: str) -> None:
+        """Hand on what still waits of the run that is over, name what is missing of it, and begin with number 1."""
+        print(f"numbers begin again: run {run} in place of {self._run}; starting over with 1", file=sys.stderr)
+        expected = self._newest + 1 if self._next is None else self._next
+        for seq in [*sorted(self._waiting), self._newest + 1]:
+            if seq > expected:
+                print(f"{expected}..{seq - 1} of run {self._run} never came", file=sys.stderr)
+            if seq in self._waiting:
+                self._on_result(self._waiting[seq])
+            expected = seq + 1
+        self._next, self._newest, self._gap = 1, -1, -1
+        self._waiting.clear()
+        self._lost.clear()
+
     def _fetch(self, first: int, *, for_s: float) -> None:
         """Ask for what has been missing from `first` on for so long; where that is overdue, go on without it."""
         last = min(self._waiting, default=self._newest + 1) - 1
         missing = []
         try:
             answer = self._recorded(first, last)
+            if self._run and answer.get("run", self._run) != self._run:
+                raise WireError("another run of numbers answers")  # the subscription says so next, and in its order
             missing = answer["missing"]
             for result in answer["results"]:
                 self._keep(result)
@@ -247,10 +289,17 @@ class Bridge:
     """One station's rejects and results. key: where the daemon lets in only clients with one."""
 
     def __init__(
-        self, station: str, results: str, queries: str, *, last_seq: int | None, key: ClientKey | None
+        self,
+        station: str,
+        results: str,
+        queries: str,
+        *,
+        last_seq: int | None,
+        run_of_numbers: str,
+        key: ClientKey | None,
     ) -> None:
         self._station, self._results, self._queries = station, results, queries
-        self._last_seq, self._key = last_seq, key
+        self._last_seq, self._run_of_numbers, self._key = last_seq, run_of_numbers, key
         self.handled = 0
 
     def on_result(self, result: Message) -> None:
@@ -291,14 +340,14 @@ class Bridge:
             stack.callback(rejects.end)
             rejects.heard.wait(SILENT_S)
             results = stack.enter_context(closing(subscribe(("result", "health"))))
-            follower = Follower(self._recorded, self.on_result, self._last_seq)
+            follower = Follower(self._recorded, self.on_result, self._last_seq, self._run_of_numbers)
             while max_parts is None or self.handled < max_parts:
                 rejects.check()
                 match results.next():
                     case "result", result:
                         follower.take(result)
                     case "health", health:
-                        follower.heard_of(health["last_seq"])
+                        follower.heard_of(health["last_seq"], health.get("run", ""))
                     case None:
                         follower.turn()
 
@@ -315,12 +364,21 @@ def main() -> int:
     parser.add_argument(
         "--last-seq", type=int, help="newest sequence number that was handled before; default: begin now"
     )
+    parser.add_argument(
+        "--run",
+        default="",
+        metavar="ID",
+        help="the run that --last-seq belongs to; in another one, begin with the first",
+    )
     parser.add_argument("--max-parts", type=int, help="end after so many results")
     parser.add_argument("--key", type=Path, help="this client's key, as `inspectd keys client` made it")
     args = parser.parse_args()
     try:
         key = None if args.key is None else read_client_key(args.key)
-        Bridge(args.station, args.results, args.queries, last_seq=args.last_seq, key=key).run(args.max_parts)
+        bridge = Bridge(
+            args.station, args.results, args.queries, last_seq=args.last_seq, run_of_numbers=args.run, key=key
+        )
+        bridge.run(args.max_parts)
     except (EndpointError, KeysError) as error:
         print(f"plc_bridge: {error}", file=sys.stderr)
         return error.exit_code

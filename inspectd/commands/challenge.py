@@ -156,7 +156,8 @@ def _on_the_line(station: Station, args: argparse.Namespace) -> Challenge:
         while len(results) < len(names) and time.monotonic() < end_s:
             time.sleep(POLL_S)
             found = _ask(station, ask_for, key)["results"]
-            results = {message["challenge"]: message for message in found if message["challenge"]}
+            told = [message for message in found if message["challenge"] and message["run"] == range_of["run"]]
+            results = {message["challenge"]: message for message in told}
             bar.update(task, completed=len(results))
     return Challenge(
         way="line",

@@ -13,6 +13,7 @@ from inspectd.commands import records_export, records_verify
 from inspectd.config import load_station
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
+from inspectd.records.run_id import known_run
 from inspectd.terminal import table_console
 from inspectd.wire.public import result, to_bytes
 
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     with RecordReader(folder) as reader:
         parts = _between(reader, *args.seq) if args.seq else iter(reader.last(max(0, args.last)))
         if args.json:
-            _print_json(parts)
+            _print_json(parts, known_run(folder))
         else:
             _print_table(parts)
     return 0
@@ -71,8 +72,8 @@ def _between(reader: RecordReader, first: int, last: int) -> Iterator[StoredPart
         first = found[-1].verdict.seq + 1
 
 
-def _print_json(parts: Iterable[StoredPart]) -> None:
-    """The result message, and what only the records know."""
+def _print_json(parts: Iterable[StoredPart], run: str) -> None:
+    """The result message, and what only the records know. run: what the numbers belong to, empty where unknown."""
     for part in parts:
         pose = part.pose and {
             "x_px": part.pose.x_px,
@@ -86,7 +87,7 @@ def _print_json(parts: Iterable[StoredPart]) -> None:
             "latency_ms": round((part.late.scored_ns - part.verdict.trigger_ns) / 1e6, 3),
         }
         more = {"pose": pose, "source": part.source, "image": part.image, "late_scores": late}
-        sys.stdout.write(to_bytes({**result(part.verdict), **more}).decode() + "\n")
+        sys.stdout.write(to_bytes({**result(part.verdict, run), **more}).decode() + "\n")
 
 
 def _print_table(parts: Iterable[StoredPart]) -> None:
@@ -94,7 +95,7 @@ def _print_table(parts: Iterable[StoredPart]) -> None:
     for heading in ("seq", "part", "time", "verdict", "score", "limit", "latency ms", "detail"):
         table.add_column(heading, justify="right" if heading in {"seq", "score", "limit", "latency ms"} else "left")
     for part in parts:
-        message = result(part.verdict)
+        message = result(part.verdict, run="")
         table.add_row(
             str(message["seq"]),
             message["part_id"],

@@ -94,7 +94,9 @@ class View:
             self.health = message
             return
         if self.newest:
-            self.missed += max(0, message["seq"] - self.newest[-1]["seq"] - 1)
+            newest = self.newest[-1]
+            same_run = message.get("run") == newest.get("run")  # else numbers have begun again with 1
+            self.missed += max(0, message["seq"] - (newest["seq"] if same_run else 0) - 1)
         self.outcomes[message["verdict"]] += 1
         self.newest.append(message)
         self.latencies_ms.append(message["latency_ms"])

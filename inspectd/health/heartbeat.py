@@ -58,7 +58,7 @@ class Heartbeat:
     stalls the pipeline, and so do verdicts that do not leave in time; the other stages only degrade it.
     concerns: what else may degrade it, by the name of its part of the health message.
     newest_seq: the largest sequence number so far, of the source that gives them out: no stage that sees parts out of
-    order, or none since the start, could say.
+    order, or none since the start, could say. run: the run that it belongs to, empty where nothing is numbered.
     """
 
     VITAL = (Stage.TRIGGER, Stage.ACQUIRE, Stage.INSPECT, Stage.GATE)
@@ -73,9 +73,10 @@ class Heartbeat:
         patience_s: Mapping[Stage, float],
         concerns: Mapping[str, Concern] = MappingProxyType({}),
         newest_seq: Callable[[], int | None] = lambda: None,
+        run: str = "",
     ) -> None:
         self._meters = meters
-        self._newest_seq = newest_seq
+        self._newest_seq, self._run = newest_seq, run
         self._concerns = dict(concerns)
         self._station, self._bundle_hash, self._engine = station, bundle_hash, engine
         self._patience_s = dict(patience_s)
@@ -123,7 +124,7 @@ class Heartbeat:
         now_ns = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ns // 1_000_000_000))
         return {
-            **head("inspectd.health"),
+            **head("inspectd.health", self._run),
             "station": self._station,
             "state": state.value,
             "why": why,

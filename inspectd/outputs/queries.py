@@ -64,7 +64,7 @@ class Queries:
 
     results(first, last, limit): recorded verdicts by rising seq, and the newest recorded seq; raises StorageError.
     status: the heartbeat's message. challenge(names, by, patience_s): begins one, returns its first and last number;
-    raises InspectdError.
+    raises InspectdError. run: the run that all numbers belong to.
     """
 
     def __init__(
@@ -76,8 +76,9 @@ class Queries:
         challenge: Callable[[Sequence[str], str, float], tuple[int, int]],
         maps: RecentMaps,
         meters: Meters,
+        run: str,
     ) -> None:
-        self._socket = socket
+        self._socket, self._run = socket, run
         self._results, self._status, self._challenge, self._maps = results, status, challenge, maps
         self._meters = meters
 
@@ -99,11 +100,11 @@ class Queries:
             answer = self._answer(parse_question(body))
         except (WireError, InspectdError) as error:
             self._meters.count(Count.QUERIES_REFUSED)
-            answer = [to_bytes(answer_error(str(error)))]
+            answer = [to_bytes(answer_error(str(error), self._run))]
         except Exception as error:  # the stage loop: no question may take the stage down
             self._meters.count(Count.STAGE_ERRORS)
             log.exception("a question could not be answered")
-            answer = [to_bytes(answer_error(f"internal error: {type(error).__name__}"))]
+            answer = [to_bytes(answer_error(f"internal error: {type(error).__name__}", self._run))]
         try:
             self._socket.send_multipart([*envelope, *answer], flags=zmq.DONTWAIT)
         except zmq.ZMQError:
@@ -115,16 +116,17 @@ class Queries:
         if isinstance(question, AskChallenge):
             first_seq, last_seq = self._challenge(question.names, question.by, question.patience_s)
             log.warning("a challenge begins", by=question.by, first_seq=first_seq, last_seq=last_seq)
-            return [to_bytes(answer_challenge(first_seq, last_seq))]
+            return [to_bytes(answer_challenge(first_seq, last_seq, self._run))]
         if isinstance(question, AskMap):
             anomaly_map = self._maps.get(question.seq)
             if anomaly_map is None:
                 raise WireError(f"no anomaly map of part {question.seq}: only the newest {REMEMBERED_MAPS} are kept")
-            return [to_bytes(answer_map(question.seq, anomaly_map)), anomaly_map.astype("<f4").tobytes()]
+            return [to_bytes(answer_map(question.seq, anomaly_map, self._run)), anomaly_map.astype("<f4").tobytes()]
         return [to_bytes(self._recorded(question))]
 
     def _recorded(self, question: AskResults) -> Json:
         verdicts, newest = self._results(question.from_seq, question.to_seq, RESULTS_PER_ANSWER)
         full = len(verdicts) == RESULTS_PER_ANSWER
         complete_to = verdicts[-1].seq if full else max(question.from_seq - 1, min(question.to_seq, newest))
-        return answer_results([result(verdict) for verdict in verdicts], question, complete_to=complete_to)
+        results = [result(verdict, self._run) for verdict in verdicts]
+        return answer_results(results, question, self._run, complete_to=complete_to)

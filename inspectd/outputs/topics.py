@@ -25,10 +25,13 @@ Messages = Sequence[Sequence[bytes]]
 
 
 class Topics:
-    """Tells subscribers, and never waits for one: whoever is too slow, or away, asks for what was missed."""
+    """Tells subscribers, and never waits for one: whoever is too slow, or away, asks for what was missed.
 
-    def __init__(self, socket: Socket, station: str) -> None:
-        self._socket = socket
+    run: the run that the numbers belong to.
+    """
+
+    def __init__(self, socket: Socket, station: str, run: str) -> None:
+        self._socket, self._run = socket, run
         self._result, self._health = result_topic(station), health_topic(station)
         self._reject, self._missed = reject_topic(station), missed_topic(station)
 
@@ -36,7 +39,7 @@ class Topics:
         """What is to be announced: the reject signal first, where there is one and it is not held, then the result."""
         held = verdict.reject is not None and verdict.reject.command is Command.HELD
         signal = [self._signal(verdict)] if verdict.action is not Action.ACCEPT and not held else []
-        return [*signal, [self._result, to_bytes(result(verdict))]]
+        return [*signal, [self._result, to_bytes(result(verdict, self._run))]]
 
     def announce(self, messages: Messages) -> None:
         """Send what `messages` made; nothing is left to be done but that."""
@@ -58,5 +61,5 @@ class Topics:
 
     def _signal(self, verdict: Verdict) -> Sequence[bytes]:
         if verdict.reject is not None and verdict.reject.command is Command.MISSED:
-            return [self._missed, to_bytes(missed(verdict))]
-        return [self._reject, to_bytes(reject(verdict, time.monotonic_ns()))]
+            return [self._missed, to_bytes(missed(verdict, self._run))]
+        return [self._reject, to_bytes(reject(verdict, time.monotonic_ns(), self._run))]

@@ -15,6 +15,7 @@ from inspectd.records.chain import Kind
 from inspectd.records.database import DATABASE_NAME, remedy
 from inspectd.records.journal import Journal, replay
 from inspectd.records.ledger import Ledger, Note, earlier_records
+from inspectd.records.run_id import run_id
 from inspectd.records.sequence import Sequence
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -43,6 +44,7 @@ class Records:
             stack.callback(self.ledger.close)
             try:
                 self._catch_up(folder)
+                self.run = run_id(folder, anew=self.sequence.upcoming == 1)
                 self.journal = Journal(folder)
             except (sqlite3.Error, OSError) as error:
                 raise StorageError(f"{folder / DATABASE_NAME}: {error}; {remedy(error)}") from error

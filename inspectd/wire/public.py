@@ -50,7 +50,7 @@ def health_topic(station: str) -> bytes:
     return f"health.{station}".encode()
 
 
-def result(verdict: Verdict) -> Json:
+def result(verdict: Verdict, run: str) -> Json:
     """The message on result.<station>, and the same again from the records."""
     after_trigger_ns = {
         "captured": verdict.captured_ns - verdict.trigger_ns if verdict.captured_ns else None,
@@ -59,7 +59,7 @@ def result(verdict: Verdict) -> Json:
         "due": verdict.deadline_ns - verdict.trigger_ns,
     }
     return {
-        **head("inspectd.result"),
+        **head("inspectd.result", run),
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
@@ -92,7 +92,7 @@ def result(verdict: Verdict) -> Json:
     }
 
 
-def reject(verdict: Verdict, now_ns: int) -> Json:
+def reject(verdict: Verdict, now_ns: int, run: str) -> Json:
     """The message on reject.<station>: short, for whoever moves the gate. now_ns: monotonic clock as it leaves."""
     window = None
     if (of := verdict.reject) is not None:
@@ -102,7 +102,7 @@ def reject(verdict: Verdict, now_ns: int) -> Json:
             "closes_in_ms": None if of.closes_ns is None else round((of.closes_ns - now_ns) / 1e6, 3),
         }
     return {
-        **head("inspectd.reject"),
+        **head("inspectd.reject", run),
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
@@ -116,10 +116,10 @@ def reject(verdict: Verdict, now_ns: int) -> Json:
     }
 
 
-def missed(verdict: Verdict) -> Json:
+def missed(verdict: Verdict, run: str) -> Json:
     """The message on missed.<station>: a part that goes on down the line, and why. Nobody may act on it as a reject."""
     return {
-        **head("inspectd.missed"),
+        **head("inspectd.missed", run),
         "station": verdict.station,
         "seq": verdict.seq,
         "part_id": verdict.part_id,
@@ -130,9 +130,9 @@ def missed(verdict: Verdict) -> Json:
     }
 
 
-def head(name: str) -> Json:
-    """How each message begins: the name of its schema, and the version."""
-    return {"schema": name, "version": VERSION}
+def head(name: str, run: str) -> Json:
+    """How each message begins: the name of its schema, the version, and the run that its numbers belong to."""
+    return {"schema": name, "version": VERSION, "run": run}
 
 
 def to_bytes(message: Mapping[str, Any]) -> bytes:

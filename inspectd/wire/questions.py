@@ -80,7 +80,7 @@ def parse_question(data: bytes) -> Question:
     return AskResults(numbers[0], numbers[1])
 
 
-def answer_results(results: Sequence[Json], question: AskResults, *, complete_to: int) -> Json:
+def answer_results(results: Sequence[Json], question: AskResults, run: str, *, complete_to: int) -> Json:
     """Results from the records. `complete_to`: the last number that was looked at; ask on from the one after it."""
     found = {message["seq"] for message in results}
     gaps: list[list[int]] = []
@@ -90,7 +90,7 @@ def answer_results(results: Sequence[Json], question: AskResults, *, complete_to
             gaps.append([expected, seq - 1])
         expected = seq + 1
     return {
-        **head("inspectd.answer"),
+        **head("inspectd.answer", run),
         "answer": "results",
         "results": list(results),
         "missing": gaps,
@@ -101,22 +101,23 @@ def answer_results(results: Sequence[Json], question: AskResults, *, complete_to
 
 def answer_status(health: Json) -> Json:
     """The heartbeat's content, on request."""
-    return {**head("inspectd.answer"), "answer": "status", "status": health}
+    return {**head("inspectd.answer", health["run"]), "answer": "status", "status": health}
 
 
-def answer_map(seq: int, anomaly_map: NDArray[np.float32]) -> Json:
+def answer_map(seq: int, anomaly_map: NDArray[np.float32], run: str) -> Json:
     """Goes before the map's own memory: row-major, little-endian float32."""
-    return {**head("inspectd.answer"), "answer": "map", "seq": seq, "shape": list(anomaly_map.shape), "dtype": "<f4"}
+    about = {"seq": seq, "shape": list(anomaly_map.shape), "dtype": "<f4"}
+    return {**head("inspectd.answer", run), "answer": "map", **about}
 
 
-def answer_challenge(first_seq: int, last_seq: int) -> Json:
+def answer_challenge(first_seq: int, last_seq: int, run: str) -> Json:
     """A challenge has begun: its parts are those with these numbers."""
-    return {**head("inspectd.answer"), "answer": "challenge", "first_seq": first_seq, "last_seq": last_seq}
+    return {**head("inspectd.answer", run), "answer": "challenge", "first_seq": first_seq, "last_seq": last_seq}
 
 
-def answer_error(error: str) -> Json:
+def answer_error(error: str, run: str) -> Json:
     """Why a question was not answered."""
-    return {**head("inspectd.answer"), "answer": "error", "error": error}
+    return {**head("inspectd.answer", run), "answer": "error", "error": error}
 
 
 def _challenge(asked: Json) -> AskChallenge:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import zmq
 from closable import Keep
-from line_values import BUNDLE_HASH, free_port, verdict
+from line_values import BUNDLE_HASH, RUN, free_port, verdict
 from test_daemon import PATIENCE_S, ROOT
 
 from inspectd.health.heartbeat import Heartbeat
@@ -61,7 +61,7 @@ class Station:
     def wait_until_followed(self) -> None:
         """Rejects are subscribed to first, results once those are heard."""
         self._wait_for_subscription("reject", "missed", "health")
-        heartbeat = Heartbeat(Meters(), station="test", bundle_hash=BUNDLE_HASH, engine="none", patience_s={})
+        heartbeat = Heartbeat(Meters(), station="test", bundle_hash=BUNDLE_HASH, engine="none", patience_s={}, run=RUN)
         self.publish("health", heartbeat.message())
         self._wait_for_subscription("result")
 
@@ -81,7 +81,7 @@ class Station:
         """Answer a question that must have come; everything up to its last number is recorded."""
         assert to is not None
         envelope, asked = to
-        said = answer_results(results, asked, complete_to=asked.to_seq)
+        said = answer_results(results, asked, RUN, complete_to=asked.to_seq)
         self._queries.send_multipart([*envelope, to_bytes(said)])
 
     def line(self, patience_s: float = PATIENCE_S) -> str:
@@ -134,14 +134,14 @@ def numbers(lines: list[str]) -> list[Any]:
 def test_a_question_that_nobody_answers_holds_up_no_reject(station: Station) -> None:
     """While the bridge waits for what it missed, a reject passes; results follow in order once there is an answer."""
     for seq in (1, 3):
-        station.publish("result", result(rejected(seq)))
+        station.publish("result", result(rejected(seq), RUN))
     assert station.question() is not None
-    station.publish("reject", reject(rejected(4), time.monotonic_ns()))
+    station.publish("reject", reject(rejected(4), time.monotonic_ns(), RUN))
     lines = [station.line(), station.line()]
     assert numbers(lines) == [1, "4 ->"]
     while len(lines) < 4:
         if (asked := station.question(0.1)) is not None:
-            station.answer(asked, result(rejected(2)))
+            station.answer(asked, result(rejected(2), RUN))
         if line := station.line(0.1):
             lines.append(line)
     assert numbers(lines) == [1, "4 ->", 2, 3]
@@ -150,10 +150,10 @@ def test_a_question_that_nobody_answers_holds_up_no_reject(station: Station) -> 
 def test_a_part_that_is_judged_late_is_not_lost(station: Station) -> None:
     """The records do not know it however often they are asked: its result comes in the end, and counts."""
     for seq in (1, 3):
-        station.publish("result", result(rejected(seq)))
+        station.publish("result", result(rejected(seq), RUN))
     for _ in range(3):
         station.answer(station.question())
-    station.publish("result", result(rejected(2)))
+    station.publish("result", result(rejected(2), RUN))
     assert numbers([station.line() for _ in range(3)]) == [1, 2, 3]
     code, complaints = station.end()
     assert code == 0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from line_values import fault, frame, scores, trigger, verdict
+from line_values import RUN, fault, frame, scores, trigger, verdict
 
 from inspectd.messages import Position, Record
 from inspectd.trigger_message import Ask, parse_message
@@ -194,7 +194,7 @@ def test_any_value_in_any_field_of_a_stage_message(which: int, steps: list[int],
 @given(kind=st.sampled_from(["result", "answer"]), place=st.integers(0, 1 << 16), more=st.binary(max_size=5))
 def test_mutated_public_messages_are_objects_or_refused(kind: str, place: int, more: bytes) -> None:
     """A client that reads a damaged message gets an object of that schema, or WireError."""
-    good = to_bytes(result(verdict()) if kind == "result" else answer_error("for a test"))
+    good = to_bytes(result(verdict(), RUN) if kind == "result" else answer_error("for a test", RUN))
     at = place % len(good)
     try:
         message = from_bytes(good[:at] + more + good[at + len(more) :], f"inspectd.{kind}")

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 import zmq
 from closable import Keep
-from line_values import BUNDLE_HASH, LIMITS, MS, fault, scores, trigger
+from line_values import BUNDLE_HASH, LIMITS, MS, RUN, fault, scores, trigger
 from structlog.testing import capture_logs
 
 from inspectd import gate_loop
@@ -86,7 +86,7 @@ def make_line(context: zmq.Context[zmq.Socket[bytes]], closed_after: Keep, monke
         to_gate, to_rows, to_images = (
             closed_after(push(context, f"inproc://{name}", 100)) for name in ("gate", "rows", "images")
         )
-        topics = Topics(closed_after(context.socket(zmq.PUB)), "test")
+        topics = Topics(closed_after(context.socket(zmq.PUB)), "test", RUN)
         line = Line(meters, clock, to_gate, rows, list(note_ms))
         line.loop = GateLoop(
             Gate(thresholds=LIMITS, bundle_hash=BUNDLE_HASH, invalid_action=invalid),

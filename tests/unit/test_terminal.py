@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from line_values import verdict
+from line_values import RUN, verdict
 from rich.progress import Progress
 from rich.table import Table
 
@@ -52,7 +52,7 @@ def test_escape_sequences_are_shown_as_question_marks() -> None:
 def test_watch_draws_parts_of_any_name(name: str) -> None:
     """The screen goes on, and shows the id as it was sent."""
     view = View("test", "tcp://127.0.0.1:1")
-    message = result(verdict(7, Outcome.REJECT)) | {"part_id": name, "detail": f"{name}: over"}
+    message = result(verdict(7, Outcome.REJECT), RUN) | {"part_id": name, "detail": f"{name}: over"}
     view.take(message)
     assert name in printed(view.draw())
 
@@ -60,7 +60,7 @@ def test_watch_draws_parts_of_any_name(name: str) -> None:
 def test_watch_says_that_it_is_blind() -> None:
     """Messages that it cannot read are no silence, and no sign of health either."""
     view = View("test", "tcp://127.0.0.1:1")
-    view.take(result(verdict(7, Outcome.PASS)))
+    view.take(result(verdict(7, Outcome.PASS), RUN))
     assert "BLIND" not in printed(view.draw())
     view.unreadable = 3
     assert "BLIND: 3 messages" in printed(view.draw())

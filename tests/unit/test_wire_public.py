@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
-from line_values import MS, verdict
+from line_values import MS, RUN, verdict
 from referencing import Registry, Resource
 
 from inspectd.messages import Command, Outcome, Reject
@@ -46,12 +46,12 @@ def test_the_schemas_are_valid_schemas(name: str) -> None:
 @pytest.mark.parametrize("outcome", list(Outcome))
 def test_results_follow_their_schema(outcome: Outcome) -> None:
     """A result of each outcome follows the published schema."""
-    validate(result(verdict(3, outcome)), "result")
+    validate(result(verdict(3, outcome), RUN), "result")
 
 
 def test_a_result_says_everything_of_the_part() -> None:
     """Scores, limits, times in UTC with microseconds, and durations from the monotonic clock."""
-    message = result(verdict(3))
+    message = result(verdict(3), RUN)
     assert message["part_score"] == 0.25
     assert message["region_scores"]["body"] == 0.25
     assert message["thresholds"] == {"part": 0.5, "regions": dict.fromkeys(message["region_scores"], 0.5)}
@@ -62,7 +62,7 @@ def test_a_result_says_everything_of_the_part() -> None:
 
 def test_what_did_not_happen_is_null() -> None:
     """A part without frame or scores has null times, never zero ones."""
-    message = result(verdict(3, Outcome.INVALID))
+    message = result(verdict(3, Outcome.INVALID), RUN)
     assert message["captured_at"] is None
     assert message["engine_ms"] is None
     assert message["part_score"] is None
@@ -70,14 +70,14 @@ def test_what_did_not_happen_is_null() -> None:
 
 def test_nan_is_never_sent() -> None:
     """A score that is not a number is null in the JSON."""
-    message = result(replace(verdict(3, Outcome.INVALID), part_score=float("nan")))
+    message = result(replace(verdict(3, Outcome.INVALID), part_score=float("nan")), RUN)
     assert b"NaN" not in to_bytes(message)
     validate(message, "result")
 
 
 def test_a_pass_without_score_breaks_the_schema() -> None:
     """The schema itself refuses a PASS that was not measured."""
-    message = result(replace(verdict(3), part_score=None))
+    message = result(replace(verdict(3), part_score=None), RUN)
     with pytest.raises(ValidationError):
         validate(message, "result")
 
@@ -85,13 +85,13 @@ def test_a_pass_without_score_breaks_the_schema() -> None:
 def test_an_unknown_field_breaks_the_schema() -> None:
     """A message with a field that the version does not have is refused."""
     with pytest.raises(ValidationError):
-        validate({**result(verdict(3)), "colour": "red"}, "result")
+        validate({**result(verdict(3), RUN), "colour": "red"}, "result")
 
 
 def test_rejects_follow_their_schema() -> None:
     """The reject signal follows its schema, for REJECT and INVALID."""
     for outcome in (Outcome.REJECT, Outcome.INVALID):
-        message = reject(verdict(3, outcome), 20 * MS)
+        message = reject(verdict(3, outcome), 20 * MS, RUN)
         validate(message, "reject")
         assert message["window"] is None
 
@@ -101,7 +101,7 @@ def test_a_tracked_reject_says_when_to_act() -> None:
     window = Reject(
         command=Command.SCHEDULED, opens_ns=210 * MS, closes_ns=220 * MS, from_count=7, to_count=9, neighbour="p4"
     )
-    message = reject(replace(verdict(3, Outcome.REJECT), reject=window), 20 * MS)
+    message = reject(replace(verdict(3, Outcome.REJECT), reject=window), 20 * MS, RUN)
     validate(message, "reject")
     assert message["window"] == {
         "opens_at": "2026-09-21T14:13:20.200000Z",
@@ -117,7 +117,7 @@ def test_a_tracked_reject_says_when_to_act() -> None:
 def test_a_window_without_a_time_estimate_has_null_times() -> None:
     """A belt that stands leaves the counts."""
     window = Reject(command=Command.SCHEDULED, from_count=7, to_count=9)
-    message = reject(replace(verdict(3, Outcome.REJECT), reject=window), 20 * MS)
+    message = reject(replace(verdict(3, Outcome.REJECT), reject=window), 20 * MS, RUN)
     validate(message, "reject")
     assert (message["window"]["opens_in_ms"], message["window"]["opens_at"]) == (None, None)
 
@@ -125,10 +125,10 @@ def test_a_window_without_a_time_estimate_has_null_times() -> None:
 def test_a_missed_reject_follows_its_own_schema_and_not_that_of_rejects() -> None:
     """Whoever acts on rejects cannot take it for one."""
     gone = replace(verdict(3, Outcome.REJECT), reject=Reject(command=Command.MISSED, detail="too late"))
-    validate(missed(gone), "missed")
-    assert missed(gone)["detail"] == "too late"
+    validate(missed(gone, RUN), "missed")
+    assert missed(gone, RUN)["detail"] == "too late"
     with pytest.raises(ValidationError):
-        validate(missed(gone), "reject")
+        validate(missed(gone, RUN), "reject")
 
 
 @pytest.mark.parametrize("command", list(Command))
@@ -137,7 +137,7 @@ def test_a_result_says_what_became_of_its_reject(command: Command) -> None:
     tracked = replace(
         verdict(3, Outcome.REJECT), encoder=5, reject=Reject(command=command, opens_ns=210 * MS, detail="why")
     )
-    message = result(tracked)
+    message = result(tracked, RUN)
     validate(message, "result")
     assert message["encoder"] == 5
     assert (message["reject"]["command"], message["reject"]["detail"]) == (command.value, "why")
@@ -147,14 +147,16 @@ def test_a_result_says_what_became_of_its_reject(command: Command) -> None:
 def test_answers_follow_their_schema() -> None:
     """Every kind of answer follows the schema of answers."""
     asked = AskResults(1, 9)
-    validate(answer_results([result(verdict(seq)) for seq in (2, 3, 6)], asked, complete_to=9), "answer")
-    validate(answer_map(3, np.zeros((4, 5), np.float32)), "answer")
-    validate(answer_error("no"), "answer")
+    validate(answer_results([result(verdict(seq), RUN) for seq in (2, 3, 6)], asked, RUN, complete_to=9), "answer")
+    of_map = answer_map(3, np.zeros((4, 5), np.float32), RUN)
+    validate(of_map, "answer")
+    assert of_map["run"] == RUN
+    validate(answer_error("no", RUN), "answer")
 
 
 def test_an_answer_names_the_gaps() -> None:
     """Numbers without a record are named as ranges, at both ends and in the middle."""
-    answer = answer_results([result(verdict(seq)) for seq in (2, 3, 6)], AskResults(1, 9), complete_to=8)
+    answer = answer_results([result(verdict(seq), RUN) for seq in (2, 3, 6)], AskResults(1, 9), RUN, complete_to=8)
     assert answer["missing"] == [[1, 1], [4, 5], [7, 8]]
     assert answer["more"] is True
 
@@ -211,6 +213,6 @@ def test_malformed_questions_are_refused_in_words(text: str, why: str) -> None:
 
 def test_a_client_refuses_another_version() -> None:
     """A message of an unknown version or schema is not read as if it were known."""
-    message = {**result(verdict(1)), "version": 2}
+    message = {**result(verdict(1), RUN), "version": 2}
     with pytest.raises(WireError, match="version 2"):
         from_bytes(to_bytes(message), "inspectd.result")
