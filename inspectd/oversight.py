@@ -1,4 +1,4 @@
-"""Who looks on while parts are judged: the engine's guard, drift, challenges and the heartbeat."""
+"""Who looks on while parts are judged: the engine's guard, drift, challenges, the records' room and the heartbeat."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from inspectd.engine_guard import Engine, EngineGuard
 from inspectd.health.drift_monitor import DriftMonitor
 from inspectd.health.heartbeat import Heartbeat
 from inspectd.health.meters import Meters, Stage
+from inspectd.health.storage_watch import StorageWatch
 from inspectd.messages import Record
 from inspectd.records.ledger import Note
 from inspectd.records.opening import Records
@@ -40,13 +41,19 @@ class Oversight:
         self.guard = EngineGuard(engine, load=load, settings=station.supervision, meters=meters, changed=self._adopt)
         self.challenges = ChallengeDesk(lambda: records.sequence.upcoming, engine.bundle_hash)
         self._reminder = ChallengeReminder(records.folder, engine.bundle_hash, station.challenge.every_hours)
+        self.storage = StorageWatch(station.records, meters.registry)
         self.heartbeat = Heartbeat(
             meters,
             station=station.station,
             bundle_hash=engine.bundle_hash,
             engine=str(engine),
             patience_s=patience_s,
-            concerns={"drift": self._drift, "challenge": self._reminder, "supervision": self.guard},
+            concerns={
+                "drift": self._drift,
+                "challenge": self._reminder,
+                "supervision": self.guard,
+                "records": self.storage,
+            },
             newest_seq=lambda: records.sequence.newest,
             run=records.run,
         )

@@ -21,6 +21,7 @@ from inspectd.gate import Gate, margin_ns
 from inspectd.gate_loop import GateLoop
 from inspectd.health.heartbeat import State
 from inspectd.health.meters import Meters, Stage
+from inspectd.health.storage_watch import Shares
 from inspectd.inspect import Inspection
 from inspectd.intake import Intake
 from inspectd.messages import Verdict
@@ -199,7 +200,13 @@ class StageBodies:
             recorder = Recorder(
                 ledger,
                 inbox=inbox,
-                retention=Retention(ledger, self._records.folder, keep_days=keep.keep_days, keep_bytes=keep.keep_bytes),
+                retention=Retention(
+                    ledger,
+                    self._records.folder,
+                    keep_days=keep.keep_days,
+                    shares=Shares.of(keep.keep_bytes, keep.rows_share),
+                    watch=self._oversight.storage,
+                ),
                 settle=self._records.journal.settle,
                 prepare=self._records.prepare,
                 meters=self._meters,

@@ -8,10 +8,12 @@ from pathlib import Path
 import zmq
 
 from inspectd.health.meters import Meters
+from inspectd.health.storage_watch import Shares, StorageWatch
 from inspectd.messages import LateScores, Record, StoredImage, ToldReject
 from inspectd.records.ledger import Ledger
 from inspectd.records.recorder import Recorder
 from inspectd.records.retention import Retention
+from inspectd.sections import RecordSettings
 from inspectd.wire.sockets import pull, push, send
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -26,7 +28,10 @@ class Desk:
         self.ledger = Ledger(folder)
         self.inbox = pull(context, "inproc://rows")
         self.rows = push(context, "inproc://rows", 100_000)
-        self.retention = Retention(self.ledger, folder, keep_days=keep_days, keep_bytes=keep_bytes)
+        self.keep_days = keep_days
+        settings = RecordSettings(keep_days=keep_days, keep_bytes=keep_bytes)
+        self.storage = StorageWatch(settings, self.meters.registry)
+        self.retention = self.make_retention(keep_bytes)
         self.settled: list[int] = []
         self.recorder = Recorder(
             self.ledger,
@@ -35,6 +40,16 @@ class Desk:
             settle=self.settled.extend,
             prepare=lambda: None,
             meters=self.meters,
+        )
+
+    def make_retention(self, keep_bytes: int) -> Retention:
+        """A retention on this ledger, as a start makes it."""
+        return Retention(
+            self.ledger,
+            self.folder,
+            keep_days=self.keep_days,
+            shares=Shares.of(keep_bytes, RecordSettings().rows_share),
+            watch=self.storage,
         )
 
     @property

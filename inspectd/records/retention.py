@@ -1,14 +1,16 @@
-"""What is kept, by age and by size: the oldest goes first, in small steps, in the recorder's thread."""
+"""What is kept, by age and by size: of rows and of images the oldest go first, in small steps, as the recorder runs."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from inspectd.health.storage_watch import Shares, StorageWatch, Usage
 from inspectd.messages import StoredImage
 from inspectd.records.chain import Kind, anchor
 from inspectd.records.clock import TOLERANCE_NS, SteadyClock
@@ -26,24 +28,35 @@ LEFT JOIN events ON events.entry = chain.entry ORDER BY chain.entry LIMIT ?
 """
 _OLD_BEHIND = "SELECT 1 FROM parts WHERE trigger_wall_ns < ? AND seq > ? LIMIT 1"
 _WITNESS = "SELECT 1 FROM parts WHERE trigger_wall_ns BETWEEN ? AND ? LIMIT 1"
+_KEPT_IMAGES = "SELECT seq, size_bytes FROM images WHERE deleted_wall_ns IS NULL {} ORDER BY seq LIMIT ?"
+_GO_FIRST = (  # images of passed parts, of invalid ones, then whatever is left
+    "AND path NOT LIKE '%-REJECT.png' AND path NOT LIKE '%-INVALID.png'",
+    "AND path NOT LIKE '%-REJECT.png'",
+    "",
+)
+_EVIDENCE = "images.deleted_wall_ns IS NULL AND images.path NOT LIKE '%-PASS.png'"
+_PACE_PARTS = 10_000
+"""The newest parts, whose pace says how long the share of the rows lasts."""
 _Entry = tuple[int, str, int, bytes, int]
 log = structlog.get_logger(__name__)
 
 
 class Retention:
-    """Deletes entries of the chain that are too old, then images, then entries, until all fit into `keep_bytes`.
+    """Deletes entries of the chain that are too old; then images and entries, until all fit into `keep_bytes`.
 
+    Neither side goes for the other's sake below its share of it; images of rejected parts go after all others.
     Entries go from the chain's beginning only, and `anchor` keeps the hash of the last one, so that what is left can
     still be proved. An image that goes before its row leaves its hash and the time when it went.
 
     Nothing goes for its age by the word of the clock alone: the time since must have left records of its own.
     """
 
-    def __init__(self, ledger: Ledger, folder: Path, *, keep_days: float, keep_bytes: int) -> None:
+    def __init__(self, ledger: Ledger, folder: Path, *, keep_days: float, shares: Shares, watch: StorageWatch) -> None:
         self._ledger = ledger
         self._folder = folder
         self._keep_ns = round(keep_days * NS_PER_DAY)
-        self._keep_bytes = keep_bytes
+        self._shares = shares
+        self._watch = watch
         self._next_s = 0.0
         self._clock = SteadyClock()
         self._sweep = Sweep(ledger, folder)
@@ -56,14 +69,13 @@ class Retention:
             return False
         if self._delete_old() or self._make_room():
             return True
+        self._tell()
         self._next_s = time.monotonic() + PAUSE_S
         return False
 
     def used_bytes(self) -> int:
         """Images and database together. Free pages count as free: they are used again."""
-        pages, free, size = (self._number(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
-        images = "SELECT coalesce(sum(size_bytes), 0) FROM images WHERE deleted_wall_ns IS NULL"
-        return (pages - free) * size + self._number(images)
+        return self._usage().total_bytes
 
     def discard(self, images: Iterable[StoredImage]) -> None:
         """Delete the files of images whose rows are given up: nothing would know of them. Raises OSError."""
@@ -106,16 +118,69 @@ class Retention:
         return went_on
 
     def _make_room(self) -> bool:
-        if self.used_bytes() <= self._keep_bytes:
-            return False
-        query = "SELECT seq FROM images WHERE deleted_wall_ns IS NULL ORDER BY seq LIMIT ?"
-        images = [seq for (seq,) in self._ledger.connection.execute(query, (CHUNK,))]
+        usage = self._usage()
+        images = self._images_to_go(self._shares.images_to_go_bytes(usage))
         if images:
             self._delete_images(images)
             return True
+        if not self._shares.rows_to_go_bytes(usage):
+            return False
         entries = self._oldest()
         self._delete_entries(entries)
         return bool(entries)
+
+    def _images_to_go(self, excess_bytes: int) -> list[int]:
+        """At most a chunk of images of one kind that take so much together, the oldest first; none for no excess."""
+        for kind in _GO_FIRST if excess_bytes else ():
+            going: list[int] = []
+            for seq, size_bytes in self._ledger.connection.execute(_KEPT_IMAGES.format(kind), (CHUNK,)).fetchall():
+                if excess_bytes <= 0:
+                    break
+                going.append(seq)
+                excess_bytes -= size_bytes
+            if going:
+                return going
+        return []
+
+    def _usage(self) -> Usage:
+        """What rows and images take; the quick part of it, for each step."""
+        pages, free, size = (self._number(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
+        images = "SELECT coalesce(sum(size_bytes), 0) FROM images WHERE deleted_wall_ns IS NULL"
+        return Usage(rows_bytes=(pages - free) * size, images_bytes=self._number(images))
+
+    def _tell(self) -> None:
+        """Let health know how full the records are, and how long they last at this pace."""
+        usage = self._usage()
+        evidence = f"SELECT coalesce(sum(size_bytes), 0) FROM images WHERE {_EVIDENCE}"  # noqa: S608 - text of our own
+        first_image = (
+            "SELECT parts.trigger_wall_ns FROM images JOIN parts ON parts.seq = images.seq "  # noqa: S608 - as above
+            f"WHERE {_EVIDENCE} ORDER BY images.seq LIMIT 1"
+        )
+        ends = "SELECT seq, trigger_wall_ns FROM parts ORDER BY seq {} LIMIT 1"
+        oldest, newest = (self._ledger.connection.execute(ends.format(way)).fetchone() for way in ("ASC", "DESC"))
+        if oldest is None:
+            self._watch.take(usage)
+            return
+        image = self._ledger.connection.execute(first_image).fetchone()
+        self._watch.take(
+            replace(
+                usage,
+                evidence_bytes=self._number(evidence),
+                rows_days=max(0, newest[1] - oldest[1]) / NS_PER_DAY,
+                evidence_days=0.0 if image is None else max(0, newest[1] - image[0]) / NS_PER_DAY,
+                rows_hold_days=self._rows_hold_days(usage.rows_bytes, oldest, newest),
+            )
+        )
+
+    def _rows_hold_days(self, rows_bytes: int, oldest: tuple[int, int], newest: tuple[int, int]) -> float | None:
+        """How long the share of the rows lasts at the pace of the newest parts; None where there is no pace yet."""
+        query = "SELECT seq, trigger_wall_ns FROM parts WHERE seq >= ? ORDER BY seq LIMIT 1"
+        since = self._ledger.connection.execute(query, (newest[0] - _PACE_PARTS,)).fetchone()
+        parts, lasted_ns = newest[0] - since[0], newest[1] - since[1]
+        if parts <= 0 or lasted_ns <= 0:
+            return None
+        per_part_bytes = rows_bytes / (newest[0] - oldest[0] + 1)
+        return float(self._shares.rows_bytes / per_part_bytes / (parts / lasted_ns) / NS_PER_DAY)
 
     def _oldest(self) -> list[_Entry]:
         return self._ledger.connection.execute(_OLDEST, (CHUNK,)).fetchall()

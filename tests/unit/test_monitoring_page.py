@@ -14,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inspectd.health.drift_monitor import DriftMonitor
 from inspectd.health.meters import _MEANINGS, Count, Meters, Step
+from inspectd.health.storage_watch import StorageWatch
 from inspectd.messages import Outcome
-from inspectd.sections import DriftSettings
+from inspectd.sections import DriftSettings, RecordSettings
 
 PAGE = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text(encoding="utf-8")
 
@@ -41,6 +42,7 @@ def test_every_metric_is_documented() -> None:
     """Each name that the daemon serves stands in docs/monitoring.md, counters with their _total."""
     meters = Meters()
     DriftMonitor(DriftSettings(), meters.registry)
+    StorageWatch(RecordSettings(), meters.registry)
     names = {
         f"{name}_total" if family.type == "counter" else name
         for name, family in families(meters).items()
@@ -53,6 +55,7 @@ def test_every_documented_metric_exists() -> None:
     """docs/monitoring.md names nothing that is not served, also in its PromQL and alerts."""
     meters = Meters()
     DriftMonitor(DriftSettings(), meters.registry)
+    StorageWatch(RecordSettings(), meters.registry)
     served = {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in families(meters)}
     named = {
         re.sub(r"_(total|bucket|sum|count)$", "", name) for name in re.findall(r"\b(?:inspectd|process)_\w+", PAGE)

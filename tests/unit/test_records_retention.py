@@ -19,7 +19,7 @@ from inspectd.records import recorder, sweep
 from inspectd.records.chain import Kind
 from inspectd.records.ledger import Note
 from inspectd.records.reading import RecordReader
-from inspectd.records.retention import NS_PER_DAY, Retention
+from inspectd.records.retention import NS_PER_DAY
 from inspectd.records.verify import verify
 
 KEEP_DAYS = 4
@@ -67,7 +67,7 @@ def kept(desk: Desk) -> list[int]:
 
 def restarted(desk: Desk) -> None:
     """What a start makes anew."""
-    desk.retention = Retention(desk.ledger, desk.folder, keep_days=KEEP_DAYS, keep_bytes=2**30)
+    desk.retention = desk.make_retention(2**30)
 
 
 @pytest.mark.parametrize("days", [1, 365, 14 * 365])
@@ -113,7 +113,7 @@ def test_a_start_with_a_wrong_clock_deletes_nothing_until_its_own_records_came_o
 
 def test_keep_bytes_holds_whatever_the_clock_says(desk: Desk, set_clock: SetClock) -> None:
     """Where nothing goes for its age, the oldest images still go for their size."""
-    desk.retention._keep_bytes = 2**20
+    desk.retention = desk.make_retention(2**20)
     desk.ledger.write([row for seq in range(1, 11) for row in with_image(desk, seq, size_bytes=2**18)])
     set_clock(365)
     assert kept(desk) == list(range(1, 11))
@@ -175,7 +175,7 @@ def test_images_without_a_row_are_taken_in_and_go_with_the_others(desk: Desk) ->
     assert desk.retention.used_bytes() - before_bytes >= 49 * 50_000
     assert len(files(desk)) == 60
     assert verify(desk.folder, lambda entries: None).problems == []
-    desk.retention._keep_bytes = desk.retention.used_bytes() - 1
+    desk.retention = desk.make_retention(desk.retention.used_bytes() - 49 * 50_000 - 1)
     kept(desk)
     assert files(desk) == [f"{seq:010d}-REJECT.png" for seq in range(51, 61)]
 
