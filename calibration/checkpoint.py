@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engines.writing import writing
+
 SECONDS_BETWEEN = 10.0
 FILE = "training.safetensors"
 OPTIMISER = "optimiser."
@@ -62,7 +64,8 @@ class Checkpoint:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._path.with_suffix(".part")
         copies = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(copies, fresh, metadata={"fingerprint": self._fingerprint, "stage": stage, "step": str(step)})
+        with writing(fresh):
+            save_file(copies, fresh, metadata={"fingerprint": self._fingerprint, "stage": stage, "step": str(step)})
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
         fresh.replace(self._path)

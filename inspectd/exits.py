@@ -7,6 +7,8 @@ import sys
 import traceback
 from collections.abc import Callable
 
+from engines.writing import NO_ROOM_CODES, says_no_room
+
 EXIT_INTERNAL = 1
 EXIT_STORAGE = 8
 EXIT_CHANGED = 11
@@ -42,9 +44,12 @@ def explain(name: str, error: Exception) -> int:
     if isinstance(exit_code, int):
         sys.stderr.write(f"{name}: {error}\n")
         return exit_code
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS}:
+    if isinstance(error, OSError) and error.errno in {*NO_ROOM_CODES, errno.EROFS}:
         where = error.filename or "storage"
         sys.stderr.write(f"{name}: {where}: {error.strerror}; free space or choose another folder\n")
+        return EXIT_STORAGE
+    if says_no_room(error):
+        sys.stderr.write(f"{name}: storage: {' '.join(str(error).split())}; free space or choose another folder\n")
         return EXIT_STORAGE
     if isinstance(error, PermissionError) and error.filename:
         sys.stderr.write(f"{name}: {error.filename}: {error.strerror}; check who owns it, and who runs {name}\n")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.errors import BundleError
+from engines.writing import writing
 
 TEMPLATE_NAME = "locate.npz"
 GRID_PX = 96
@@ -75,7 +76,7 @@ class PartTemplate:
 def save_template(template: PartTemplate, path: Path) -> None:
     """Write it as an uncompressed .npz without pickles; the same template gives the same bytes. Raises OSError."""
     arrays = {field.name: np.asarray(getattr(template, field.name)) for field in fields(template)}
-    with path.open("wb") as file:
+    with path.open("wb") as file, writing(path):
         np.savez(file, allow_pickle=False, **arrays)
 
 

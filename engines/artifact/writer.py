@@ -16,6 +16,7 @@ from typing import Self
 from engines.artifact.bundle import HASH_DIGITS, Bundle, open_bundle
 from engines.artifact.manifest import MANIFEST_NAME, FileEntry, Manifest, ManifestContent
 from engines.errors import BundleError
+from engines.writing import NO_ROOM_CODES
 
 READ_ONLY = stat.S_IRUSR | stat.S_IRGRP | stat.S_IROTH
 
@@ -71,6 +72,8 @@ class BundleWriter:
             self.folder.rename(target)
             sync(self._home)
         except OSError as error:
+            if error.errno in NO_ROOM_CODES:
+                raise
             raise BundleError(f"{self._home}: the bundle cannot be written: {error.strerror}") from error
         return open_bundle(target)
 

@@ -14,6 +14,7 @@ from engines.compilation.rewrite import TRANSLATIONS, faster_equivalent
 from engines.compilation.scopes import TAIL, within
 from engines.runtimes.openvino import INPUT_NAME, OUTPUT_NAMES
 from engines.settings import CanvasSettings
+from engines.writing import writing
 
 OPSET: Final = 18
 _SCOPES: Final = "pkg.torch.onnx.name_scopes"
@@ -44,7 +45,8 @@ def export_graph(module: nn.Module, canvas: CanvasSettings, regions: int, path: 
     model = program.model_proto
     _name_nodes(model.graph)
     check_graph(model, canvas, regions)
-    onnx.save(model, path)
+    with writing(path):
+        onnx.save(model, path)
 
 
 def check_graph(model: onnx.ModelProto, canvas: CanvasSettings, regions: int) -> None:

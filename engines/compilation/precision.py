@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from engines.compilation.scopes import is_exact
 from engines.errors import EngineUnavailable
 from engines.runtimes.openvino import Precision, import_openvino
+from engines.writing import writing
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -80,7 +81,8 @@ def build_model(graph: Path, variant: Variant, good_parts: NDArray[np.uint8], mo
     exact = _exact(built, variant.exact)
     if variant.precision == "int8":
         built = _quantise(built, exact, good_parts)
-    ov.save_model(built, model, compress_to_fp16=False)
+    with writing(Path(model)):
+        ov.save_model(built, model, compress_to_fp16=False)
     _keep_precise(model, frozenset(exact))
 
 

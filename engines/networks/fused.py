@@ -20,6 +20,7 @@ from engines.networks.teacher_network import TeacherNetwork
 from engines.scoring import MEAN, ScoringConstants
 from engines.settings import CanvasSettings, ModelSettings, RegionSettings
 from engines.teachers import bare_teacher, memory_grid
+from engines.writing import writing
 
 FORMAT = "inspectd-fused/4"
 CONSTANTS = "constants."
@@ -79,7 +80,8 @@ def save_fused(engine: FusedEngine, path: Path) -> None:
     state = {name: tensor.contiguous() for name, tensor in engine.network.state_dict(prefix=NETWORK).items()}
     arrays = engine.constants.arrays()
     state |= {f"{CONSTANTS}{name}": torch.from_numpy(array.copy()) for name, array in arrays.items()}
-    save_file(state, path, metadata={"format": FORMAT, "engine": json.dumps(description, sort_keys=True)})
+    with writing(path):
+        save_file(state, path, metadata={"format": FORMAT, "engine": json.dumps(description, sort_keys=True)})
 
 
 def load_fused(path: Path) -> FusedEngine:
