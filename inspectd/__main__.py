@@ -60,7 +60,7 @@ COMMANDS = {
     "keys": Command("keys", "keys of the daemon and of its clients"),
     "health": Command("health", "ask a running daemon whether it is healthy"),
     "challenge": Command("challenge", "prove that known-bad parts are rejected"),
-    "records": Command("records", "list, verify or export what was recorded"),
+    "records": Command("records", "list, verify, export or copy what was recorded"),
     "evaluate": Command("evaluate", "measure a bundle on a labelled data set"),
 }
 

@@ -183,9 +183,9 @@ class RecordSettings(Settings):
     keep_bytes: int = Field(
         10 * 2**30,
         ge=2**20,
-        description="images and database together; beyond it the oldest go, whatever keep_days says. The row of a "
-        "part takes some 620 bytes: 10 GiB without images hold 17 million parts, four days at 50 a second, half of "
-        "that in the share of the rows",
+        description="images, database and its WAL together; beyond it the oldest go, whatever keep_days says. The row "
+        "of a part takes some 620 bytes: 10 GiB without images hold 17 million parts, four days at 50 a second, half "
+        "of that in the share of the rows",
     )
     rows_share: float = Field(
         0.5,

@@ -1,4 +1,4 @@
-"""`inspectd records`: list what was recorded of each part, prove it, export it."""
+"""`inspectd records`: list what was recorded of each part, prove it, export it, copy it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from rich.table import Table
 
-from inspectd.commands import records_export, records_verify
+from inspectd.commands import records_export, records_snapshot, records_verify
 from inspectd.config import load_station
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
@@ -24,6 +24,7 @@ examples:
   inspectd records --station smdc --last 1000 --json | jq .part_score
   inspectd records verify --station smdc          numbers without a gap, hashes and images as they were
   inspectd records export --station smdc --out smdc.parquet --from 2026-11-01 --to 2026-12-01
+  inspectd records snapshot --station smdc --out copy.db   for SQLite clients that keep it open
 """
 CHUNK = 1000
 
@@ -32,13 +33,17 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare the sub-command."""
     parser = subparsers.add_parser(
         "records",
-        help="list, verify or export what was recorded",
-        description="List, verify or export the records of a station; the daemon may be running.",
+        help="list, verify, export or copy what was recorded",
+        description="List, verify, export or copy the records of a station; the daemon may be running.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "what", nargs="?", choices=("list", "verify", "export"), default="list", help="what to do (default: list)"
+        "what",
+        nargs="?",
+        choices=("list", "verify", "export", "snapshot"),
+        default="list",
+        help="what to do (default: list); snapshot: copy the database, for programs that keep it open",
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     which = parser.add_mutually_exclusive_group()
@@ -46,17 +51,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     which.add_argument("--seq", type=_range, metavar="A..B", help="sequence numbers A to B, or one number")
     parser.add_argument("--json", action="store_true", help="list: one JSON object per line; verify: one object")
     records_verify.add_arguments(parser.add_argument_group("verify"))
-    records_export.add_arguments(parser.add_argument_group("export"))
+    records_export.add_arguments(parser.add_argument_group("export, snapshot"))
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, verify or export; returns the exit code. Raises StorageError, SettingsError."""
+    """List, verify, export or copy; returns the exit code. Raises StorageError, SettingsError."""
     station = load_station(args.station)
     folder = station.records.folder / station.station
     if args.what == "verify":
         return records_verify.run(folder, args)
     if args.what == "export":
         return records_export.run(folder, station.station, args)
+    if args.what == "snapshot":
+        return records_snapshot.run(folder, args)
     with RecordReader(folder) as reader:
         parts = _between(reader, *args.seq) if args.seq else iter(reader.last(max(0, args.last)))
         if args.json:

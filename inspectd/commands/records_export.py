@@ -13,11 +13,17 @@ from inspectd.terminal import progress_bar
 
 
 def add_arguments(group: argparse._ArgumentGroup) -> None:
-    """Declare the options that only `export` takes."""
-    group.add_argument("--out", type=Path, metavar="FILE", help="file to write: .parquet, or .csv")
-    group.add_argument("--from", dest="since", type=_time, metavar="TIME", help="parts triggered at or after this")
+    """Declare the options that only `export` takes, and --out, which `snapshot` takes, too."""
+    group.add_argument("--out", type=Path, metavar="FILE", help="file to write: .parquet or .csv; snapshot: .db")
     group.add_argument(
-        "--to", dest="until", type=_time, metavar="TIME", help="parts triggered before this (2026-11-22T06:00, UTC)"
+        "--from", dest="since", type=_time, metavar="TIME", help="export: parts triggered at or after this"
+    )
+    group.add_argument(
+        "--to",
+        dest="until",
+        type=_time,
+        metavar="TIME",
+        help="export: parts triggered before this (2026-11-22T06:00, UTC)",
     )
 
 

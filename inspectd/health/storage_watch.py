@@ -11,6 +11,7 @@ from inspectd.sections import RecordSettings
 from inspectd.wire.public import Json
 
 NEARLY_FULL = 0.9
+MOST_WAL_BYTES = 8 * 2**20
 log = structlog.get_logger(__name__)
 
 
@@ -19,44 +20,58 @@ class Usage:
     """What the records take at one moment.
 
     rows_bytes: used pages of the database. images_bytes: all images; evidence_bytes: those of rejected and invalid
-    parts among them. rows_days, evidence_days: from the oldest row, and the oldest such image, to the newest row.
+    parts among them. wal_bytes: what is written and not yet in the database. pinned_by: who keeps the WAL from being
+    emptied, or nobody. rows_days, evidence_days: from the oldest row, and the oldest such image, to the newest row.
     rows_hold_days: how long the share of the rows lasts at the pace of the newest parts; None where that is not known.
     """
 
     rows_bytes: int
     images_bytes: int
     evidence_bytes: int = 0
+    wal_bytes: int = 0
+    pinned_by: str = ""
     rows_days: float = 0.0
     evidence_days: float = 0.0
     rows_hold_days: float | None = None
 
     @property
     def total_bytes(self) -> int:
-        """Rows and images together."""
-        return self.rows_bytes + self.images_bytes
+        """Rows, images and WAL together."""
+        return self.rows_bytes + self.images_bytes + self.wal_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """What each side keeps of `records.keep_bytes` for certain; it may take more while the other leaves it."""
+    """What each side keeps of `records.keep_bytes` for certain; it may take more while the other leaves it.
+
+    wal_bytes: of `keep_bytes`, what the WAL may take before it is emptied; neither side has it.
+    """
 
     keep_bytes: int
+    wal_bytes: int
     rows_bytes: int
     images_bytes: int
 
     @classmethod
     def of(cls, keep_bytes: int, rows_share: float) -> Shares:
-        """Divide `keep_bytes`: the rows get `rows_share` of it (0 to 1), the images the rest."""
-        rows_bytes = round(keep_bytes * rows_share)
-        return cls(keep_bytes, rows_bytes, keep_bytes - rows_bytes)
+        """Divide `keep_bytes`, less what the WAL needs: rows get `rows_share` of it (0 to 1), images the rest."""
+        wal_bytes = min(MOST_WAL_BYTES, keep_bytes // 8)
+        rows_bytes = round((keep_bytes - wal_bytes) * rows_share)
+        return cls(keep_bytes, wal_bytes, rows_bytes, keep_bytes - wal_bytes - rows_bytes)
 
     def rows_to_go_bytes(self, usage: Usage) -> int:
-        """By how much rows must shrink: no more than they take beyond their share."""
-        return max(0, min(usage.total_bytes - self.keep_bytes, usage.rows_bytes - self.rows_bytes))
+        """By how much rows must shrink: no more than they take beyond their share.
+
+        A WAL that a reader keeps large is no reason: to delete rows makes it larger, and frees nothing meanwhile.
+        """
+        excess = usage.rows_bytes + usage.images_bytes - (self.rows_bytes + self.images_bytes)
+        return max(0, min(excess, usage.rows_bytes - self.rows_bytes))
 
     def images_to_go_bytes(self, usage: Usage) -> int:
         """By how much images must shrink: no more than they take beyond their share."""
-        return max(0, min(usage.total_bytes - self.keep_bytes, usage.images_bytes - self.images_bytes))
+        wal_bytes = max(self.wal_bytes, usage.wal_bytes)
+        excess = usage.rows_bytes + usage.images_bytes + wal_bytes - self.keep_bytes
+        return max(0, min(excess, usage.images_bytes - self.images_bytes))
 
 
 class StorageWatch:
@@ -79,7 +94,7 @@ class StorageWatch:
         share.labels("images").set(self._shares.images_bytes)
         text = "how long the share of the rows lasts at the pace of the newest parts"
         self._hold_days = Gauge("inspectd_records_rows_hold_days", text, registry=registry)
-        for side in ("rows", "images"):
+        for side in ("rows", "images", "wal"):
             self._used.labels(side).set(0)
 
     def take(self, usage: Usage) -> None:
@@ -87,6 +102,7 @@ class StorageWatch:
         self._usage = usage
         self._used.labels("rows").set(usage.rows_bytes)
         self._used.labels("images").set(usage.images_bytes)
+        self._used.labels("wal").set(usage.wal_bytes)
         if usage.rows_hold_days is not None:
             self._hold_days.set(usage.rows_hold_days)
         short = self._short(usage)
@@ -96,9 +112,15 @@ class StorageWatch:
         self._told = list(short)
 
     def worries(self) -> list[str]:
-        """One line for each side that is nearly full of what is to be kept."""
+        """One line for each side that is nearly full of what is to be kept, and for a WAL that cannot be emptied."""
         usage = self._usage
-        return [] if usage is None else list(self._short(usage).values())
+        if usage is None:
+            return []
+        pinned = (
+            f"the WAL of the records grows ({usage.wal_bytes / 2**20:.1f} MiB) while {usage.pinned_by} reads them "
+            "in one transaction: end it; `inspectd records snapshot` makes a copy that may be kept open"
+        )
+        return [*([pinned] if usage.pinned_by else []), *self._short(usage).values()]
 
     def report(self) -> Json:
         """Bytes and days; null before the first look at them."""
@@ -108,6 +130,7 @@ class StorageWatch:
             "rows_share_bytes": shares.rows_bytes,
             "rows_bytes": None if usage is None else usage.rows_bytes,
             "images_bytes": None if usage is None else usage.images_bytes,
+            "wal_bytes": None if usage is None else usage.wal_bytes,
             "rows_days": None if usage is None else round(usage.rows_days, 3),
             "rows_hold_days": None if usage is None or usage.rows_hold_days is None else round(usage.rows_hold_days, 3),
         }

@@ -17,6 +17,7 @@ from inspectd.records.clock import TOLERANCE_NS, SteadyClock
 from inspectd.records.ledger import Ledger
 from inspectd.records.sweep import Sweep
 from inspectd.records.tables import TABLE
+from inspectd.records.wal import Wal
 
 CHUNK = 200
 PAUSE_S = 10.0
@@ -60,11 +61,13 @@ class Retention:
         self._next_s = 0.0
         self._clock = SteadyClock()
         self._sweep = Sweep(ledger, folder)
+        self._wal = Wal(ledger, folder, shares.wal_bytes)
         self._holds = False
 
     def step(self) -> bool:
         """Delete at most one chunk where it is time to; True if there was one. Raises sqlite3.Error, OSError."""
         self._sweep.step()
+        self._wal.step()
         if time.monotonic() < self._next_s:
             return False
         if self._delete_old() or self._make_room():
@@ -74,7 +77,7 @@ class Retention:
         return False
 
     def used_bytes(self) -> int:
-        """Images and database together. Free pages count as free: they are used again."""
+        """Images, database and its WAL together. Free pages count as free: they are used again."""
         return self._usage().total_bytes
 
     def discard(self, images: Iterable[StoredImage]) -> None:
@@ -143,10 +146,15 @@ class Retention:
         return []
 
     def _usage(self) -> Usage:
-        """What rows and images take; the quick part of it, for each step."""
+        """What rows, images and WAL take; the quick part of it, for each step."""
         pages, free, size = (self._number(f"PRAGMA {name}") for name in ("page_count", "freelist_count", "page_size"))
         images = "SELECT coalesce(sum(size_bytes), 0) FROM images WHERE deleted_wall_ns IS NULL"
-        return Usage(rows_bytes=(pages - free) * size, images_bytes=self._number(images))
+        return Usage(
+            rows_bytes=(pages - free) * size,
+            images_bytes=self._number(images),
+            wal_bytes=self._wal.size_bytes,
+            pinned_by=self._wal.pinned_by,
+        )
 
     def _tell(self) -> None:
         """Let health know how full the records are, and how long they last at this pace."""
