@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from engines.artifact import Bundle, GoldenImage
 from engines.errors import BundleError, ParityError
+from engines.pictures import PictureError, decode
 from engines.runtimes import Outputs, Runtime, infer_together
 
 
@@ -56,11 +57,14 @@ def verify(bundle: Bundle, runtime: Runtime) -> GoldenReport:
 def read_golden(bundle: Bundle, golden: GoldenImage) -> NDArray[np.uint8]:
     """The golden part image, (H, W, 3) uint8 RGB of the bundle's canvas. Raises BundleError."""
     path: Path = bundle.path(golden.file)
-    image = cv2.imdecode(np.frombuffer(path.read_bytes(), np.uint8), cv2.IMREAD_COLOR_RGB)
+    try:
+        image = decode(np.frombuffer(path.read_bytes(), np.uint8)).pixels
+    except PictureError as error:
+        raise BundleError(f"{path}: {error}; calibrate again") from error
     canvas = bundle.manifest.settings.canvas
     expected = (canvas.height_px, canvas.width_px, 3)
-    if image is None or image.shape != expected:
-        found = "no image" if image is None else f"{image.shape[1]}x{image.shape[0]} pixels"
+    if image.shape != expected or image.dtype != np.uint8:
+        found = f"{image.shape[1]}x{image.shape[0]} pixels" + (" of 16 bits" if image.dtype == np.uint16 else "")
         raise BundleError(f"{path}: is {found}, the canvas is {expected[1]}x{expected[0]}; calibrate again")
     return np.asarray(image, dtype=np.uint8)
 

@@ -66,7 +66,7 @@ def decode(data: NDArray[np.uint8]) -> Picture:
     except cv2.error as error:
         raise PictureError(f"damaged image: cannot be decoded: {one_line(error.err)}") from error
     if native is None:
-        raise PictureError("is no image, or a damaged one")
+        raise PictureError("damaged image: its pixels cannot be decoded")
     return Picture(to_rgb(native), header)
 
 

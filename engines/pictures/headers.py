@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from engines.errors import EnginesError
+from engines.pictures.other_formats import KINDS_READ, other_format
 from engines.pictures.tiff import MOST_PIXELS, TiffError, tiff_header
 
 SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -29,36 +30,16 @@ JPEG_READ: Final = frozenset({0xC0, 0xC1, 0xC2})
 """Baseline, extended and progressive, Huffman-coded."""
 JPEG_BARE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 JPEG_PRECISION_BITS: Final = 8
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+JPEG_LS: Final = 0xF7
 PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
+BMP_CORE_HEADER: Final = 12
+"""Bytes of the oldest header. OpenCV shows another picture than the file holds."""
 BMP_PLAIN, BMP_BITFIELDS, BMP_ALPHA_BITFIELDS = 0, 3, 6
 BMP_MASKS: Final = (0x00FF0000, 0x0000FF00, 0x000000FF)
 BMP_DEPTHS: Final = frozenset({1, 4, 8, 24, 32})
 WEBP_ANIMATED: Final = 0x02
 INSTEAD: Final = "save it as PNG"
-OTHER_FORMATS: Final = (
-    (b"GIF8", 0, "GIF"),
-    (b"\0\0\0\x0cjP  \r\n", 0, "JPEG 2000"),
-    (b"\xff\x4f\xff\x51", 0, "JPEG 2000"),
-    (b"\0\0\0\x0cJXL ", 0, "JPEG XL"),
-    (b"\xff\x0a", 0, "JPEG XL"),
-    (b"ftypavif", 4, "AVIF"),
-    (b"ftypavis", 4, "AVIF"),
-    (b"ftypheic", 4, "HEIC"),
-    (b"ftypheix", 4, "HEIC"),
-    (b"ftypmif1", 4, "HEIF"),
-    (b"%!PS", 0, "PostScript"),
-    (b"\xc5\xd0\xd3\xc6", 0, "PostScript"),
-    (b"%PDF", 0, "PDF"),
-    (b"8BPS", 0, "Photoshop"),
-    (b"v/1\x01", 0, "OpenEXR"),
-    (b"#?RADIANCE", 0, "Radiance HDR"),
-    (b"SIMPLE  =", 0, "FITS"),
-    (b"qoif", 0, "QOI"),
-    (b"DDS ", 0, "DDS"),
-    (b"\0\0\1\0", 0, "icon"),
-    *((b"P%d" % number, 0, "PNM") for number in range(1, 8)),
-)
-"""First bytes of formats that are named in a refusal."""
 
 
 class PictureError(EnginesError):
@@ -104,10 +85,22 @@ def read_header(data: bytes | memoryview) -> Header:
                 raise PictureError(str(error)) from None
             _check_sides(header)
             return header
-    for magic, offset, name in OTHER_FORMATS:
+    if name := other_format(data):
+        raise PictureError(f"is {name}, which is not read; {INSTEAD}")
+    raise PictureError(f"is no image of a kind that is read ({KINDS_READ}), or a damaged one")
+
+
+def still_picture(data: bytes | memoryview) -> str:
+    """What the first bytes say: PNG, GIF, PostScript...; empty for what is no picture, and for JPEGs in a row.
+
+    Those are how cameras write a video without a container.
+    """
+    if bytes(data[:2]) == JPEG_START:
+        return "" if JPEG_END + JPEG_START in bytes(data) else PictureFormat.JPEG.value
+    for magic, offset, read in _FORMATS:
         if bytes(data[offset : offset + len(magic)]) == magic:
-            raise PictureError(f"is {name}, which is not read; {INSTEAD}")
-    raise PictureError("is no image, or a damaged one")
+            return _NAMES[read].value
+    return other_format(data)
 
 
 def _check_sides(header: Header) -> None:
@@ -156,6 +149,8 @@ def _jpeg(data: bytes | memoryview) -> Header:
         at += 1
         if marker in JPEG_BARE:
             continue
+        if marker == JPEG_LS:
+            raise PictureError(f"is JPEG-LS, which is not read; {INSTEAD}")
         if marker in JPEG_SIZES:
             return _jpeg_frame(data, marker, at)
         if marker in {0xD9, 0xDA}:  # end of image, or pixels, before any size
@@ -170,24 +165,21 @@ def _jpeg_frame(data: bytes | memoryview, marker: int, at: int) -> Header:
     if components not in {1, 3}:
         raise PictureError(f"a JPEG of {components} channels (CMYK?), which is not read; {INSTEAD} in RGB or grey")
     if b"\xff\xd9" not in bytes(data[-4096:]) and bytes(data).rfind(b"\xff\xd9") < at:
-        raise PictureError("is no image, or a damaged one: its end is missing")
+        raise PictureError("damaged image: its end is missing")
     return Header(PictureFormat.JPEG, width, height, components, precision)
 
 
 def _bmp(data: bytes | memoryview) -> Header:
     pixels_at, size = struct.unpack_from("<II", data, 10)
-    if size == 12:
-        width, height, _planes, bits = struct.unpack_from("<HHHH", data, 18)
-        compression, masks = BMP_PLAIN, BMP_MASKS
-    else:
-        width, height, _planes, bits, compression = struct.unpack_from("<iiHHI", data, 18)
-        masks = (
-            struct.unpack_from("<III", data, 54) if compression in {BMP_BITFIELDS, BMP_ALPHA_BITFIELDS} else BMP_MASKS
-        )
+    if size == BMP_CORE_HEADER:
+        raise PictureError(f"a BMP of OS/2, which is not read; {INSTEAD}")
+    width, height, _planes, bits, compression = struct.unpack_from("<iiHHI", data, 18)
+    masked = compression in {BMP_BITFIELDS, BMP_ALPHA_BITFIELDS}
+    masks = struct.unpack_from("<III", data, 54) if masked else BMP_MASKS
     height = abs(height)  # a negative one: the first row is the top one
     header = Header(PictureFormat.BMP, width, height, 3, 8)
     _check_sides(header)
-    plain = compression == BMP_PLAIN or (compression in {BMP_BITFIELDS, BMP_ALPHA_BITFIELDS} and bits == 32)
+    plain = compression == BMP_PLAIN or (masked and bits == 32)
     if not plain or bits not in BMP_DEPTHS or tuple(masks) != BMP_MASKS:
         raise PictureError(f"a compressed, 16-bit or masked BMP, which is not read; {INSTEAD}")
     if pixels_at + height * ((width * bits + 31) // 32 * 4) > len(data):
@@ -229,3 +221,10 @@ _FORMATS: Final[tuple[tuple[bytes, int, Callable[[bytes | memoryview], Header]],
     (b"MM\0+", 0, _tiff),
     (b"WEBP", 8, _webp),
 )
+_NAMES: Final[dict[Callable[[bytes | memoryview], Header], PictureFormat]] = {
+    _png: PictureFormat.PNG,
+    _jpeg: PictureFormat.JPEG,
+    _bmp: PictureFormat.BMP,
+    _tiff: PictureFormat.TIFF,
+    _webp: PictureFormat.WEBP,
+}

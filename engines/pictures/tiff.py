@@ -11,10 +11,22 @@ from engines.pictures.strips import deflated_bytes, lzw_bytes, packbits_bytes, p
 
 INSTEAD: Final = "save it as PNG, or as TIFF of 8 or 16 bits, grey or RGB, one page"
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
-STRIPS_AT, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANES = 273, 277, 278, 279, 284
+STRIPS_AT, SAMPLES, STRIP_ROWS, STRIP_BYTES, PLANES, PREDICTOR = 273, 277, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILES_AT, TILE_BYTES, SAMPLE_FORMAT = 322, 323, 324, 325, 339
 SCALARS: Final = frozenset(
-    {WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, FILL_ORDER, SAMPLES, STRIP_ROWS, PLANES, TILE_WIDTH, TILE_HEIGHT}
+    {
+        WIDTH,
+        HEIGHT,
+        COMPRESSION,
+        PHOTOMETRIC,
+        FILL_ORDER,
+        SAMPLES,
+        STRIP_ROWS,
+        PLANES,
+        PREDICTOR,
+        TILE_WIDTH,
+        TILE_HEIGHT,
+    }
 )
 LISTS: Final = frozenset({BITS, SAMPLE_FORMAT, STRIPS_AT, STRIP_BYTES, TILES_AT, TILE_BYTES})
 KINDS: Final = {1: "B", 3: "H", 4: "I", 16: "Q"}
@@ -31,6 +43,11 @@ COMPRESSIONS: Final[dict[int, Callable[[bytes, int], int]]] = {
 }
 """None, LZW, Deflate (two numbers), PackBits: each with how many bytes a piece unpacks to, of so many at most."""
 PLAIN: Final = 1
+PLAIN_TILE_BYTES: Final = 1024
+"""libtiff takes tiles of up to 8 bits that are not compressed, and no multiple of this, for damaged ones."""
+PREDICTED: Final = frozenset({5, 8, 32946})
+"""Compressions that may store differences to the pixel on the left (LZW, Deflate)."""
+DIFFERENCES: Final = 2
 CONTIGUOUS: Final = 1
 UNSIGNED: Final = frozenset({1, 4})
 """4 is "undefined", which says nothing else."""
@@ -138,6 +155,9 @@ def _check_kind(tags: dict[int, list[int]], header: TiffHeader) -> None:
         raise TiffError(f"a TIFF with each colour apart (planar), which is not read; {INSTEAD}")
     if _one(tags, COMPRESSION, PLAIN) not in COMPRESSIONS or _one(tags, FILL_ORDER, 1) != 1:
         raise TiffError(f"a TIFF with an unusual compression, which is not read; {INSTEAD} (LZW or Deflate are read)")
+    predictor = _one(tags, PREDICTOR, 1) if _one(tags, COMPRESSION, PLAIN) in PREDICTED else 1
+    if predictor not in {1, DIFFERENCES} or (predictor == DIFFERENCES and bits[0] not in {8, 16}):
+        raise TiffError(f"a TIFF with an unusual predictor, which is not read; {INSTEAD}")
 
 
 def _check_pieces(tags: dict[int, list[int]], header: TiffHeader, data: bytes | memoryview) -> None:
@@ -149,6 +169,8 @@ def _check_pieces(tags: dict[int, list[int]], header: TiffHeader, data: bytes | 
     if len(at) != len(expected) or len(held) != len(expected):
         raise TiffError("damaged image: its pixels are cut off")
     most = max(expected)
+    if tiled and unpacked is plain_bytes and header.bits <= 8 and most % PLAIN_TILE_BYTES:
+        raise TiffError(f"a TIFF with tiles of {most} bytes, which is not read; {INSTEAD}, in strips, or with LZW")
     for start, length, wanted in zip(at, held, expected, strict=True):
         if start + length > len(data) or unpacked(bytes(data[start : start + length]), most) < wanted:
             raise TiffError("damaged image: a strip of its pixels is damaged or cut off")

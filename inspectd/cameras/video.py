@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from typing import Final
 
 import cv2
 
-from engines.pictures import quiet_opencv
+from engines.pictures import quiet_opencv, still_picture
 from inspectd.camera import Shot
 from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.decoding import to_image
 from inspectd.errors import CameraError, EndOfFootage
+
+LOOKED_AT_BYTES: Final = 1 << 24
 
 
 class VideoCamera:
@@ -21,6 +25,7 @@ class VideoCamera:
         self._loop = settings.loop
         if not self._path.is_file():
             raise CameraError(f"{self._path}: no such video file")
+        _refuse_picture(self._path)
         self._capture = self._open()
         self._frame = 0
 
@@ -62,3 +67,14 @@ class VideoCamera:
             raise CameraError(f"{self._path}#{self._frame - 1}: cannot be decoded: {error.err}") from error
         self._frame -= not done
         return native if done else None
+
+
+def _refuse_picture(path: Path) -> None:
+    """FFmpeg would read a still picture in its own way, and in 8 bits. Raises CameraError; blocks for the disk."""
+    try:
+        with path.open("rb") as file:
+            kind = still_picture(file.read(LOOKED_AT_BYTES))
+    except OSError as error:
+        raise CameraError(f"{path}: cannot be read: {error.strerror}") from error
+    if kind:
+        raise CameraError(f"{path}: is {kind}, which is no video; give the folder of the images")

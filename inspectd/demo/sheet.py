@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from engines.labels import GOOD
+from engines.pictures import PictureError, read_picture
 from engines.runtimes import Runtime, infer
 from inspectd.config import Station
 from inspectd.demo.summary import severity
@@ -101,12 +99,9 @@ class _Artist:
     def _part_image(self, part: StoredPart) -> Image | None:
         if part.image is None:
             return None
-        frame = cv2.imread(str(self._folder / part.image), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
-        if frame is None:
-            return None
         try:
-            return self._locator.locate(np.asarray(frame, dtype=np.uint8)).part_image
-        except LocateFault:
+            return self._locator.locate(read_picture(self._folder / part.image).pixels).part_image
+        except (PictureError, LocateFault):
             return None
 
 

@@ -17,9 +17,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from calibration.errors import DataError
-from calibration.images import load_image
+from calibration.images import load_frame, load_image
 from engines.pictures import PictureError, decode
+from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.folder import read_image
+from inspectd.cameras.video import VideoCamera
 from inspectd.errors import CameraError
 
 H, W = 24, 40
@@ -91,12 +93,43 @@ def tiff(pixels: bytes, bits: list[int], photometric: int, **tags: int) -> bytes
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + outside + pixels
 
 
+def tiled(tile: np.ndarray, bits: int) -> bytes:
+    """An uncompressed TIFF of W x H that lies in one tile (TH, TW) of 8 or 16 bits."""
+    entries = {256: W, 257: H, 258: bits, 259: 1, 262: 1, 277: 1, 322: tile.shape[1], 323: tile.shape[0]}
+    entries |= {324: 8 + 2 + 12 * 10 + 4, 325: tile.nbytes}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + tile.tobytes()
+
+
+def small_tiles() -> bytes:
+    """A TIFF in six tiles of 16 x 16 bytes, not compressed."""
+    tiles = [padded(GREY)[row : row + 16, column : column + 16] for row in (0, 16) for column in (0, 16, 32)]
+    start = 8 + 2 + 12 * 10 + 4 + 48
+    entries = {256: W, 257: H, 258: 8, 259: 1, 262: 1, 277: 1, 322: 16, 323: 16}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(entries.items()))
+    directory += struct.pack("<HHII", 324, 4, 6, start - 48) + struct.pack("<HHII", 325, 4, 6, start - 24)
+    lists = struct.pack("<12I", *(start + 256 * number for number in range(6)), *[256] * 6)
+    pixels = b"".join(tile.tobytes() for tile in tiles)
+    return b"II*\0" + struct.pack("<IH", 8, 10) + directory + bytes(4) + lists + pixels
+
+
+def padded(picture: np.ndarray) -> np.ndarray:
+    """(H, W) -> (32, 64): whole tiles have sides that 16 divides."""
+    return np.pad(picture, ((0, 32 - H), (0, 64 - W)))
+
+
 def bmp(bits: int, compression: int, pixels: bytes, masks: tuple[int, ...] = ()) -> bytes:
     """A BMP of top-down rows with a header of 40 bytes."""
     more = struct.pack(f"<{len(masks)}I", *masks)
     header = struct.pack("<IiiHHIIiiII", 40, W, -H, 1, bits, compression, len(pixels), 0, 0, 0, 0)
     at = 14 + len(header) + len(more)
     return b"BM" + struct.pack("<IHHI", at + len(pixels), 0, 0, at) + header + more + pixels
+
+
+def os2_bmp() -> bytes:
+    """A BMP with a header of 12 bytes, which OpenCV shows as another picture."""
+    pixels = COLOUR[::-1, :, ::-1].tobytes()
+    return b"BM" + struct.pack("<IHHI", 26 + len(pixels), 0, 0, 26) + struct.pack("<IHHHH", 12, W, H, 1, 24) + pixels
 
 
 def by_opencv(suffix: str, rgb: np.ndarray) -> bytes:
@@ -142,6 +175,9 @@ READ: dict[str, tuple[bytes, np.ndarray]] = {
     "tiff 12 bit packed": (tiff(packed(DEEP >> 4, 12).tobytes(), [12], 1), three(DEEP >> 4 << 4)),
     "tiff 14 bit packed": (tiff(packed(DEEP >> 2, 14).tobytes(), [14], 1), three(DEEP >> 2 << 2)),
     "tiff rgb 16 bit": (by_opencv(".tif", DEEP_COLOUR), DEEP_COLOUR),
+    "tiff in a tile": (tiled(padded(GREY), 8), three(GREY)),
+    "tiff 16 bit in a tile": (tiled(padded(DEEP), 16), three(DEEP)),
+    "tiff differences": (saved(COLOUR, "TIFF", compression="tiff_lzw", tiffinfo={317: 2}), COLOUR),
     "webp": (saved(COLOUR, "WEBP", lossless=True), COLOUR),
     "webp rgba": (saved(np.dstack([COLOUR, ALPHA]), "WEBP", lossless=True, exact=True), over_black(COLOUR, ALPHA)),
 }
@@ -161,7 +197,9 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "jpeg 2000": (saved(COLOUR, "JPEG2000"), "JPEG 2000"),
     "ppm": (saved(COLOUR, "PPM"), "PNM"),
     "eps": (saved(COLOUR, "EPS"), "PostScript"),
-    "tga": (saved(COLOUR, "TGA"), "is no image"),
+    "tga": (saved(COLOUR, "TGA"), "TGA"),
+    "tga without its footer": (saved(COLOUR, "TGA")[:-26], "is no image of a kind that is read"),
+    "jpeg-ls": (b"\xff\xd8\xff\xf7\0\x0b\x08\0\x20\0\x20\x01\x01\x11\0", "JPEG-LS"),
     "animated png": (
         saved(COLOUR, "PNG", save_all=True, append_images=[Image.fromarray(COLOUR[::-1].copy())]),
         "animated PNG",
@@ -176,6 +214,16 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "bmp 16 bit": (bmp(16, 0, DEEP.tobytes()), "16-bit"),
     "bmp 16 bit, masks": (bmp(16, 3, DEEP.tobytes(), (0xF800, 0x7E0, 0x1F)), "masked BMP"),
     "bmp red and blue exchanged": (bmp(32, 3, JUNK, (0xFF, 0xFF00, 0xFF0000)), "masked BMP"),
+    "bmp of os/2": (os2_bmp(), "OS/2"),
+    "tiff of small tiles": (small_tiles(), "tiles of 256 bytes"),
+    "tiff floating-point differences": (
+        tiff(zlib.compress(GREY.tobytes()), [8], 1, t259=8, t317=3),
+        "unusual predictor",
+    ),
+    "tiff 12 bit differences": (
+        tiff(zlib.compress(packed(DEEP >> 4, 12).tobytes()), [12], 1, t259=8, t317=2),
+        "unusual predictor",
+    ),
     "tiff of pages": (
         saved(GREY, "TIFF", save_all=True, append_images=[Image.fromarray(GREY)]),
         "several pages",
@@ -205,19 +253,21 @@ def on_both_sides(tmp_path: Path, name: str, data: bytes) -> tuple[Callable[[], 
     """How calibration and how the line reads this file."""
     file = tmp_path / name
     file.write_bytes(data)
-    return (lambda: load_image(file)), (lambda: read_image(file))
+    return (lambda: load_frame(file)), (lambda: read_image(file))
 
 
 @pytest.mark.parametrize("kind", READ)
 def test_a_listed_kind_gives_the_values_that_were_stored(tmp_path: Path, kind: str) -> None:
-    """Bit for bit, as deep as the file is; both sides keep the upper 8 bits; the name says nothing."""
+    """Bit for bit, as deep as the file is, on both sides; the name says nothing."""
     data, expected = READ[kind]
     pixels = decode(np.frombuffer(data, np.uint8)).pixels
     assert pixels.dtype == expected.dtype
     assert np.array_equal(pixels, expected)
     learnt, seen = (read() for read in on_both_sides(tmp_path, "part.jpg", data))
+    assert learnt.dtype == seen.dtype == expected.dtype
     assert np.array_equal(learnt, seen)
-    assert np.array_equal(seen, expected if expected.dtype == np.uint8 else expected >> 8)
+    assert np.array_equal(seen, expected)
+    assert np.array_equal(load_image(tmp_path / "part.jpg"), expected if expected.dtype == np.uint8 else expected >> 8)
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
@@ -257,7 +307,45 @@ def test_any_other_kind_is_refused_on_both_sides_in_the_same_words(tmp_path: Pat
     assert said == str(by_calibration.value)
     assert said.startswith(f"{tmp_path / 'part.png'}: ")
     assert "\n" not in said
-    assert "save it as" in said or "is no image" in said
+    assert "save it as" in said or "is no image of a kind that is read (PNG, JPEG, BMP, TIFF, WebP)" in said
+
+
+@pytest.mark.parametrize(
+    ("first", "name"),
+    [
+        (b"\0\0\0\x18ftypavif", "AVIF"),
+        (b"\0\0\0\x18ftypmsf1", "HEIF"),
+        (b"\0\0\0\x18ftyphevc", "HEIC"),
+        (b"II\xbc\x01", "JPEG XR"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"PF\n3 3\n-1.0\n", "PFM"),
+        (b"\x93NUMPY", "NumPy"),
+        (b"P7\nWIDTH 3", "PNM"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+    ],
+)
+def test_what_a_refused_file_is_is_said(first: bytes, name: str) -> None:
+    """Formats that are known by their first bytes."""
+    with pytest.raises(PictureError, match=f"is .*{name}, which is not read; save it as PNG"):
+        decode(np.frombuffer(first + bytes(64), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["png 16 bit", "tiff grey plain", "bmp rgb", "webp", "gif", "tiff of pages", "jpeg"])
+@pytest.mark.parametrize("name", ["part.avi", "part.png"])
+def test_a_picture_is_no_video(tmp_path: Path, kind: str, name: str) -> None:
+    """FFmpeg would read it in its own way: 8 bits of 16, the first of several pages."""
+    data = {**READ, **REFUSED, "jpeg": (saved(COLOUR, "JPEG"), "")}[kind][0]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(CameraError, match="which is no video; give the folder"):
+        VideoCamera(VideoCameraSettings(kind="video", path=tmp_path / name))
+
+
+def test_jpegs_in_a_row_are_a_video(tmp_path: Path) -> None:
+    """Some cameras write Motion JPEG without a container."""
+    (tmp_path / "parts.mjpeg").write_bytes(saved(SMOOTH, "JPEG") * 3)
+    camera = VideoCamera(VideoCameraSettings(kind="video", path=tmp_path / "parts.mjpeg"))
+    assert camera.grab(1.0).image.shape == SMOOTH.shape
+    camera.close()
 
 
 def test_no_image_starts_a_program(tmp_path: Path) -> None:
