@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -90,6 +91,47 @@ def test_few_real_levels_are_warned_of(tmp_path: Path) -> None:
     found = grey_levels(write(tmp_path, [coarse]), None, quiet)
     assert found is not None
     assert "only 16 different grey levels" in found.warning
+
+
+def reflection(picture: np.ndarray) -> None:
+    """A lamp over the first rows, 3 % of the picture, that touches every grey level up to white."""
+    picture[:2] = np.linspace(21_200, 65_535, picture[:2].size).reshape(picture[:2].shape)
+
+
+def black_border(picture: np.ndarray) -> None:
+    """A quarter of the picture is no picture."""
+    picture[:, :16] = 0
+
+
+def one_sixteenth(picture: np.ndarray) -> None:
+    """12 bits at the lower end, where the other images have them at the upper one."""
+    picture //= 16
+
+
+@pytest.mark.parametrize(
+    ("spoil", "share"), [(reflection, 1), (black_border, 1), (one_sixteenth, 0.5), (one_sixteenth, 0.2)]
+)
+def test_levels_that_leave_little_of_a_part_are_warned_of(
+    tmp_path: Path, spoil: Callable[[np.ndarray], None], share: float
+) -> None:
+    """A part may have 400 grey levels, of which a wide range leaves three."""
+    pictures = [(20 * (thermal(n).astype(np.int64) - 20_800) + 50_000).astype(np.uint16) for n in range(10)]
+    if spoil is not one_sixteenth:
+        pictures = [thermal(n) for n in range(10)]
+    for picture in pictures[: round(10 * share)]:
+        spoil(picture)
+    found = grey_levels(write(tmp_path, pictures), None, quiet)
+    assert found is not None
+    assert found.distinct >= 390
+    assert f"of 10 good parts that were looked at again, {10 * share:.0f} keep fewer than 32" in found.warning
+    assert f"black is {found.levels.black} and white {found.levels.white}" in found.warning
+
+
+def test_levels_by_hand_that_leave_nothing_are_warned_of(tmp_path: Path) -> None:
+    """Those of a 12-bit camera for a thermal one: all is white."""
+    found = grey_levels(write(tmp_path, [thermal(0)]), Levels(black=0, white=4095), quiet)
+    assert found is not None
+    assert "as few as 1, of 400 that a part has" in found.warning
 
 
 def test_the_line_refuses_8_bits_where_the_bundle_is_of_deeper_ones() -> None:
