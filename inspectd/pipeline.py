@@ -109,7 +109,13 @@ class Pipeline:
         self.hangs = True  # until a clean end: something that the process's end must not wait for
         self._something_ended = Event()
         refused = partial(self.meters.count, Count.CLIENTS_REFUSED)
-        self._door = Door(self._context, station.endpoints(), keys=station.key_folder(), refused=refused)
+        self._door = Door(
+            self._context,
+            station.endpoints(),
+            keys=station.key_folder(),
+            refused=refused,
+            closed=partial(self.meters.count, Count.CONNECTIONS_CLOSED),
+        )
         bodies = StageBodies(
             station,
             engine=engine,

@@ -32,6 +32,15 @@ MS_PER_S = 1000.0
 log = structlog.get_logger(__name__)
 
 
+def raise_file_limit() -> None:
+    """Let this process open as many files and connections as the system's hard limit allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError) as error:
+        log.warning("the limit of open files was not raised", limit=soft, why=str(error))
+
+
 @contextmanager
 def on_engine_cores(settings: ProcessSettings) -> Iterator[None]:
     """Keep this thread on the engine's cores meanwhile: the threads that an engine starts as it loads inherit them."""

@@ -168,7 +168,9 @@ def _ports(station: Station) -> Iterator[str]:
     if station.trigger.source == "zmq" and station.trigger.endpoint is not None:
         ports.append((zmq.PULL, station.trigger.endpoint))
     context: Context = zmq.Context()
-    door = Door(context, station.endpoints(), keys=station.key_folder(), refused=lambda: None)
+    door = Door(
+        context, station.endpoints(), keys=station.key_folder(), refused=lambda: None, closed=lambda connections: None
+    )
     try:
         door.open(lambda: None)
         for kind, endpoint in ports:

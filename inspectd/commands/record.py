@@ -94,7 +94,9 @@ def record_parts(station: Station, count: int, out: Path, *, offer: str = "") ->
     """
     _claim(out)
     context: Context = zmq.Context()
-    door = Door(context, station.endpoints(), keys=station.key_folder(), refused=lambda: None)
+    door = Door(
+        context, station.endpoints(), keys=station.key_folder(), refused=lambda: None, closed=lambda connections: None
+    )
     unfit: dict[str, int] = {}
     saved = 0
     locator: Locator | None = None

@@ -30,7 +30,7 @@ from inspectd.locate import Locator
 from inspectd.logs import set_up_logging
 from inspectd.pace import Pace, engine_times, held
 from inspectd.pipeline import Pipeline
-from inspectd.process import Process, behind_the_rest, on_engine_cores
+from inspectd.process import Process, behind_the_rest, on_engine_cores, raise_file_limit
 
 SUMMARY_S = 60.0
 STATUS_S = 5.0
@@ -110,6 +110,7 @@ def serve(
     EngineLost where the engine failed too often.
     """
     notifier.tell(STATUS="loading")
+    raise_file_limit()
     engine = _load(station, sources, bundle)
     _tell_pace(station, engine)
     cv2.setNumThreads(1)

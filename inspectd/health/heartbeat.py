@@ -26,6 +26,9 @@ _LOSSES = {
     (Count.DEADLINES_MISSED,): "{} verdicts left after their deadline so far",
     (Count.ROWS_LOST, Count.IMAGES_DROPPED): "{} records and {} images lost so far",
     (Count.REJECTS_MISSED,): "{} parts to be rejected could not be reached in time so far",
+    (
+        Count.CONNECTIONS_CLOSED,
+    ): "{} connections were closed so far, one too many for their endpoint: a client leaks them",
     (Count.REJECT_OVERLAPS,): "{} good parts lay in the window of a rejected one so far",
 }
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import BoundedSemaphore, Thread
+from typing import Any
 
 from inspectd.errors import EndpointError
 
 TEXT_TYPE = "text/plain; charset=utf-8"
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLOWEST_CLIENT_S = 5.0
+MOST_CLIENTS = 16
+"""At once: each takes a thread and a file descriptor."""
 
 
 class MetricsServer:
@@ -21,10 +24,9 @@ class MetricsServer:
 
     def __init__(self, port: int, *, metrics: Callable[[], bytes], ready: Callable[[], tuple[bool, str]]) -> None:
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(metrics, ready))
+            self._server = _Server(("127.0.0.1", port), _handler(metrics, ready))
         except OSError as error:
             raise EndpointError(f"127.0.0.1:{port}: {error.strerror}; change outputs.metrics_port") from error
-        self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, name="http", daemon=True
@@ -36,6 +38,34 @@ class MetricsServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    """Closes at once who comes while MOST_CLIENTS are being answered."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        self._free = BoundedSemaphore(MOST_CLIENTS)
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread, where there is one left."""
+        if not self._free.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread was started
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """The thread."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
 
 def _handler(metrics: Callable[[], bytes], ready: Callable[[], tuple[bool, str]]) -> type[BaseHTTPRequestHandler]:

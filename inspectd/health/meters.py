@@ -71,6 +71,7 @@ class Count(StrEnum):
     IMAGES_DROPPED = "images_dropped"
     QUERIES_REFUSED = "queries_refused"
     CLIENTS_REFUSED = "clients_refused"
+    CONNECTIONS_CLOSED = "connections_closed"
     REJECTS_MISSED = "rejects_missed"
     REJECT_OVERLAPS = "reject_overlaps"
 
@@ -105,6 +106,7 @@ _MEANINGS = {
     Count.REJECTS_MISSED: "parts to be rejected that no command could reach in time; must be zero",
     Count.REJECT_OVERLAPS: "good parts in the window of a rejected one; must be zero",
     Count.CLIENTS_REFUSED: "clients turned away: without a key, with an unknown one, or with one for another daemon",
+    Count.CONNECTIONS_CLOSED: "connections closed because their endpoint had as many as it may have",
 }
 
 

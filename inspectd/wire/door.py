@@ -1,4 +1,4 @@
-"""The daemon's door: binds every socket that others reach, and says who may come in through TCP (ZAP, RFC 27)."""
+"""The daemon's door: binds every socket that others reach, bounds their connections, and says who may come in (ZAP)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from zmq.utils import z85
 from zmq.utils.monitor import recv_monitor_message
 
 from inspectd.errors import KeysError
+from inspectd.wire.connections import Connections, ceiling
 from inspectd.wire.curve import DOMAIN, REFUSALS, as_server, is_tcp
 from inspectd.wire.keys import KeyPair, allowed_clients, read_server_key
 from inspectd.wire.sockets import Context, Socket, bind
@@ -67,67 +68,73 @@ class Guests:
 
 
 class Door:
-    """Binds the sockets of a daemon. Where `keys` is given, TCP is CURVE, and a thread answers who may come in.
+    """Binds the sockets of a daemon. A thread bounds their connections and, where `keys` is given, answers who may come
+    in through TCP, which is CURVE then.
 
     open, then bind from any thread, then close once those sockets are closed. keys: the station's key folder, None for
-    plain TCP. endpoints: all that will be bound. refused: called, from that thread, for each one turned away.
+    plain TCP. endpoints: all that will be bound. refused: called, from that thread, for each one without a right to
+    come in. closed: told, from there too, how many connections were closed because their endpoint had too many.
     """
 
     def __init__(
-        self, context: Context, endpoints: Sequence[str], *, keys: Path | None, refused: Callable[[], None]
+        self,
+        context: Context,
+        endpoints: Sequence[str],
+        *,
+        keys: Path | None,
+        refused: Callable[[], None],
+        closed: Callable[[int], None],
     ) -> None:
         self._context = context
         self._keys = keys
-        self._refused = refused
-        self._monitors = {
-            endpoint: f"inproc://door-{number}" for number, endpoint in enumerate(endpoints) if is_tcp(endpoint)
-        }
+        self._refused, self._closed = refused, closed
+        self._monitors = {endpoint: f"inproc://door-{number}" for number, endpoint in enumerate(endpoints)}
         self._pair: KeyPair | None = None
         self._worker: Worker | None = None
         self._logged_s: dict[str, float] = {}
         self.guests = 0
 
     def open(self, on_end: Callable[[], None]) -> None:
-        """Read the keys and begin to answer, before anything is bound; `on_end` is called where answering ends.
+        """Read the keys and begin to watch, before anything is bound; `on_end` is called where watching ends.
 
         Raises KeysError.
         """
-        if self._keys is None:
-            return
-        self._pair = read_server_key(self._keys)
-        guests = Guests(self._keys)
-        self.guests = guests.count
+        guests: Guests | None = None
+        if self._keys is not None:
+            self._pair = read_server_key(self._keys)
+            guests = Guests(self._keys)
+            self.guests = guests.count
         self._worker = Worker("door", lambda stop, ready: self._answer(guests, stop, ready), on_end)
         self._worker.start(STARTS_S)
 
     @property
     def workers(self) -> list[Worker]:
-        """The thread that answers, where there is one; nobody new comes in once it has ended."""
+        """The thread that watches, once it was started; with keys, nobody new comes in once it has ended."""
         return [] if self._worker is None else [self._worker]
 
     def bind(self, kind: int, endpoint: str, bound: int) -> Socket:
         """Bind one of the endpoints, in the thread that will use the socket. Raises EndpointError with one line."""
-        pair = self._pair
-        if pair is None or not is_tcp(endpoint):
-            return bind(self._context, kind, endpoint, bound)
+        pair = self._pair if is_tcp(endpoint) else None
 
         def guard(socket: Socket) -> None:
-            as_server(socket, pair)
-            socket.monitor(self._monitors[endpoint], REFUSALS)
+            if pair is not None:
+                as_server(socket, pair)
+            if self._worker is not None:  # else nobody would read it
+                refusals = REFUSALS if pair is not None else 0
+                socket.monitor(self._monitors[endpoint], zmq.EVENT_ACCEPTED | refusals)
 
         return bind(self._context, kind, endpoint, bound, guard)
 
     def close(self) -> bool:
-        """Stop answering; False where the thread did not end in time. A second call does nothing."""
+        """Stop watching; False where the thread did not end in time. A second call does nothing."""
         return self._worker is None or self._worker.stop(ENDS_S)
 
-    def _answer(self, guests: Guests, stop: Event, ready: Callable[[], None]) -> None:
+    def _answer(self, guests: Guests | None, stop: Event, ready: Callable[[], None]) -> None:
         with ExitStack() as stack:
-            zap = stack.enter_context(closing(self._context.socket(zmq.REP)))
-            zap.linger = 0
-            zap.bind(ZAP)
             poller = zmq.Poller()
-            poller.register(zap, zmq.POLLIN)
+            zap = None if guests is None else self._zap(stack, poller)
+            most = ceiling(len(self._monitors))
+            connections = {endpoint: Connections(endpoint, most, self._closed) for endpoint in self._monitors}
             monitors: dict[Socket, str] = {}
             for endpoint, address in self._monitors.items():
                 monitor = stack.enter_context(closing(self._context.socket(zmq.PAIR)))
@@ -139,12 +146,24 @@ class Door:
             ready()
             while not stop.is_set():
                 for socket, _ in poller.poll(TURN_MS):
-                    if socket is zap:
+                    if guests is not None and zap is not None and socket is zap:
                         zap.send_multipart(self._judge(guests, zap.recv_multipart()))
+                        continue
+                    happened, endpoint = recv_monitor_message(socket), monitors[socket]
+                    if happened["event"] == zmq.EVENT_ACCEPTED:
+                        connections[endpoint].accepted(happened["value"])
                     else:
-                        recv_monitor_message(socket)
                         why = "a client without a key, or with a key for another daemon"
-                        self._turned_away(monitors[socket], why, {"endpoint": monitors[socket]})
+                        self._turned_away(endpoint, why, {"endpoint": endpoint})
+                for each in connections.values():
+                    each.turn()
+
+    def _zap(self, stack: ExitStack, poller: zmq.Poller) -> Socket:
+        zap = stack.enter_context(closing(self._context.socket(zmq.REP)))
+        zap.linger = 0
+        zap.bind(ZAP)
+        poller.register(zap, zmq.POLLIN)
+        return zap
 
     def _judge(self, guests: Guests, asked: list[bytes]) -> list[bytes]:
         """The ZAP reply to one request: version, id, code, text, user, metadata."""

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,16 @@ UNHURRIED = {"line": {"deadline_ms": 30_000}, "trigger": {"period_ms": 20}}
 class Daemon:
     """A running daemon and the systemd that it believes to have."""
 
-    def __init__(self, folder: Path, *, score: float, max_parts: int, engine_ms: float = 0, **changes: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        score: float,
+        max_parts: int,
+        engine_ms: float = 0,
+        prefix: Sequence[str] = (),
+        **changes: Any,
+    ) -> None:
         self.path = folder / "test.yaml"
         if not self.path.exists():
             self.path.write_text(yaml.safe_dump(raw_settings(folder, **changes)))
@@ -48,7 +57,7 @@ class Daemon:
         self._systemd.bind(str(address))
         self._systemd.settimeout(NOTICE_S)
         self.process = subprocess.Popen(
-            [sys.executable, str(DAEMON), str(self.path), str(score), str(max_parts), str(engine_ms)],
+            [*prefix, sys.executable, str(DAEMON), str(self.path), str(score), str(max_parts), str(engine_ms)],
             env={**os.environ, "NOTIFY_SOCKET": str(address), "WATCHDOG_USEC": "3000000"},
             cwd=ROOT,
             stderr=subprocess.PIPE,
@@ -89,10 +98,16 @@ class Daemon:
 
 @contextmanager
 def daemon(
-    folder: Path, *, score: float = 0.25, max_parts: int = 0, engine_ms: float = 0, **changes: Any
+    folder: Path,
+    *,
+    score: float = 0.25,
+    max_parts: int = 0,
+    engine_ms: float = 0,
+    prefix: Sequence[str] = (),
+    **changes: Any,
 ) -> Iterator[Daemon]:
-    """A daemon that is ready, killed at the end of the block where it still runs."""
-    made = Daemon(folder, score=score, max_parts=max_parts, engine_ms=engine_ms, **changes)
+    """A daemon that is ready, killed at the end of the block where it still runs. prefix: what runs its program."""
+    made = Daemon(folder, score=score, max_parts=max_parts, engine_ms=engine_ms, prefix=prefix, **changes)
     try:
         made.wait_for("READY=1")
         yield made

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from inspectd.wire.connections import MOST
+
 UNIT = Path(__file__).parents[2] / "systemd" / "inspectd@.service"
 DROP_INS = UNIT.with_name(f"{UNIT.name}.d")
 MAX_EXPOSURE = 1.5
@@ -48,6 +50,12 @@ def test_unit_is_clean(tmp_path: Path, drop_in: str | None) -> None:
     verdict = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     assert verdict.returncode == 0
     assert verdict.stderr == ""
+
+
+def test_the_unit_lets_more_clients_in_than_the_daemon_takes() -> None:
+    """Three endpoints with all the connections that they may have, twice, and as many more on the way."""
+    (limit,) = [line.partition("=")[2] for line in UNIT.read_text().splitlines() if line.startswith("LimitNOFILE=")]
+    assert int(limit) >= 3 * 4 * MOST + 1024
 
 
 def test_faults_that_mend_themselves_do_not_end_the_station_for_good() -> None:
