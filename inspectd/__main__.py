@@ -24,7 +24,7 @@ a station from nothing:
   inspectd watch --station smdc              follow the verdicts
 
 exit codes: 0 done, 1 internal error, 2 wrong usage, 3 settings, 4 bundle, 5 data or weights, 6 camera, 7 port,
-8 storage, 9 engine, 10 not healthy, 11 verdicts changed (tools/replay.py), 12 degraded, 13 no answer,
+8 storage, 9 engine, 10 not healthy, 11 verdicts changed (inspectd replay), 12 degraded, 13 no answer,
 15 records not proved, 17 a known-bad part was not rejected, 18 the station's daemon runs,
 130 interrupted. See docs/exit_codes.md.
 """
@@ -61,6 +61,7 @@ COMMANDS = {
     "health": Command("health", "ask a running daemon whether it is healthy"),
     "challenge": Command("challenge", "prove that known-bad parts are rejected"),
     "records": Command("records", "list, verify, export or copy what was recorded"),
+    "replay": Command("replay", "run recorded footage through the station's line again"),
     "evaluate": Command("evaluate", "measure a bundle on a labelled data set"),
 }
 

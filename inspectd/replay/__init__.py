@@ -1,1 +1,1 @@
-"""Recorded footage through the line again, and what came out otherwise than before: for `tools/replay.py`."""
+"""Recorded footage through the line again, and what came out otherwise than before: for `inspectd replay`."""

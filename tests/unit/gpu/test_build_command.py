@@ -79,7 +79,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> FakeMachine:
 @pytest.fixture
 def station(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Settings of a station with an active bundle that MeanRuntime reproduces."""
-    monkeypatch.setattr("inspectd.loading.check_settings", lambda *settings: None)
+    monkeypatch.setattr("inspectd.loading.check_settings", lambda *settings, **more: None)
     bundle = make_bundle(tmp_path / "bundles")
     activate(tmp_path / "bundles", "line1", bundle.hash)
     path = tmp_path / "line1.yaml"
