@@ -14,13 +14,12 @@ from calibration.defect_table import find_table
 from calibration.errors import DataError, TooFewParts
 from calibration.images import IMAGE_SUFFIXES, load_image, load_mask
 from engines.labels import GOOD, OF_THE_SETS, label_of, means_good
+from engines.leftovers import left_behind
 
 __all__ = ["GOOD", "DataSet", "Layout", "Sample", "folds", "load_image", "load_mask", "read_dataset", "split"]
 
 # What the published sets and the tools lay beside their images.
 IGNORED_SUFFIXES = frozenset({".txt", ".md", ".csv", ".json", ".jsonl", ".pdf"})
-# What file managers leave behind.
-IGNORED_NAMES = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 SUFFIXES = ", ".join(sorted(IMAGE_SUFFIXES))
 METADATA_NAME = "metadata.jsonl"
 
@@ -72,7 +71,7 @@ def read_dataset(folder: Path) -> DataSet:
         raise DataError(f"{folder}: is a file; give a folder of images")
     entries = _entries(folder)
     names = {entry.name for entry in entries if entry.is_dir()}
-    if "train" in names:
+    if _inner(folder, "train").is_dir():
         return _read_labelled(folder)
     if (folder / METADATA_NAME).is_file():
         return _read_footage(folder)
@@ -133,7 +132,7 @@ def _unknown_layout(folder: Path, names: Set[str]) -> str:
     if classes:
         found = [path.relative_to(folder).as_posix() for path in classes]
         return f"{folder}: holds {len(found)} data sets ({_some(found, 20)}), not one; give one, such as {classes[0]}"
-    if (folder.parent / "train").is_dir():
+    if _inner(folder.parent, "train").is_dir():
         return f"{folder}: is one half of a data set; give {folder.parent}, which holds train"
     return (
         f"{folder}: looked for images, or for train/good (MVTec AD) or train/ok (BTAD); found folders "
@@ -143,9 +142,9 @@ def _unknown_layout(folder: Path, names: Set[str]) -> str:
 
 def _classes(folder: Path) -> list[Path]:
     """The data sets that `folder` is or holds: MVTec AD comes as <class>/train, BTAD as <archive>/<class>/train."""
-    if (folder / "train").is_dir():
+    if _inner(folder, "train").is_dir():
         return [folder]
-    return [entry for entry in _entries(folder) if (entry / "train").is_dir()]
+    return [entry for entry in _entries(folder) if entry.is_dir() and _inner(entry, "train").is_dir()]
 
 
 def _some(names: Sequence[str], most: int = 6) -> str:
@@ -154,10 +153,20 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 def _entries(folder: Path) -> list[Path]:
     try:
-        found = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-        return [entry for entry in found if entry.name.lower() not in IGNORED_NAMES]
+        return sorted(entry for entry in folder.iterdir() if not left_behind(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from error
+
+
+def _inner(folder: Path, name: str) -> Path:
+    """The entry of this name in any case; where there is none, the path that it would have.
+
+    Raises DataError for two of them, or a folder that cannot be read.
+    """
+    found = [entry for entry in _entries(folder) if entry.name.lower() == name.lower()]
+    if len(found) > 1:
+        raise DataError(f"{folder}: holds {found[0].name} and {found[1].name}; which of them counts? Put them together")
+    return found[0] if found else folder / name
 
 
 def _images(
@@ -196,19 +205,26 @@ def _regular(path: Path) -> Path:
 def _read_labelled(folder: Path) -> DataSet:
     """MVTec AD (good) and BTAD (ok, ko), as distributed, and sets of that layout whose good parts have other names."""
     good_name = _good_name(folder)
-    good = _images(folder / "train" / good_name, prefix="train/")
+    good = _images(_inner(folder, "train") / good_name, prefix="train/")
     kinds = _kinds(folder)
     labelled: list[Sample] = []
     for kind in kinds:
-        masks = folder / "ground_truth" / kind.name
+        masks = _masks(folder, kind.name)
         good_kind = means_good(kind.name)
-        finder = _mask_finder(masks, needed=not good_kind) if masks.is_dir() else lambda path: None
+        finder = _mask_finder(masks, needed=not good_kind) if masks is not None else lambda path: None
         label = GOOD if good_kind else kind.name
         labelled.extend(_images(kind, label=label, prefix=f"test/{kind.name}/", mask_of=finder))
     layout = Layout.BTAD if good_name == "ok" else Layout.MVTEC
     described, about = _with_defects(folder, labelled)
     notes = (*_taken_for_good(folder, good_name, kinds), *about)
     return DataSet(folder=folder, layout=layout, good=good, labelled=described, notes=notes)
+
+
+def _masks(folder: Path, kind: str) -> Path | None:
+    """The folder of masks of a kind of part, None where it has none."""
+    truth = _inner(folder, "ground_truth")
+    masks = _inner(truth, kind) if truth.is_dir() else truth
+    return masks if truth.is_dir() and masks.is_dir() else None
 
 
 def _taken_for_good(folder: Path, good_name: str, kinds: Sequence[Path]) -> list[str]:
@@ -221,15 +237,15 @@ def _taken_for_good(folder: Path, good_name: str, kinds: Sequence[Path]) -> list
     if kinds and not good:
         others = _some([kind.name for kind in kinds])
         said.append(
-            f"{folder / 'test'}: has no good parts (looked for {good_name}, found {others}): false rejects and AUROC "
-            "cannot be told"
+            f"{_inner(folder, 'test')}: has no good parts (looked for {good_name}, found {others}): false rejects and "
+            "AUROC cannot be told"
         )
     return said
 
 
 def _good_name(folder: Path) -> str:
     """What the set calls its good parts; train holds nothing else."""
-    train = folder / "train"
+    train = _inner(folder, "train")
     names = [entry.name for entry in _entries(train) if entry.is_dir()]
     if len(names) == 1 and means_good(names[0]):
         return names[0]
@@ -244,19 +260,18 @@ def _good_name(folder: Path) -> str:
 
 def _kinds(folder: Path) -> list[Path]:
     """The folders of test, in order; none without test. Those of ground_truth must be among them."""
-    test, masks = folder / "test", folder / "ground_truth"
+    test, masks = _inner(folder, "test"), _inner(folder, "ground_truth")
     kinds = []
     for entry in _entries(test) if test.is_dir() else []:
         if entry.is_dir():
             kinds.append(entry)
         elif entry.suffix.lower() not in IGNORED_SUFFIXES:
             raise DataError(f"{entry}: looked for folders good and <defect> in test, found this file")
-    names = {kind.name for kind in kinds}
+    names = {kind.name.lower() for kind in kinds}
     for entry in _entries(masks) if masks.is_dir() else []:
-        if entry.is_dir() and entry.name not in names:
-            raise DataError(
-                f"{entry}: masks of a defect that test does not have; it has folders {_some(sorted(names)) or 'none'}"
-            )
+        if entry.is_dir() and entry.name.lower() not in names:
+            has = _some([kind.name for kind in kinds]) or "none"
+            raise DataError(f"{entry}: masks of a defect that test does not have; it has folders {has}")
     return kinds
 
 

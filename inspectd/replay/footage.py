@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from engines.labels import label_of
+from engines.leftovers import left_behind
 from engines.pictures import SUFFIXES
 from inspectd.camera_sections import VideoCameraSettings
 from inspectd.cameras.folder import list_images, natural_key, read_image
@@ -80,7 +82,9 @@ class Footage:
             self._entries = _saved(path)
         elif any(entry.suffix.lower() in SUFFIXES for entry in _files(path)):
             self.about = "folder of images"
-            self._entries = [_Entry(file, file.stem) for file in list_images(path)]
+            files = list_images(path)
+            stems = Counter(file.stem for file in files)  # 000.bmp and 000.png are two parts
+            self._entries = [_Entry(file, file.stem if stems[file.stem] == 1 else file.name) for file in files]
         else:
             self.about = "labelled set"
             self._entries = _labelled(path)
@@ -99,7 +103,7 @@ class Footage:
 
 def _files(folder: Path) -> list[Path]:
     try:
-        return [entry for entry in folder.iterdir() if entry.is_file() and not entry.name.startswith(".")]
+        return [entry for entry in folder.iterdir() if entry.is_file() and not left_behind(entry.name)]
     except OSError as error:
         raise CameraError(f"{folder}: cannot be read: {error.strerror}") from error
 
@@ -181,16 +185,18 @@ def _labelled(root: Path) -> list[_Entry]:
     found = []
     for path in root.rglob("*"):
         inner = path.relative_to(root)
-        hidden = any(step.startswith(".") for step in inner.parts)
-        if path.suffix.lower() in SUFFIXES and path.is_file() and not hidden and not NO_PARTS & set(inner.parts):
+        no_part = any(left_behind(step) or step.lower() in NO_PARTS for step in inner.parts)
+        if path.suffix.lower() in SUFFIXES and path.is_file() and not no_part:
             found.append(inner)
     if not found:
         raise CameraError(f"{root}: holds no image (png, jpg, bmp, tif or webp), nor do its folders")
     found.sort(key=lambda inner: (inner.parent.parts, natural_key(inner)))
-    return [_Entry(root / inner, inner.with_suffix("").as_posix(), _label(inner)) for inner in found]
+    stems = Counter(inner.with_suffix("") for inner in found)
+    names = [inner if stems[inner.with_suffix("")] > 1 else inner.with_suffix("") for inner in found]
+    return [_Entry(root / inner, name.as_posix(), _label(inner)) for inner, name in zip(found, names, strict=True)]
 
 
 def _label(inner: Path) -> str:
     """`test/scratch/0001.png` -> scratch, `test/OK/0001.png` -> good; nothing in other layouts."""
     steps = inner.parts
-    return label_of(steps[-2]) if len(steps) >= 3 and steps[-3] in SPLITS else ""
+    return label_of(steps[-2]) if len(steps) >= 3 and steps[-3].lower() in SPLITS else ""

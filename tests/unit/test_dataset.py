@@ -77,7 +77,13 @@ def test_file_types_may_be_mixed(tmp_path: Path) -> None:
     assert ids == ["train/0000.bmp", "train/0000.png", "train/0001"]
 
 
-@pytest.mark.parametrize("name", ["Good", "OK", "ok", "normal", "i.O.", "Defect-free", "no_defect", "pass", "gut"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Good", "OK", "ok", "normal", "i.O.", "Defect-free", "no_defect", "pass", "gut"),
+        *("0_good", "Good parts", "good (2)", "OK_images", "Gutteile", "non-defective", "良品", "OK品"),
+    ],
+)
 def test_good_parts_go_by_their_usual_names(mvtec: Path, name: str) -> None:
     """In any case, with any dashes; what was taken for good parts is said, and NG stays a defect."""
     (mvtec / "test/good").rename(mvtec / "test" / f"{name}-")
@@ -87,6 +93,30 @@ def test_good_parts_go_by_their_usual_names(mvtec: Path, name: str) -> None:
     labels = {sample.path.parent.name: sample.label for sample in data.labelled}
     assert labels == {name: "good", "crack": "crack", "stain": "stain", "NG": "NG"}
     assert [note.endswith(f"taken for good parts: train/good, test/{name}") for note in data.notes] == [True]
+
+
+@pytest.mark.parametrize(
+    "name", ["NOK", "n.i.O.", "not good", "no_good", "not-ok parts", "bad", "abnormal", "nonconforming", "0", "parts"]
+)
+def test_defects_are_not_taken_for_good_parts(mvtec: Path, name: str) -> None:
+    """Names that hold one of good parts."""
+    picture(mvtec / "test" / name / "000.png")
+    assert {sample.label for sample in read_dataset(mvtec).labelled} == {"good", "crack", "stain", name}
+
+
+def test_the_folders_of_a_set_may_be_written_in_any_case(mvtec: Path) -> None:
+    """Train, Test and Ground_Truth with the masks of Crack are those of MVTec AD; two of one name are refused."""
+    (mvtec / "train/good").rename(mvtec / "train/Good")
+    (mvtec / "ground_truth/crack").rename(mvtec / "ground_truth/Crack")
+    for name, other in (("train", "Train"), ("test", "TEST"), ("ground_truth", "Ground_Truth")):
+        (mvtec / name).rename(mvtec / other)
+    data = read_dataset(mvtec)
+    assert [sample.part_id for sample in data.good] == ["train/000", "train/001"]
+    masks = [sample.mask_path for sample in data.labelled if sample.label == "crack"]
+    assert masks[0] == mvtec / "Ground_Truth/Crack/000_mask.png"
+    (mvtec / "test").mkdir()
+    with pytest.raises(DataError, match="holds TEST and test; which of them counts"):
+        read_dataset(mvtec)
 
 
 def test_a_set_without_good_test_parts_says_so(mvtec: Path) -> None:
@@ -103,10 +133,11 @@ def test_a_set_as_distributed_needs_no_word(mvtec: Path) -> None:
     assert read_dataset(mvtec).notes == ()
 
 
-def test_what_an_archive_of_a_mac_leaves_behind_is_passed_over(tmp_path: Path, mvtec: Path) -> None:
-    """`__MACOSX` is no folder of a data set."""
-    for folder in (mvtec / "train", mvtec / "test", mvtec):
-        (folder / "__MACOSX").mkdir()
+@pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", ".cache"])
+def test_what_systems_leave_behind_is_passed_over(mvtec: Path, name: str) -> None:
+    """Archives of a Mac, disks of Windows and file servers have folders of their own."""
+    for folder in (mvtec / "train", mvtec / "train/good", mvtec / "test", mvtec / "ground_truth", mvtec):
+        (folder / name).mkdir()
     assert len(read_dataset(mvtec).good) == 2
 
 

@@ -47,6 +47,25 @@ def test_a_labelled_set_gives_labels_and_leaves_masks_out(tmp_path: Path) -> Non
     assert found == {"train/good/1": "good", "test/good/1": "good", "test/scratch/1": "scratch"}
 
 
+def test_a_set_written_in_another_case_keeps_its_labels(tmp_path: Path) -> None:
+    """Test/OK and Ground_Truth are what they are in lower case; what a file server leaves behind is no part."""
+    names = ("Test/OK/1.png", "Test/Scratch/1.png", "Ground_Truth/Scratch/1_mask.png", "Test/OK/@eaDir/1.png/thumb.jpg")
+    for name in (*names, "__MACOSX/Test/OK/2.png"):
+        write(tmp_path / name)
+    found = {part.part_id: part.label for part in Footage(tmp_path)}
+    assert found == {"Test/OK/1": "good", "Test/Scratch/1": "Scratch"}
+
+
+def test_two_files_of_one_stem_are_two_parts(tmp_path: Path) -> None:
+    """000.png beside 000.bmp: each has a name of its own, in a folder and in a set."""
+    for folder in (tmp_path / "set/test/OK", tmp_path / "folder"):
+        for name in ("0.bmp", "0.png", "1.png"):
+            write(folder / name)
+    assert [part.part_id for part in Footage(tmp_path / "folder")] == ["0.bmp", "0.png", "1"]
+    names = [part.part_id for part in Footage(tmp_path / "set")]
+    assert names == ["test/OK/0.bmp", "test/OK/0.png", "test/OK/1"]
+
+
 def test_a_tree_without_that_layout_has_no_labels(tmp_path: Path) -> None:
     """Folders by day, say, are read in order and say nothing of the truth."""
     for name in ("tuesday/2.png", "monday/1.png"):
