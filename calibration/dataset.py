@@ -277,20 +277,20 @@ def _kinds(folder: Path) -> list[Path]:
 
 def _with_defects(folder: Path, labelled: Sequence[Sample]) -> tuple[tuple[Sample, ...], list[str]]:
     """Severity and size added from the table of defects in the folder, and what to say of it."""
-    table = find_table([entry for entry in _entries(folder) if entry.suffix.lower() == ".csv" and entry.is_file()])
+    files = [entry for entry in _entries(folder) if entry.suffix.lower() == ".csv" and entry.is_file()]
+    table, notes = find_table(files)
     if table is None:
-        return tuple(labelled), []
+        return tuple(labelled), list(notes)
     unknown = ("", None)
     found = [(sample, table.rows.get(sample.path.relative_to(folder).as_posix(), unknown)) for sample in labelled]
     described = tuple(replace(sample, severity=severity, size_px=size) for sample, (severity, size) in found)
     names = {sample.path.relative_to(folder).as_posix() for sample in labelled}
-    strangers = sorted(set(table.rows) - names)
-    if not strangers:
-        return described, []
-    return described, [
-        f"{table.path}: {len(strangers)} of {len(table.rows)} rows name no part of test, such as {strangers[0]!r}: "
-        "paths start at the data folder (test/scratch/000.png)"
-    ]
+    if strangers := sorted(set(table.rows) - names):
+        notes += (
+            f"{table.path}: {len(strangers)} of {len(table.rows)} rows name no part of test, such as {strangers[0]!r}: "
+            "paths start at the data folder (test/scratch/000.png)",
+        )
+    return described, list(notes)
 
 
 def _mask_finder(masks: Path, *, needed: bool) -> Callable[[Path], Path | None]:

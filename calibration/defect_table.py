@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 from calibration.errors import DataError
 
 COLUMNS: Final = ("file", "severity", "size_px")
 SEPARATORS: Final = ",;\t"
+SEPARATOR_LINE: Final = "sep="
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +25,53 @@ class DefectTable:
     rows: dict[str, tuple[str, float | None]]
 
 
-def find_table(tables: Sequence[Path]) -> DefectTable | None:
-    """The first of these CSV files that has the columns `file`, `severity` and `size_px`; None where none has.
+def find_table(tables: Sequence[Path]) -> tuple[DefectTable | None, tuple[str, ...]]:
+    """The first of these CSV files that has the columns `file`, `severity` and `size_px`, in any case; None without.
 
-    Columns are separated by comma, semicolon or tab; numbers may have a decimal comma; paths may have backslashes.
-    Raises DataError for a table that cannot be read.
+    Then what a person should know of these files, one line each: a second table, one that lacks a column, a row that
+    is repeated. Columns are separated by comma, semicolon or tab; numbers may have a decimal comma; paths may have
+    backslashes. Raises DataError for a table that cannot be read.
     """
+    found: DefectTable | None = None
+    notes: list[str] = []
     for path in tables:
         try:
             with path.open(newline="", encoding="utf-8-sig") as file:
-                head = file.readline()
-                separator = max(SEPARATORS, key=head.count)
-                file.seek(0)
-                reader = csv.DictReader(file, delimiter=separator)
-                if set(COLUMNS) <= {name.strip() for name in reader.fieldnames or ()}:
-                    reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
-                    return DefectTable(path, dict(map(_row, reader)))
+                reader = _reader(file)
+                columns = [name.strip().lower() for name in reader.fieldnames or ()]
+                lacking = [name for name in COLUMNS if name not in columns]
+                if lacking:
+                    if "file" in columns:
+                        notes.append(f"{path}: is no table of defects: it lacks the column {' and '.join(lacking)}")
+                elif found is None:
+                    reader.fieldnames = columns
+                    rows = list(map(_row, reader))
+                    found = DefectTable(path, dict(rows))
+                    notes += _repeated(path, rows)
+                else:
+                    notes.append(f"{path}: is not read, because {found.path.name} is a table of defects, too")
         except (OSError, ValueError, csv.Error) as error:
             raise DataError(f"{path}: cannot be read as a table of defects: {error}") from error
-    return None
+    return found, tuple(notes)
+
+
+def _reader(file: TextIO) -> csv.DictReader[str]:
+    """From the line of columns on; some spreadsheets write `sep=;` above it."""
+    head, start = file.readline(), 0
+    separator = max(SEPARATORS, key=head.count)
+    if head.lower().startswith(SEPARATOR_LINE):
+        separator, start = head.strip()[len(SEPARATOR_LINE) :] or separator, len(head)
+    file.seek(0)
+    file.read(start)
+    return csv.DictReader(file, delimiter=separator)
+
+
+def _repeated(path: Path, rows: Sequence[tuple[str, tuple[str, float | None]]]) -> list[str]:
+    counts = Counter(name for name, _ in rows)
+    repeated = [name for name, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    return [f"{path}: {len(repeated)} parts have several rows, such as {repeated[0]!r}; the last of them counts"]
 
 
 def _row(row: dict[str, str]) -> tuple[str, tuple[str, float | None]]:

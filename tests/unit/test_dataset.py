@@ -169,6 +169,22 @@ def test_a_pipe_among_the_images_is_refused(mvtec: Path, place: str) -> None:
         read_dataset(mvtec)
 
 
+def test_tables_that_do_not_count_are_told(mvtec: Path) -> None:
+    """A second table, one that lacks a column, and a part with two rows; a CSV about something else is not."""
+    (mvtec / "a.csv").write_text("file;severity\ntest/crack/000.png;faint\n")
+    (mvtec / "b.csv").write_text("file,severity,size_px\ntest/crack/000.png,faint,4\ntest/crack/000.png,plain,5\n")
+    (mvtec / "c.csv").write_text("file;severity;size_px\ntest/crack/000.png;strong;9\n")
+    (mvtec / "d.csv").write_text("shift,operator\n1,2\n")
+    (mvtec / "e.csv").write_text("")
+    data = read_dataset(mvtec)
+    assert {(s.severity, s.size_px) for s in data.labelled if s.severity} == {("plain", 5.0)}
+    assert data.notes == (
+        f"{mvtec / 'a.csv'}: is no table of defects: it lacks the column size_px",
+        f"{mvtec / 'b.csv'}: 1 parts have several rows, such as 'test/crack/000.png'; the last of them counts",
+        f"{mvtec / 'c.csv'}: is not read, because b.csv is a table of defects, too",
+    )
+
+
 def test_a_pipe_named_as_a_table_is_passed_over(mvtec: Path) -> None:
     """It would be waited for without end."""
     os.mkfifo(mvtec / "defects.csv")
@@ -199,12 +215,16 @@ def test_severity_and_size_from_the_table(mvtec: Path) -> None:
         "file\tseverity\tsize_px\ntest/crack/000.png\tfaint\t4.5\n",
         "file,severity,size_px\ntest\\crack\\000.png,faint,4.5\n",
         "\ufefffile ; severity ; size_px\n.\\test\\crack\\000.png ; faint ; 4,5\n",
+        "File;Severity;Size_px\ntest/crack/000.png;faint;4,5\n",
+        '"file","severity","size_px"\n"test/crack/000.png","faint","4,5"\n',
+        "sep=;\nfile;severity;size_px\ntest/crack/000.png;faint;4,5\n",
+        "sep=|\r\nfile|severity|size_px\r\ntest/crack/000.png|faint|4.5\r\n",
     ],
-    ids=["semicolon", "tab", "backslashes", "spaces"],
+    ids=["semicolon", "tab", "backslashes", "spaces", "capitals", "quotes", "separator line", "crlf"],
 )
 def test_a_table_is_read_as_spreadsheets_write_it(mvtec: Path, table: str) -> None:
     """Separators, decimal commas and backslashes of other countries and systems say the same."""
-    (mvtec / "defects.csv").write_text(table, encoding="utf-8")
+    (mvtec / "defects.csv").write_bytes(table.encode())
     data = read_dataset(mvtec)
     assert {(s.severity, s.size_px) for s in data.labelled if s.severity} == {("faint", 4.5)}
     assert data.notes == ()
