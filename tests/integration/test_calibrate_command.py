@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -136,3 +137,22 @@ def test_instant_is_a_memory_of_few_parts_that_says_what_it_lacks(
         assert verify(bundle, runtime).images == len(bundle.manifest.golden)
     finally:
         runtime.close()
+
+
+def test_the_report_ranks_samples_by_the_scores_that_limits_were_chosen_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sample's rank, its score, the histogram and the limits are of one kind: of what did not learn from it."""
+    written: list[Any] = []
+    monkeypatch.setattr("calibration.calibrate.write_report", lambda path, data: written.append(data))
+    data = _parts(tmp_path / "parts", list(range(8)))
+    asked = ["calibrate", "--station", _station(tmp_path), "--data", str(data), "--out", str(tmp_path / "out")]
+    assert main([*asked, "--preset", "instant"]) == 0
+    (report,) = written
+    in_order = np.sort(report.part_scores)
+    assert len(report.samples) >= 3
+    shown = [(sample.name, sample.part_score) for sample in report.samples]
+    ranks = [int(name.split("rank ")[1].split(" of ")[0]) for name, _ in shown]
+    assert [score for _, score in shown] == [in_order[rank - 1] for rank in ranks]
+    assert ranks == sorted(ranks)
+    assert (ranks[0], ranks[-1]) == (1, len(in_order))
