@@ -14,6 +14,7 @@ REPEATED = (
     "another image comes"
 )
 SIZE = "an image of another size than the first one is INVALID (bad_image)"
+SCALED = "; a video or network stream that changes its own size is judged: FFmpeg scales it to the first size untold"
 
 
 class SimulatedCameraSettings(Settings):
@@ -44,7 +45,7 @@ class VideoCameraSettings(Settings):
     path: Path = Field(description="video file that OpenCV reads")
     loop: bool = Field(False, description="start over at the end")
     refuse_repeated: bool = Field(False, description=REPEATED)
-    fixed_size: bool = Field(True, description=SIZE)
+    fixed_size: bool = Field(True, description=SIZE + SCALED)
 
 
 class OpenCvCameraSettings(Settings):
@@ -56,7 +57,7 @@ class OpenCvCameraSettings(Settings):
     height_px: int | None = Field(None, ge=16, description="requested frame height")
     exposure_us: float | None = Field(None, gt=0, description="requested exposure time")
     refuse_repeated: bool = Field(True, description=REPEATED)
-    fixed_size: bool = Field(True, description=SIZE)
+    fixed_size: bool = Field(True, description=SIZE + SCALED)
 
 
 CameraSettings = Annotated[

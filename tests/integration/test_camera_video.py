@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -13,6 +14,7 @@ from inspectd.cameras import open_camera
 from inspectd.errors import CameraError, CameraLost, EndOfFootage
 
 REDS = (40, 120, 200)
+FAULTS = Path(__file__).parents[2] / "docs" / "faults.md"
 
 
 @pytest.fixture(params=[("MJPG", "avi"), ("mp4v", "mp4"), ("FFV1", "mkv")], ids=lambda pair: pair[0])
@@ -73,3 +75,35 @@ def test_a_live_source_gives_rgb_frames_and_is_lost_at_its_end(video: Path) -> N
             camera.grab(20.0)
     camera.close()
     camera.close()
+
+
+@pytest.mark.parametrize("kind", ["video", "opencv"])
+def test_a_stream_that_changes_its_size_is_scaled_by_ffmpeg_and_the_pages_say_so(tmp_path: Path, kind: str) -> None:
+    """FFmpeg scales later images to the size of the first, and nothing tells it: `fixed_size` cannot refuse them."""
+    path = tmp_path / "changes.ts"
+    for width_px, height_px in ((64, 48), (128, 64)):
+        piece = tmp_path / f"{width_px}.ts"
+        writer = cv2.VideoWriter(str(piece), cv2.VideoWriter.fourcc(*"mpg2"), 25, (width_px, height_px))
+        assert writer.isOpened()
+        for _ in range(3):
+            writer.write(np.full((height_px, width_px, 3), width_px, np.uint8))
+        writer.release()
+        with path.open("ab") as whole:
+            whole.write(piece.read_bytes())
+    settings: VideoCameraSettings | OpenCvCameraSettings
+    if kind == "video":
+        settings = VideoCameraSettings(kind="video", path=path)
+    else:
+        settings = OpenCvCameraSettings(kind="opencv", source=str(path))
+    camera = open_camera(settings, every_image=True)
+    images = []
+    with suppress(EndOfFootage, CameraLost):
+        while True:
+            images.append(camera.grab(20.0).image)
+    camera.close()
+    assert {image.shape for image in images} == {(48, 64, 3)}
+    assert [image.mean() for image in images if image.mean() > 100]  # those of the other size are among them
+    described = type(settings).model_fields["fixed_size"].description or ""
+    assert "FFmpeg scales" in described
+    (row,) = [line for line in FAULTS.read_text(encoding="utf-8").splitlines() if line.startswith("| other size")]
+    assert "FFmpeg scales" in row
