@@ -21,6 +21,7 @@ from calibration.dataset import GOOD, Sample
 from calibration.errors import DataError
 from calibration.frame_sizes import Size
 from calibration.images import load_frame, load_mask
+from calibration.map_store import MapStore
 from calibration.part_table import JudgedPart, Limits
 from calibration.pixel_metrics import PixelFigures, pixel_figures
 from engines.artifact import DataFingerprint, ThresholdSet, image_hash
@@ -132,25 +133,17 @@ class Onlooker(Protocol):
 class _Seen:
     """One part after inspection.
 
-    frame_px: width and height of its frame. mask: as it is on the canvas; the map is kept only where a mask can be
-    compared with it.
+    frame_px: width and height of its frame. empty_mask: it is defective, and its mask marks nothing. wide_mask: its
+    mask marks more than WIDE_SHARE of the canvas. stored: the number under which its map and mask are kept, which they
+    are where a mask can be compared with the map.
     """
 
     part: JudgedPart
     frame_px: Size
     image_hash: str = ""
-    anomaly_map: NDArray[np.float32] | None = None
-    mask: Bools | None = None
-
-    @property
-    def empty_mask(self) -> bool:
-        """Whether it is defective, and its mask marks nothing."""
-        return self.mask is not None and self.part.sample.label != GOOD and not self.mask.any()
-
-    @property
-    def wide_mask(self) -> bool:
-        """Whether its mask marks more than WIDE_SHARE of the canvas."""
-        return self.mask is not None and float(self.mask.mean()) > WIDE_SHARE
+    empty_mask: bool = False
+    wide_mask: bool = False
+    stored: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,21 +208,30 @@ def evaluate(
     limits = Limits.of(thresholds, regions)
     # Maps are only worth their memory where there are masks to compare them with.
     with_masks = any(sample.mask_path is not None for sample in samples)
-    inspect = _Inspector(prepare, runtime, limits, with_masks, onlooker)
-    seen = []
-    for done, sample in enumerate(samples, start=1):
-        seen.append(inspect(sample))
-        progress(done, len(samples))
+    with MapStore() as store:
+        inspect = _Inspector(prepare, runtime, limits, with_masks, onlooker, store)
+        seen = []
+        for done, sample in enumerate(samples, start=1):
+            seen.append(inspect(sample))
+            progress(done, len(samples))
+        return _evaluated(seen, regions, store, learnt)
+
+
+def _evaluated(
+    seen: Sequence[_Seen], regions: Sequence[RegionSettings], store: MapStore, learnt: DataFingerprint | None
+) -> Evaluation:
     parts = _by_part(seen)
     good = [part for part in parts if part.sample.label == GOOD]
     bad = [part for part in parts if part.sample.label != GOOD]
 
     def grouped(key: Callable[[Sample], str]) -> dict[str, Figures]:
         names = sorted({key(part.sample) for part in bad} - {""})
-        return {name: _figures(good, [part for part in bad if key(part.sample) == name], regions) for name in names}
+        return {
+            name: _figures(good, [part for part in bad if key(part.sample) == name], regions, store) for name in names
+        }
 
     return Evaluation(
-        overall=_figures(good, bad, regions),
+        overall=_figures(good, bad, regions, store),
         empty_masks=sum(each.empty_mask for each in seen),
         wide_masks=sum(each.wide_mask for each in seen),
         learnt_from=0 if learnt is None else learnt.among(each.image_hash for each in seen),
@@ -251,6 +253,7 @@ class _Inspector:
     limits: Limits
     with_masks: bool
     onlooker: Onlooker | None
+    store: MapStore
 
     def __call__(self, sample: Sample) -> _Seen:
         frame = load_frame(sample.path)
@@ -269,12 +272,14 @@ class _Inspector:
         mask = part_mask(sample, frame.shape[:2], prepared.matrix, (height, width)) if comparable else None
         if self.onlooker is not None:
             self.onlooker.show(part, prepared.part_image, outputs.anomaly_map, mask)
-        found = _Seen(part, size, digest, mask=mask)
-        if not comparable or found.empty_mask:
+        if mask is None:
+            return _Seen(part, size, digest)
+        empty = sample.label != GOOD and not mask.any()
+        found = _Seen(part, size, digest, empty_mask=empty, wide_mask=float(mask.mean()) > WIDE_SHARE)
+        if empty:
             return found
-        # A copy: the engine's buffer is written again by the next part.
         full_map = cv2.resize(outputs.anomaly_map, (width, height), interpolation=cv2.INTER_LINEAR)
-        return replace(found, anomaly_map=np.array(full_map, np.float32))
+        return replace(found, stored=self.store.add(np.asarray(full_map, np.float32), mask))
 
     def _judged(self, sample: Sample, outputs: Outputs) -> JudgedPart:
         score, region_scores = float(outputs.part_score), tuple(outputs.region_scores.tolist())
@@ -313,14 +318,16 @@ def _shown_by_one(matrix: NDArray[np.float64]) -> tuple[int, int]:
     return int(touched[1]), int(touched[0])
 
 
-def _figures(good: Sequence[_Part], bad: Sequence[_Part], regions: Sequence[RegionSettings]) -> Figures:
+def _figures(
+    good: Sequence[_Part], bad: Sequence[_Part], regions: Sequence[RegionSettings], store: MapStore
+) -> Figures:
     judged = [part for part in (*good, *bad) if not part.reason]
     scores = np.array([part.score for part in judged])
     defective = np.array([part.sample.label != GOOD for part in judged], dtype=np.bool_)
     comparable = defective.any() and not defective.all()
     false_rejects, escapes = sum(part.rejected for part in good), sum(not part.rejected for part in bad)
     false_reject, escape = metrics.rate_interval(false_rejects, len(good)), metrics.rate_interval(escapes, len(bad))
-    pixels = _pixel_figures(judged, regions)
+    pixels = _pixel_figures(judged, regions, store)
     return Figures(
         good=len(good),
         defective=len(bad),
@@ -344,23 +351,20 @@ def _figures(good: Sequence[_Part], bad: Sequence[_Part], regions: Sequence[Regi
     )
 
 
-def _pixel_figures(parts: Sequence[_Part], regions: Sequence[RegionSettings]) -> PixelFigures | None:
+def _pixel_figures(parts: Sequence[_Part], regions: Sequence[RegionSettings], store: MapStore) -> PixelFigures | None:
     """Pixel AUROC and PRO over the images that have maps and masks; None where no defective pixel was marked."""
-    maps, masks, owners = [], [], []
-    for number, part in enumerate(parts):
-        for image in part.images:
-            if image.anomaly_map is not None and image.mask is not None:
-                maps.append(image.anomaly_map)
-                masks.append(image.mask)
-                owners.append(number)
-    if not maps:
+    kept = [(image.stored, number) for number, part in enumerate(parts) for image in part.images]
+    stored = [(place, number) for place, number in kept if place is not None]
+    if not stored:
         return None
-    inside = inside_regions(maps[0].shape, regions)
-    stacked, truth = np.stack(maps), np.stack(masks)
-    marked = truth[:, inside]
-    if not marked.any() or marked.all():
+    all_maps, all_masks = store.views()
+    inside = inside_regions(all_maps.shape[1:], regions)
+    maps, masks = [all_maps[place] for place, _ in stored], [all_masks[place] for place, _ in stored]
+    marked = sum(int(np.count_nonzero(mask & inside)) for mask in masks)
+    if not 0 < marked < len(masks) * int(inside.sum()):
         return None
-    return pixel_figures(stacked, truth, inside, parts=np.unique(owners, return_inverse=True)[1])
+    owners = [number for _, number in stored]
+    return pixel_figures(maps, masks, inside, parts=np.unique(owners, return_inverse=True)[1])
 
 
 def inside_regions(shape: tuple[int, ...], regions: Sequence[RegionSettings]) -> Bools:
