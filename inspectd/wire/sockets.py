@@ -17,6 +17,10 @@ MAX_FOREIGN_BYTES = 1 << 13
 MAX_SUBSCRIPTION_BYTES = 512  # a topic of ours, or a CURVE handshake; each byte of a subscription costs 46 here
 WAITING_SUBSCRIPTIONS = 16
 HANDSHAKE_MS = 3000
+HEARTBEAT_MS, GONE_AFTER_MS = 2_000, 10_000
+"""A client from which nothing comes back for so long is gone; it finds out sooner (`curve`), and connects anew."""
+KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 10, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 3}
+"""The kernel's own look at a connection (seconds, and how often): for peers that speak no heartbeat."""
 GOODBYE_MS = 500
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -58,6 +62,7 @@ def bind(
     socket.linger = GOODBYE_MS
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_SUBSCRIPTION_BYTES if kind == zmq.PUB else MAX_FOREIGN_BYTES)
     socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+    _outlive_clients(socket, kind)
     if "[" in endpoint:
         socket.setsockopt(zmq.IPV6, 1)
     try:
@@ -68,6 +73,16 @@ def bind(
         socket.close(linger=0)
         raise EndpointError(f"{endpoint}: {error.strerror}; is another daemon running? change `outputs`") from error
     return socket
+
+
+def _outlive_clients(socket: Socket, kind: int) -> None:
+    """Let go of clients that vanish without a word, and let one that comes back under its name take its own place."""
+    socket.setsockopt(zmq.HEARTBEAT_IVL, HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, GONE_AFTER_MS)
+    for option, value in KEEPALIVE.items():
+        socket.setsockopt(option, value)
+    if kind == zmq.ROUTER:
+        socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
 
 
 def receive_foreign(socket: Socket, most_frames: int) -> list[bytes]:

@@ -1,10 +1,11 @@
-"""A client whose cable was pulled: TCP says nothing of it, and a subscriber sends nothing that could fail."""
+"""Clients and a daemon between which a cable was pulled: TCP says nothing of it, and who only listens sends nothing."""
 
 from __future__ import annotations
 
+import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from selectors import EVENT_READ, DefaultSelector
 from threading import Event, Thread
@@ -12,8 +13,11 @@ from threading import Event, Thread
 import pytest
 import zmq
 from closable import Keep
+from line_values import free_port
+from zmq.utils.monitor import recv_monitor_message
 
 from inspectd.wire.curve import GONE_AFTER_MS, connect
+from inspectd.wire.sockets import HEARTBEAT_MS, bind
 
 PATIENCE_S = 30.0
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -104,6 +108,94 @@ def test_a_listener_comes_back_after_its_cable_was_pulled(
         while listener.poll(200):  # what was on its way
             listener.recv()
         assert heard(publisher, listener, PATIENCE_S + GONE_AFTER_MS / 1e3)
+
+
+@pytest.fixture
+def bound(context: Context, closed_after: Keep) -> Callable[[int], zmq.Socket[bytes]]:
+    """Makes sockets as the daemon binds them."""
+
+    def make(kind: int) -> zmq.Socket[bytes]:
+        made = closed_after(bind(context, kind, f"tcp://127.0.0.1:{free_port()}", 10))
+        made.linger = 0
+        return made
+
+    return make
+
+
+def port(server: zmq.Socket[bytes]) -> int:
+    """Where it listens."""
+    return int(server.last_endpoint.decode().rpartition(":")[2])
+
+
+@pytest.mark.parametrize(("kind", "peer"), [(zmq.PUB, zmq.SUB), (zmq.ROUTER, zmq.DEALER), (zmq.PULL, zmq.PUSH)])
+def test_the_daemon_lets_go_of_a_client_whose_cable_was_pulled(
+    context: Context, closed_after: Keep, bound: Callable[[int], zmq.Socket[bytes]], kind: int, peer: int
+) -> None:
+    """On each of its sockets it closes the connection by itself; that of a client that answers stays."""
+    server = bound(kind)
+    kinds = zmq.EVENT_ACCEPTED | zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+    events = closed_after(server.get_monitor_socket(kinds))
+    gone, stays = closed_after(context.socket(peer)), closed_after(context.socket(peer))
+    with closing(Cable(port(server))) as pulled, closing(Cable(port(server))) as whole:
+        descriptors = []
+        for client, cable in ((gone, pulled), (stays, whole)):
+            client.linger = 0
+            client.connect(f"tcp://127.0.0.1:{cable.port}")
+            descriptors.append(next_event(events, zmq.EVENT_ACCEPTED))
+            next_event(events, zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        pulled.pull.set()
+        assert pulled.pulled.wait(PATIENCE_S)
+        assert next_event(events, zmq.EVENT_DISCONNECTED) == descriptors[0]
+        assert not events.poll(2 * HEARTBEAT_MS)
+    server.disable_monitor()
+
+
+def next_event(events: zmq.Socket[bytes], expected: int) -> int:
+    """The value of a socket's next event, which is the one expected: mostly its descriptor."""
+    assert events.poll(int(PATIENCE_S * 1000))
+    found = recv_monitor_message(events)
+    assert found["event"] == expected
+    return found["value"]
+
+
+def test_a_client_with_a_name_of_its_own_is_answered_after_its_cable_was_pulled(
+    context: Context, closed_after: Keep, bound: Callable[[int], zmq.Socket[bytes]]
+) -> None:
+    """The newer connection of a name takes over from the one that nobody has missed yet."""
+    server = bound(zmq.ROUTER)
+    with closing(Cable(port(server))) as cable:
+        for by, ends in ((cable.port, cable), (port(server), None)):
+            client = closed_after(context.socket(zmq.DEALER))
+            client.linger = 0
+            client.routing_id = b"plc"
+            client.connect(f"tcp://127.0.0.1:{by}")
+            client.send(b"question")
+            assert server.poll(int(PATIENCE_S * 1000))
+            server.send_multipart(server.recv_multipart())
+            assert client.poll(int(PATIENCE_S * 1000))
+            assert client.recv() == b"question"
+            if ends is not None:
+                ends.pull.set()
+                assert ends.pulled.wait(PATIENCE_S)
+
+
+def test_the_kernel_looks_after_each_connection_too(
+    context: Context, closed_after: Keep, bound: Callable[[int], zmq.Socket[bytes]]
+) -> None:
+    """TCP keep-alive is on, for peers that know no heartbeat: a dead one is found within half a minute."""
+    server = bound(zmq.PUB)
+    events = closed_after(server.get_monitor_socket(zmq.EVENT_ACCEPTED))
+    with (
+        socket.create_connection(("127.0.0.1", port(server)), PATIENCE_S),
+        socket.socket(fileno=os.dup(next_event(events, zmq.EVENT_ACCEPTED))) as accepted,
+    ):
+        assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        idle, interval, count = (
+            accepted.getsockopt(socket.IPPROTO_TCP, option)
+            for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+        )
+    assert idle + interval * count <= 30
+    server.disable_monitor()
 
 
 def heard(publisher: zmq.Socket[bytes], listener: zmq.Socket[bytes], within_s: float) -> bool:
