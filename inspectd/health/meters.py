@@ -131,6 +131,7 @@ class Meters:
         self.earliest_deadline_ns: int | None = None
         self.engine_faults_in_a_row = 0
         self.camera_fault = ""
+        self.rows_refused = False
         self._misses_in_a_row = 0
         self._last_miss_ns = 0
         self._storage_faults: dict[Stage, str] = {}

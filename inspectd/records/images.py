@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import hashlib
 import os
+import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 
@@ -18,6 +22,11 @@ from inspectd.wire.sockets import Socket, receive, send
 
 IDLE_MS = 100
 FAST_COMPRESSION = 1
+LEFT_TO_ROWS_BYTES = 8 * 2**20
+"""Of a disk's last room: some thirteen thousand rows. Images end before it does."""
+TRY_EVERY_S = 1.0
+MOST_TRIES = 10
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 log = structlog.get_logger(__name__)
 
 
@@ -48,6 +57,7 @@ class ImageKeeper:
         self._inbox, self._rows = inbox, rows
         self._meters = meters
         self._broken = False
+        self._next_try_s = 0.0
 
     def run(self, stop: Event) -> None:
         """Write images until `stop` is set and the inbox is empty."""
@@ -55,6 +65,8 @@ class ImageKeeper:
             self._meters.beat(Stage.IMAGES)
             if self._inbox.poll(IDLE_MS):
                 self.step()
+            elif self._broken and time.monotonic() >= self._next_try_s:
+                self._try_again()
 
     def step(self) -> None:
         """Write one image; a refusal by the disk is logged once, counted, and costs only the image."""
@@ -66,14 +78,13 @@ class ImageKeeper:
         if not isinstance(record, Record) or record.image is None:
             return
         try:
+            self._leave_room(record.image.nbytes)
             stored = self.write(record.verdict, record.image)
         except (OSError, cv2.error) as error:
+            self._meters.count(Count.IMAGES_DROPPED)
             self._refused(error)
             return
-        if self._broken:
-            self._broken = False
-            self._meters.set_storage_fault(Stage.IMAGES, "")
-            log.info("images are written again")
+        self._works_again()
         if send(self._rows, stored):
             self._meters.count(Count.IMAGES)
             return
@@ -90,21 +101,60 @@ class ImageKeeper:
         )
         if not done:
             raise OSError(f"{path}: the image cannot be encoded")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        try:
-            temporary.write_bytes(data.data)
-            os.replace(temporary, path)  # noqa: PTH105 - replaces
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        _put(path, data.data)
         sha256 = hashlib.sha256(data.data).hexdigest()
         return StoredImage(seq=verdict.seq, path=name, size_bytes=data.size, sha256=sha256)
 
+    def _leave_room(self, size_bytes: int) -> None:
+        """Raise OSError where the disk's last room is for rows: they come first."""
+        if self._meters.rows_refused:
+            raise OSError(errno.ENOSPC, "records come first, and the disk refuses them")
+        if shutil.disk_usage(self._folder).free < LEFT_TO_ROWS_BYTES + size_bytes:
+            raise OSError(errno.ENOSPC, f"the last {LEFT_TO_ROWS_BYTES >> 20} MiB of the disk are left to the records")
+
+    def _try_again(self) -> None:
+        """Whether an image could be written now, though none came: else the fault would last until the next one."""
+        self._next_try_s = time.monotonic() + TRY_EVERY_S
+        trial = self._folder / "images" / "trial.png"
+        try:
+            self._leave_room(0)
+            _put(trial, bytes(1))
+            trial.unlink()
+        except OSError as error:
+            self._refused(error)
+            return
+        self._works_again()
+
+    def _works_again(self) -> None:
+        if self._broken:
+            self._broken = False
+            self._meters.set_storage_fault(Stage.IMAGES, "")
+            log.info("images are written again")
+
     def _refused(self, error: Exception) -> None:
-        self._meters.count(Count.IMAGES_DROPPED)
         self._meters.count(Count.STORAGE_FAULTS)
+        short = isinstance(error, OSError) and error.errno in _NO_SPACE
+        remedy = "free space" if short else "check the folder and its permissions"
+        self._meters.set_storage_fault(Stage.IMAGES, f"images cannot be written: {error}; {remedy}")
         if not self._broken:
             self._broken = True
-            self._meters.set_storage_fault(Stage.IMAGES, f"images cannot be written: {error}")
-            log.error("images cannot be written; verdicts and records go on: free space", why=str(error))
+            log.error("images cannot be written; verdicts and records go on", why=str(error), remedy=remedy)
+
+
+def _put(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all, and its folder, which retention may remove meanwhile. Raises OSError."""
+    temporary = path.with_suffix(".part")
+    for tries_left in reversed(range(MOST_TRIES)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_bytes(data)
+            os.replace(temporary, path)  # noqa: PTH105 - replaces
+        except FileNotFoundError:  # the folder was empty for a moment, and was taken away
+            if not tries_left:
+                raise
+        except OSError:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        else:
+            return

@@ -93,6 +93,7 @@ class Recorder:
         if self._broken or self._told != self._ledger.begun_anew:
             if self._broken:
                 log.info("records are written again")
+                self._meters.rows_refused = False
             self._broken, self._told = False, self._ledger.begun_anew
             self._meters.set_storage_fault(Stage.RECORD, self._told and f"records were damaged and begun anew; {_KEPT}")
 
@@ -139,6 +140,7 @@ class Recorder:
         self._meters.count(Count.STORAGE_FAULTS)
         self._meters.set_unwritten(len(self._unwritten))
         self._retry_s = time.monotonic() + RETRY_S
+        self._meters.rows_refused = True
         if not self._broken:
             self._broken = True
             self._meters.set_storage_fault(Stage.RECORD, f"records cannot be written: {error}")
