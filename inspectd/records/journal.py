@@ -20,6 +20,7 @@ import structlog
 
 from inspectd.health.meters import Count, Meters, Stage
 from inspectd.messages import Record
+from inspectd.records.sequence import is_at
 from inspectd.wire.errors import WireError
 from inspectd.wire.stages import decode, encode
 
@@ -61,7 +62,6 @@ class Journal:
         self._current: _Segment | None = None
         self._full: list[_Segment] = []
         self._spare: list[_Segment] = []
-        self._made = 0
         self._generation = time.time_ns()
         self._paused_until_ns = 0
         self._slow = 0
@@ -109,10 +109,30 @@ class Journal:
             self._full = [segment for segment in self._full if segment.waiting]
             self._spare += empty
 
+    def restore(self) -> bool:
+        """Let go of files that another program removed, so that others are made; True where there were some.
+
+        Rows in them that the database has not got yet are no longer safe from a kill. Raises OSError.
+        """
+        with self._lock:
+            segments = self._segments()
+        gone = [segment for segment in segments if not is_at(segment.path, segment.file)]
+        if not gone:
+            return False
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with self._lock:
+            self._full = [segment for segment in self._full if segment not in gone]
+            self._spare = [segment for segment in self._spare if segment not in gone]
+            if self._current in gone:
+                self._current = None
+            for segment in gone:
+                os.close(segment.file)
+        return True
+
     def prepare(self) -> None:
         """Have one spare segment ready; blocks for the disk. No room is logged once, and tried again each second."""
         with self._lock:
-            if self._spare or self._made >= MOST_SEGMENTS or time.monotonic_ns() < self._next_try_ns:
+            if self._spare or len(self._segments()) >= MOST_SEGMENTS or time.monotonic_ns() < self._next_try_ns:
                 return
         try:
             segment = self._new_segment()
@@ -123,11 +143,17 @@ class Journal:
             return
         self._next_try_ns = 0
         with self._lock:
-            self._made += 1
             self._spare.append(segment)
 
+    def _segments(self) -> list[_Segment]:
+        """All that there are; the lock is held."""
+        return [*self._full, *self._spare, *([self._current] if self._current else [])]
+
     def _new_segment(self) -> _Segment:
-        path = self._folder / f"{self._made:04d}"
+        with self._lock:
+            taken = {segment.path.name for segment in self._segments()}
+        name = next(name for number in range(MOST_SEGMENTS) if (name := f"{number:04d}") not in taken)
+        path = self._folder / name
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         try:
             os.posix_fallocate(file, 0, SEGMENT_BYTES)
@@ -140,7 +166,7 @@ class Journal:
     def close(self) -> None:
         """Close the files; a second call does nothing. They stay where a row in them is not settled."""
         with self._lock:
-            segments = [*self._full, *self._spare, *([self._current] if self._current else [])]
+            segments = self._segments()
             self._full, self._spare, self._current = [], [], None
         for segment in segments:
             os.close(segment.file)

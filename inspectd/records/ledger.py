@@ -27,6 +27,7 @@ _INSERT = {
 _UNSTORABLE = (ValueError, TypeError, OverflowError, sqlite3.ProgrammingError)
 """What is raised for the values of one row: text that cannot be encoded, a number too large, a type SQLite has not."""
 MEND_PAUSE_S = 60.0
+LOOK_EVERY_S = 1.0
 LOOK_BACK = 1 << 17  # how many numbers a start looks through for gaps
 log = structlog.get_logger(__name__)
 
@@ -73,6 +74,8 @@ class Ledger:
         self._may_set_aside = set_aside
         self._unsynced_s: float | None = None  # since when something written is not synced
         self.begun_anew = ""  # the name that the damaged database now has
+        self.removed = ""  # what other programs took away while this one runs
+        self._look_s = 0.0
         self._mended_s = -MEND_PAUSE_S
         self._unexplained = ""  # why this database lacks what was recorded before it
         self._connection: sqlite3.Connection | None = None  # None: let go of, to be opened again
@@ -136,21 +139,32 @@ class Ledger:
     def sync(self, *, now: bool = False) -> None:
         """Make what is committed safe against a power cut, where it has waited for `sync_s`; blocks for the disk.
 
-        Also finds files that were deleted or replaced behind our back, and opens them anew. Raises OSError,
-        sqlite3.Error, StorageError.
+        Also finds files that were deleted or replaced behind our back, each second even where nothing is written, and
+        opens them anew. Raises OSError, sqlite3.Error, StorageError.
         """
-        if self._unsynced_s is None or (not now and time.monotonic() - self._unsynced_s < self._sync_s):
+        now_s = time.monotonic()
+        due = self._unsynced_s is not None and (now or now_s - self._unsynced_s >= self._sync_s)
+        if not due and now_s < self._look_s:
             return
+        self._look_s = now_s + LOOK_EVERY_S
         if self._connection is None:
             self._open_again()
         elif self._inodes() != self._inode:
             self._taken_away()
+        if not due:
+            return
         file = os.open(f"{self._path}-wal", os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fdatasync(file)
         finally:
             os.close(file)
         self._unsynced_s = None
+
+    def note_removed(self, what: str) -> None:
+        """Say that other programs took files away, or replaced them; it stands until the next start."""
+        log.error("records were removed by another program, deleted or replaced: made anew", files=what)
+        names = self.removed.split(", ") if self.removed else []
+        self.removed = ", ".join(dict.fromkeys([*names, *what.split(", ")]))
 
     def mend(self, error: Exception) -> None:
         """After SQLite called the file damaged: set it aside and begin anew, at most once a minute.
@@ -225,7 +239,7 @@ class Ledger:
 
     def _taken_away(self) -> None:
         """Somebody removed records.db or its WAL while it was open: save what we hold, then open what is there."""
-        log.error("records.db or its WAL was deleted by another program: opened anew", path=str(self._path))
+        self.note_removed(DATABASE_NAME)
         with suppress(sqlite3.Error):
             self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         self._let_go()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import sqlite3
+import time
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,8 @@ from inspectd.errors import StorageError
 from inspectd.records.chain import Kind
 from inspectd.records.database import DATABASE_NAME, remedy
 from inspectd.records.journal import Journal, replay
-from inspectd.records.ledger import Ledger, Note, earlier_records
-from inspectd.records.run_id import run_id
+from inspectd.records.ledger import LOOK_EVERY_S, Ledger, Note, earlier_records
+from inspectd.records.run_id import known_run, restore_run, run_id
 from inspectd.records.sequence import Sequence
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -45,10 +46,12 @@ class Records:
             try:
                 self._catch_up(folder)
                 self.run = run_id(folder, anew=self.sequence.upcoming == 1)
+                self._run_is_stored = known_run(folder) == self.run
                 self.journal = Journal(folder)
             except (sqlite3.Error, OSError) as error:
                 raise StorageError(f"{folder / DATABASE_NAME}: {error}; {remedy(error)}") from error
             stack.pop_all()
+        self._look_s = 0.0
         self.journal.prepare()
 
     def close(self) -> None:
@@ -62,9 +65,23 @@ class Records:
         self.journal.close()
 
     def prepare(self) -> None:
-        """Move the reserves of numbers and of the journal on; blocks for the disk. Raises OSError for the numbers."""
+        """Move the reserves of numbers and of the journal on, and once a second make anew what other programs removed.
+
+        Blocks for the disk. Raises OSError.
+        """
+        if time.monotonic() >= self._look_s:
+            self._look_s = time.monotonic() + LOOK_EVERY_S
+            self._restore()
         self.sequence.reserve()
         self.journal.prepare()
+
+    def _restore(self) -> None:
+        """Numbers first: none may come twice, whatever else goes wrong."""
+        gone = ["sequence"] if self.sequence.restore() else []
+        gone += ["journal"] if self.journal.restore() else []
+        gone += ["run"] if self._run_is_stored and restore_run(self.folder, self.run) else []
+        if gone:
+            self.ledger.note_removed(", ".join(gone))
 
     def _catch_up(self, folder: Path) -> None:
         left = replay(folder)

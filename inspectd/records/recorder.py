@@ -29,6 +29,9 @@ IDLE_MS = 100
 RETRY_S = 1.0
 MOST_UNWRITTEN = 20_000
 GIVEN_UP = "announced, and given up: the disk refused the records for too long"
+_REMOVED = (
+    "removed by another program while the daemon runs: find out by which; `inspectd records verify` tells what lacks"
+)
 _KEPT = "the earlier ones are in the file damaged-... beside them: keep it, look at the disk"
 log = structlog.get_logger(__name__)
 
@@ -90,12 +93,19 @@ class Recorder:
         except (sqlite3.Error, OSError, StorageError) as error:
             self._refused(error)
             return
-        if self._broken or self._told != self._ledger.begun_anew:
+        standing = self._standing()
+        if self._broken or self._told != standing:
             if self._broken:
                 log.info("records are written again")
                 self._meters.rows_refused = False
-            self._broken, self._told = False, self._ledger.begun_anew
-            self._meters.set_storage_fault(Stage.RECORD, self._told and f"records were damaged and begun anew; {_KEPT}")
+            self._broken, self._told = False, standing
+            self._meters.set_storage_fault(Stage.RECORD, self._told)
+
+    def _standing(self) -> str:
+        """What a person must know of the records until the next start, though they are written now."""
+        damaged = f"records were damaged and begun anew; {_KEPT}" if self._ledger.begun_anew else ""
+        removed = f"{self._ledger.removed}: {_REMOVED}" if self._ledger.removed else ""
+        return "; ".join(filter(None, (damaged, removed)))
 
     def write(self) -> None:
         """Commit the waiting rows in one transaction. Raises sqlite3.Error, after which they still wait."""

@@ -164,6 +164,7 @@ class Retention:
             "SELECT parts.trigger_wall_ns FROM images JOIN parts ON parts.seq = images.seq "  # noqa: S608 - as above
             f"WHERE {_EVIDENCE} ORDER BY images.seq LIMIT 1"
         )
+        self._look_at_images()
         ends = "SELECT seq, trigger_wall_ns FROM parts ORDER BY seq {} LIMIT 1"
         oldest, newest = (self._ledger.connection.execute(ends.format(way)).fetchone() for way in ("ASC", "DESC"))
         if oldest is None:
@@ -179,6 +180,13 @@ class Retention:
                 rows_hold_days=self._rows_hold_days(usage.rows_bytes, oldest, newest),
             )
         )
+
+    def _look_at_images(self) -> None:
+        """Whether the newest image is where its row says: else another program removed images. Told once."""
+        query = "SELECT path FROM images WHERE deleted_wall_ns IS NULL ORDER BY seq DESC LIMIT 1"
+        newest = self._ledger.connection.execute(query).fetchone()
+        if newest and "images" not in self._ledger.removed and not (self._folder / newest[0]).exists():
+            self._ledger.note_removed("images")
 
     def _rows_hold_days(self, rows_bytes: int, oldest: tuple[int, int], newest: tuple[int, int]) -> float | None:
         """How long the share of the rows lasts at the pace of the newest parts; None where there is no pace yet."""

@@ -37,6 +37,15 @@ def run_id(folder: Path, *, anew: bool) -> str:
     return made
 
 
+def restore_run(folder: Path, run: str) -> bool:
+    """Put the id back where another program removed it: the numbers go on. True where that was so. Raises OSError."""
+    if known_run(folder) == run:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    _store(folder, run)
+    return True
+
+
 def known_run(folder: Path) -> str:
     """The id that lies in `folder`, empty where none can be read."""
     try:

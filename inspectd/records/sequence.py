@@ -98,6 +98,29 @@ class Sequence:
             with self._lock:
                 self._limit = limit
 
+    def restore(self) -> bool:
+        """Where another program removed or replaced the file: make it anew, locked, with what is spoken for.
+
+        True where that was so. Blocks for the disk. Raises OSError.
+        """
+        with self._writing:
+            if self._file < 0 or is_at(self._path, self._file):
+                return False
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(file)
+                raise
+            os.close(self._file)
+            self._file = file
+            with self._lock:
+                limit = self._limit
+            for _ in range(_SLOTS):  # whatever the other slot of a file that was put there says
+                self._store(limit)
+            return True
+
     def close(self) -> None:
         """Give unused numbers back and unlock; a second call does nothing. Raises OSError."""
         with self._writing:
@@ -119,6 +142,15 @@ class Sequence:
         os.pwrite(self._file, slot, (generation % _SLOTS) * _SLOT.size)
         os.fdatasync(self._file)
         self._generation = generation
+
+
+def is_at(path: Path, file: int) -> bool:
+    """Whether an open file is still the one that its path names. Raises OSError but for a path that is gone."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return os.path.samestat(found, os.fstat(file))
 
 
 def issued_below(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -20,10 +21,12 @@ from machine_stalls import MachineStalls
 from test_daemon import PATIENCE_S, Announced, Daemon, daemon
 
 from inspectd.__main__ import main
+from inspectd.errors import StorageError
 from inspectd.messages import Record
 from inspectd.records.ledger import Ledger
 from inspectd.records.reading import RecordReader
 from inspectd.records.retention import CHUNK, NS_PER_DAY
+from inspectd.records.sequence import Sequence
 from inspectd.records.verify import verify
 from inspectd.wire.client import ask
 
@@ -205,6 +208,59 @@ def test_a_wal_deleted_under_the_daemon_costs_no_record(tmp_path: Path, context:
     assert any("deleted" in line["event"] for line in log)
     assert set(listener.seqs) <= set(recorded(running))
     assert verify(running.folder, lambda entries: None).problems == []
+
+
+def test_records_removed_under_the_daemon_are_told_and_no_number_comes_twice(tmp_path: Path, context: Context) -> None:
+    """The whole folder goes: health says so until the next start; numbers, journal and lock stand there again."""
+    with (
+        daemon(tmp_path, trigger={"period_ms": 10}) as running,
+        closing(Listener(context, running.station.outputs.results)) as listener,
+    ):
+        listener.take(30)
+        shutil.rmtree(running.folder)
+        wait_until_why(running, "removed by another program", there=True)
+        assert state(running)["state"] == "degraded"
+        while not (running.folder / "run").exists() or not list((running.folder / "journal").glob("0*")):
+            listener.take(1)
+        with pytest.raises(StorageError, match="another inspectd runs this station"):
+            Sequence(running.folder)
+        listener.take(50)
+        assert "removed by another program" in " ".join(state(running)["why"])
+        told, run = state(running)["last_seq"], state(running)["run"]
+        running.end(signal.SIGKILL)
+        listener.rest()
+    with daemon(tmp_path, trigger={"period_ms": 10}) as again:
+        while not (now := state(again))["verdicts"]["PASS"]:
+            pass
+        assert now["run"] == run
+        assert "removed" not in " ".join(now["why"])
+        again.end()
+    last = recorded(again)
+    assert max(listener.seqs) in last
+    assert min(seq for seq in last if seq > max(listener.seqs)) > told
+    assert len(set(listener.seqs)) == len(listener.seqs)
+    assert verify(again.folder, lambda entries: None, images=False).problems == []
+
+
+@pytest.mark.parametrize("what", ["sequence", "journal", "images", "records.db"])
+def test_a_part_of_the_records_removed_under_the_daemon_is_told_though_nothing_is_recorded(
+    tmp_path: Path, what: str
+) -> None:
+    """Whatever it is, and while the line stands still."""
+    settings = {"source": "zmq", "endpoint": f"ipc://{tmp_path}/triggers.ipc"}
+    with daemon(tmp_path, trigger=settings, records={"passed_image_every": 1}) as running:
+        with zmq.Context() as context, context.socket(zmq.PUSH) as source:
+            source.connect(settings["endpoint"])
+            source.send(b"{}")
+            while not list((running.folder / "images").rglob("*.png")) or recorded(running) == []:
+                pass
+            source.linger = 0
+        gone = running.folder / what
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+        wait_until_why(running, "removed by another program", there=True)
+        code, log = running.end()
+    assert code == 0
+    assert any("removed by another program" in line["event"] for line in log)
 
 
 def test_a_huge_backlog_of_retention_holds_no_verdict_up(tmp_path: Path, context: Context) -> None:
