@@ -57,6 +57,10 @@ class EndpointError(InspectdError):
     exit_code = 7
 
 
+class EndpointTaken(EndpointError):
+    """Somebody else has bound it."""
+
+
 class StorageError(InspectdError):
     """Records, bundles or footage cannot be written or read (disk full, no permission, corrupt)."""
 

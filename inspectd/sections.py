@@ -9,26 +9,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from engines.settings import Settings
+from inspectd.endpoints import LARGEST_PORT, PATTERN, checked, host_of
 
-LARGEST_PORT = 65_535
-
-
-def _port_exists(endpoint: str) -> str:
-    """libzmq takes the port modulo 65 536, and binds another one than was asked for."""
-    if endpoint.startswith("tcp://") and not 1 <= int(endpoint.rpartition(":")[2]) <= LARGEST_PORT:
-        raise ValueError(f"{endpoint}: a port is a number from 1 to {LARGEST_PORT}")
-    return endpoint
-
-
-ADDRESS = r"^(tcp://[^\s/\x00]+:[0-9]{1,5}|ipc://[^\s\x00]+)$"
-Endpoint = Annotated[str, Field(pattern=ADDRESS), AfterValidator(_port_exists)]
+Endpoint = Annotated[str, Field(pattern=PATTERN), AfterValidator(checked)]
 
 
 def on_loopback(endpoint: str) -> bool:
     """Whether only programs of this machine reach an endpoint: ipc, or TCP on 127.0.0.0/8, ::1 or localhost."""
     if not endpoint.startswith("tcp://"):
         return True
-    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    host = host_of(endpoint)
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket as sockets
 from collections.abc import Callable
 from typing import NoReturn
 
 import zmq
 
-from inspectd.errors import EndpointError
+from inspectd.errors import EndpointError, EndpointTaken
 from inspectd.wire.errors import WireError
 from inspectd.wire.stages import Message, decode, encode
 
@@ -22,6 +24,7 @@ HEARTBEAT_MS, GONE_AFTER_MS = 2_000, 10_000
 KEEPALIVE = {zmq.TCP_KEEPALIVE: 1, zmq.TCP_KEEPALIVE_IDLE: 10, zmq.TCP_KEEPALIVE_INTVL: 5, zmq.TCP_KEEPALIVE_CNT: 3}
 """The kernel's own look at a connection (seconds, and how often): for peers that speak no heartbeat."""
 GOODBYE_MS = 500
+SETTINGS = "`outputs` or `trigger.endpoint`"
 
 Context = zmq.Context[zmq.Socket[bytes]]
 Socket = zmq.Socket[bytes]
@@ -54,7 +57,7 @@ def bind(
     Raises EndpointError with one line.
     """
     if _is_taken(endpoint):
-        raise EndpointError(f"{endpoint}: Address already in use; is another daemon running? change `outputs`")
+        raise _why_not(endpoint, errno.EADDRINUSE)
     socket = context.socket(kind)
     socket.set_hwm(bound)
     if kind == zmq.PUB:
@@ -71,7 +74,8 @@ def bind(
         socket.bind(endpoint)
     except zmq.ZMQError as error:
         socket.close(linger=0)
-        raise EndpointError(f"{endpoint}: {error.strerror}; is another daemon running? change `outputs`") from error
+        in_the_way = error.errno == errno.EADDRINUSE and endpoint.startswith("ipc://")  # nobody listens there
+        raise _why_not(endpoint, errno.EEXIST if in_the_way else error.errno or 0) from error
     return socket
 
 
@@ -83,6 +87,22 @@ def _outlive_clients(socket: Socket, kind: int) -> None:
         socket.setsockopt(option, value)
     if kind == zmq.ROUTER:
         socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+
+
+def _why_not(endpoint: str, number: int) -> EndpointError:
+    """What an endpoint's errno means here, and what mends it; the settings are those that name endpoints."""
+    if number == errno.EADDRINUSE:
+        return EndpointTaken(f"{endpoint}: {os.strerror(number)}; is another daemon running? change {SETTINGS}")
+    hints = {
+        errno.ENODEV: f"no network card of this machine has that address or name; change {SETTINGS}",
+        errno.EADDRNOTAVAIL: f"no network card of this machine has that address; is it up? change {SETTINGS}",
+        errno.EACCES: f"ports below 1024 need a right, paths a folder of this user; change {SETTINGS}",
+        errno.EEXIST: f"what lies there is nobody's socket, or not this user's to remove; change {SETTINGS}",
+        errno.EPERM: f"this user may not bind it; change {SETTINGS}",
+        errno.ENOENT: f"make its folder, or change {SETTINGS}",
+        errno.ENOTDIR: f"what it lies in is not a folder; change {SETTINGS}",
+    }
+    return EndpointError(f"{endpoint}: {os.strerror(number)}; {hints.get(number, f'change {SETTINGS}')}")
 
 
 def receive_foreign(socket: Socket, most_frames: int) -> list[bytes]:

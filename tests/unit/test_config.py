@@ -75,6 +75,15 @@ def test_each_setting_is_described() -> None:
         ({"locate": {"min_scale": 2.0}}, "above max_scale"),
         ({"outputs": {"results": "localhost"}}, "outputs.results"),
         ({"outputs": {"results": "tcp://127.0.0.1:65536"}}, "a port is a number from 1 to 65535"),
+        ({"outputs": {"results": "tcp://::1:5560"}}, "tcp://[::1]:5560"),
+        ({"outputs": {"results": "tcp://[::1:5560"}}, "is no address"),
+        ({"outputs": {"results": "tcp://[zz]:5560"}}, "is no address"),
+        ({"outputs": {"queries": "tcp://999.1.1.1:5560"}}, "is no address"),
+        ({"outputs": {"queries": "tcp://127.0.0.1;1.1.1.1:5560"}}, "is no address"),
+        ({"trigger": {"source": "zmq", "endpoint": "tcp://fe80::1:5562"}}, "tcp://[fe80::1]:5562"),
+        ({"outputs": {"results": "ipc:///tmp/" + "a" * 103}}, "at most 107 bytes"),
+        ({"outputs": {"results": "ipc://@"}}, "needs a name"),
+        ({"outputs": {"results": "ipc://*"}}, "needs a name"),
         ({"outputs": {"results": "ipc:///tmp/a", "queries": "ipc:///tmp/a"}}, "must differ"),
     ],
 )
@@ -86,6 +95,16 @@ def test_bad_settings_are_one_clear_line(tmp_path: Path, changes: dict[str, obje
     assert expected in text
     assert "bench.yaml" in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    ["tcp://[::1]:5599", "tcp://127.0.0.1:5599", "tcp://localhost:5599", "tcp://lo:5599", "ipc:///tmp/a", "ipc://@a"],
+)
+def test_an_endpoint_that_can_be_bound_is_taken(tmp_path: Path, endpoint: str) -> None:
+    """IPv6 in brackets, IPv4, names of hosts and of network interfaces, paths and abstract names."""
+    changes = {"outputs": {"results": endpoint}, "security": {"plain_tcp": "anywhere"}}
+    assert load_station(_write(tmp_path, changes)).outputs.results == endpoint
 
 
 def test_settings_cannot_change_after_loading(tmp_path: Path) -> None:
