@@ -23,7 +23,7 @@ from benchmarking.steps import StepFailed, write_text
 from engines.artifact import open_bundle, resolve_bundle
 from engines.runtimes.choice import find_plan
 from engines.runtimes.gpu.ranges import no_ranges, nvtx_ranges
-from inspectd.commands.arguments import count
+from inspectd.commands.arguments import MOST, count, number, seed, whole
 from inspectd.config import load_station
 from inspectd.errors import SettingsError
 from inspectd.exits import EXIT_INCOMPLETE, run_program
@@ -31,6 +31,7 @@ from inspectd.loading import find_bundle
 from inspectd.terminal import PlainConsole, progress_bar
 
 RESNET18 = Path("../shared/weights/resnet18-imagenet1k_v1-to-layer3.safetensors")
+LEAST_PARTS = 200  # the first 100 are warming up
 PEERS = ("product", "memory", "padim", "patchcore")
 EPILOG = """\
 examples:
@@ -127,21 +128,21 @@ def _parser() -> argparse.ArgumentParser:
     engine.add_argument(
         "--bundle", type=Path, action="append", required=True, help="a bundle's folder; may be repeated"
     )
-    engine.add_argument("--seconds", type=_positive, default=10.0, help="how long each engine is timed (10)")
+    engine.add_argument("--seconds", type=number(MOST), default=10.0, help="how long each engine is timed (10)")
     engine.add_argument("--threads", type=count, default=1, help="inference threads (1)")
     engine.add_argument("--profile", action="store_true", help="where the time goes in the bundle's own engine")
 
     gpu = _command(commands, "gpu", "time the station's TensorRT plan, and what the card can do", GPU_EPILOG)
     gpu.add_argument("--station", required=True, help="station name, or path of its settings")
     gpu.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
-    gpu.add_argument("--seconds", type=_positive, default=10.0, help="how long throughput is measured (10)")
+    gpu.add_argument("--seconds", type=number(MOST), default=10.0, help="how long throughput is measured (10)")
     gpu.add_argument("--nvtx", action="store_true", help="mark ranges for Nsight; needs the package nvtx")
 
     line = _command(commands, "line", "time everything between trigger and verdict, in the real daemon", LINE_EPILOG)
     line.add_argument("--station", required=True, help="station name, or path of its settings")
     line.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
-    line.add_argument("--parts", type=_parts, default=2000, metavar="N", help="parts to inspect (2000)")
-    line.add_argument("--period-ms", type=_positive, default=20.0, help="one part each so many milliseconds (20)")
+    line.add_argument("--parts", type=whole(LEAST_PARTS), default=2000, metavar="N", help="parts to inspect (2000)")
+    line.add_argument("--period-ms", type=number(MOST), default=20.0, help="one part each so many milliseconds (20)")
     line.add_argument(
         "--profile",
         type=Path,
@@ -200,10 +201,10 @@ def _add_peers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     peers.add_argument("--weights", type=Path, default=RESNET18, help=f"ResNet18 to layer3 ({RESNET18})")
     peers.add_argument("--size", type=count, default=256, metavar="PX", help="side to which parts are squashed (256)")
     peers.add_argument("--parts", type=count, default=0, metavar="N", help="learn from so many at most (default: all)")
-    peers.add_argument("--coreset", type=_positive, default=0.01, help="share of patches that PatchCore keeps (0.01)")
-    peers.add_argument("--seed", type=int, default=0, help="of PaDiM's channels and PatchCore's first patch (0)")
+    peers.add_argument("--coreset", type=number(1), default=0.01, help="share of patches that PatchCore keeps (0.01)")
+    peers.add_argument("--seed", type=seed, default=0, help="of PaDiM's channels and PatchCore's first patch (0)")
     peers.add_argument(
-        "--most-seconds", type=_positive, metavar="S", help="end a row that takes longer (default: never)"
+        "--most-seconds", type=number(MOST), metavar="S", help="end a row that takes longer (default: never)"
     )
     peers.add_argument("--again", action="store_true", help="measure again what is done, too")
     peers.add_argument(
@@ -213,7 +214,7 @@ def _add_peers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         const="too",
         help="time the product, PaDiM, STFPM and PatchCore under OpenVINO; only: measure nothing else",
     )
-    peers.add_argument("--time-seconds", type=_positive, default=3.0, metavar="S", help="how long each is timed (3)")
+    peers.add_argument("--time-seconds", type=number(MOST), default=3.0, metavar="S", help="how long each is timed (3)")
     peers.add_argument(
         "--bundle", type=Path, help="the product's bundle to time (default: that of the first set's row)"
     )
@@ -327,20 +328,6 @@ def _row(args: argparse.Namespace) -> int:
         raise SettingsError(f"benchmark results needs {error.name}: pip install 'inspectd[calibrate]'") from error
     measure_row(args.job)
     return 0
-
-
-def _parts(text: str) -> int:
-    value = int(text)
-    if value < 200:
-        raise argparse.ArgumentTypeError("must be at least 200: the first 100 are warming up")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return value
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inspectd.commands.arguments import count
+from inspectd.commands.arguments import count, seed
 from inspectd.health.drift import FALSE_ALARMS_PER_START, QuantityTest
 from inspectd.sections import DriftSettings
 from inspectd.terminal import progress_bar
@@ -48,7 +48,7 @@ def main() -> int:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=count, default=100, metavar="N", help="runs for each cell (default 100)")
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same tables")
+    parser.add_argument("--seed", type=seed, default=0, help="same seed, same tables")
     args = parser.parse_args()
     with progress_bar() as bar:
         task = bar.add_task("runs", total=args.runs * len(REFERENCES) * (1 + len(SHIFTS) * len(GOOD_BEFORE)))

@@ -21,12 +21,14 @@ from typing import Any
 import zmq
 from jsonschema import Draft202012Validator
 
+from inspectd.commands.arguments import count, whole
 from inspectd.errors import EndpointError, KeysError, NoAnswer
 from inspectd.wire.client import ask
 from inspectd.wire.curve import connect
 from inspectd.wire.errors import WireError
 from inspectd.wire.keys import ClientKey, read_client_key
 from inspectd.wire.public import SILENT_S, schema
+from inspectd.wire.questions import MAX_SEQ
 
 Message = dict[str, Any]
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -362,7 +364,7 @@ def main() -> int:
     parser.add_argument("--results", default="tcp://127.0.0.1:5560", help="outputs.results of the station")
     parser.add_argument("--queries", default="tcp://127.0.0.1:5561", help="outputs.queries of the station")
     parser.add_argument(
-        "--last-seq", type=int, help="newest sequence number that was handled before; default: begin now"
+        "--last-seq", type=whole(0, MAX_SEQ), help="newest sequence number that was handled before; default: begin now"
     )
     parser.add_argument(
         "--run",
@@ -370,7 +372,7 @@ def main() -> int:
         metavar="ID",
         help="the run that --last-seq belongs to; in another one, begin with the first",
     )
-    parser.add_argument("--max-parts", type=int, help="end after so many results")
+    parser.add_argument("--max-parts", type=count, help="end after so many results")
     parser.add_argument("--key", type=Path, help="this client's key, as `inspectd keys client` made it")
     args = parser.parse_args()
     try:

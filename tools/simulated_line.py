@@ -15,6 +15,7 @@ from rich.progress import track
 
 from inspectd.cameras.capacitor_defects import LARGEST_PX, SMALLEST_PX, DefectSpec, DefectType, Severity
 from inspectd.cameras.simulated import render_part
+from inspectd.commands.arguments import seed, whole
 from inspectd.errors import StorageError
 from inspectd.messages import Image
 from inspectd.terminal import PlainConsole
@@ -114,22 +115,15 @@ def _write(file: Path, image: Image) -> None:
         raise StorageError(f"{error.filename or file}: cannot be written: {error.strerror}") from error
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be 0 or more, got {value}")
-    return value
-
-
 def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the set; must be new or empty")
-    parser.add_argument("--train", type=_count, default=300, metavar="N", help="good parts to calibrate from (300)")
-    parser.add_argument("--good", type=_count, default=100, metavar="N", help="good parts to test with (100)")
-    parser.add_argument("--defective", type=_count, default=90, metavar="N", help="defective parts to test with (90)")
-    parser.add_argument("--seed", type=_count, default=1, metavar="N", help="same seed, same parts (1)")
+    parser.add_argument("--train", type=whole(0), default=300, metavar="N", help="good parts to calibrate from (300)")
+    parser.add_argument("--good", type=whole(0), default=100, metavar="N", help="good parts to test with (100)")
+    parser.add_argument("--defective", type=whole(0), default=90, metavar="N", help="defective parts to test with (90)")
+    parser.add_argument("--seed", type=seed, default=1, metavar="N", help="same seed, same parts (1)")
     parser.add_argument("--sheet", type=Path, metavar="PNG", help="also, or only, draw one picture of all defects")
     arguments = parser.parse_args(argv)
     if arguments.out is None and arguments.sheet is None:

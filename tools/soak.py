@@ -14,7 +14,7 @@ from pathlib import Path
 from soaking.bench import Ground, soak, sustained_rate
 from soaking.report import Setting, as_json, markdown, promises, show
 
-from inspectd.commands.arguments import count
+from inspectd.commands.arguments import MOST, count, number, seed, whole
 from inspectd.config import load_station
 from inspectd.errors import StorageError
 from inspectd.exits import EXIT_PROMISE_BROKEN, run_program
@@ -88,13 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--station", default="smdc", help="station name, or path of its settings (smdc)")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
-    parser.add_argument("--parts", type=_parts, required=True, metavar="N", help="verdicts to wait for")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the faults (1)")
+    parser.add_argument("--parts", type=whole(LEAST_PARTS), required=True, metavar="N", help="verdicts to wait for")
+    parser.add_argument("--seed", type=seed, default=1, metavar="S", help="of the faults (1)")
     parser.add_argument(
         "--rate", type=_rate, default=None, metavar="HZ|auto", help="parts a second; auto: find it (auto)"
     )
-    parser.add_argument("--load", type=_positive, default=1.0, metavar="X", help="offer so many times the rate (1)")
-    parser.add_argument("--deadline-ms", type=_positive, metavar="MS", help="instead of the station's")
+    parser.add_argument("--load", type=number(MOST), default=1.0, metavar="X", help="offer so many times the rate (1)")
+    parser.add_argument("--deadline-ms", type=number(MOST), metavar="MS", help="instead of the station's")
     parser.add_argument("--no-faults", action="store_true", help="let nothing go wrong")
     parser.add_argument("--fault-every", type=count, default=500, metavar="N", help="parts between two faults (500)")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write there, and leave it: records, settings")
@@ -115,22 +115,8 @@ def _folder(stack: ExitStack, keep: Path | None) -> Path:
     return keep.resolve()
 
 
-def _parts(text: str) -> int:
-    value = int(text)
-    if value < LEAST_PARTS:
-        raise argparse.ArgumentTypeError(f"must be at least {LEAST_PARTS}")
-    return value
-
-
 def _rate(text: str) -> float | None:
-    return None if text == "auto" else _positive(text)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError("must be more than 0")
-    return value
+    return None if text == "auto" else number(MOST)(text)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from calibration.drawn_defects import DefectPainter
 from calibration.surface import introduce
 from engines.networks.discriminator import MEMBERS, Discriminator, Member
 from engines.settings import CanvasSettings, RegionSettings
-from inspectd.commands.arguments import count
+from inspectd.commands.arguments import MOST_SEED, count, whole
 from inspectd.exits import run_program
 
 EPILOG = """\
@@ -73,7 +73,9 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=TAUGHT, metavar="FILE", help=f"where to ({TAUGHT.name})")
     parser.add_argument("--stations", type=count, default=600, metavar="N", help="drawn stations a network (600)")
     parser.add_argument("--steps", type=count, default=8000, metavar="N", help="steps a network (8000)")
-    parser.add_argument("--seed", type=count, default=1, metavar="N", help="same seed, same stations and defects (1)")
+    parser.add_argument(
+        "--seed", type=whole(1, MOST_SEED), default=1, metavar="N", help="same seed, same stations and defects (1)"
+    )
     args = parser.parse_args(arguments)
     tensors: dict[str, Tensor] = {}
     with ProcessPoolExecutor(MEMBERS, mp_context=get_context("spawn")) as pool:

@@ -18,7 +18,7 @@ import cv2
 from rich.table import Table
 
 from engines.labels import means_good
-from inspectd.commands.arguments import add_key, client_key, count
+from inspectd.commands.arguments import add_key, client_key, count, whole
 from inspectd.config import Station, load_station
 from inspectd.errors import CameraError, InspectdError, NotHealthy, SettingsError
 from inspectd.loading import find_bundle, load_engine, locate_part
@@ -32,7 +32,7 @@ from inspectd.wire.client import ask
 from inspectd.wire.errors import WireError
 from inspectd.wire.keys import ClientKey
 from inspectd.wire.public import Json
-from inspectd.wire.questions import MAX_CHALLENGE_PARTS
+from inspectd.wire.questions import MAX_CHALLENGE_PARTS, MAX_PATIENCE_S
 
 MOST_LISTED = 50
 POLL_S = 0.3
@@ -73,12 +73,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", type=Path, metavar="DIR", help="images of known-bad parts")
-    what.add_argument("--parts", type=_parts, metavar="N", help="the next N parts on the running line are known bad")
+    what.add_argument(
+        "--parts",
+        type=whole(1, MAX_CHALLENGE_PARTS),
+        metavar="N",
+        help="the next N parts on the running line are known bad",
+    )
     what.add_argument("--list", action="store_true", help="list the challenges in the records")
     parser.add_argument("--bundle", type=Path, help="a bundle's folder (default: the station's active bundle)")
     parser.add_argument("--max-parts", type=count, metavar="N", help="the first N parts only")
     parser.add_argument("--names", type=_names, metavar="A,B,..", help="names of the N parts, in their order")
-    parser.add_argument("--timeout", type=count, default=300, metavar="S", help="how long the N parts may take to come")
+    parser.add_argument(
+        "--timeout",
+        type=whole(1, MAX_PATIENCE_S),
+        default=300,
+        metavar="S",
+        help="how long the N parts may take to come",
+    )
     parser.add_argument("--by", default="", metavar="NAME", help="who challenges (default: the user)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
     add_key(parser)
@@ -189,13 +200,6 @@ def _told(name: str, message: Json | None) -> ChallengePart:
         part_score=message["part_score"],
         seq=message["seq"],
     )
-
-
-def _parts(text: str) -> int:
-    parts = count(text)
-    if parts > MAX_CHALLENGE_PARTS:
-        raise argparse.ArgumentTypeError(f"at most {MAX_CHALLENGE_PARTS}")
-    return parts
 
 
 def _names(text: str) -> tuple[str, ...]:

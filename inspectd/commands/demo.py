@@ -15,15 +15,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from engines.artifact import INSTANT, activate
+from inspectd.commands.arguments import share, whole
 from inspectd.commands.record import METADATA_NAME, record_parts
 from inspectd.config import Station, load_station
 from inspectd.demo.daemon import Daemon, run_daemon
 from inspectd.demo.rehearsal import rehearsed
 from inspectd.demo.sheet import draw_sheets
 from inspectd.demo.summary import outcomes, print_summary, without_time
-from inspectd.errors import InspectdError, StorageError
+from inspectd.errors import InspectdError, StorageError, UsageError
 from inspectd.loading import find_bundle, load_engine
 from inspectd.pace import Pace, engine_times, held
 from inspectd.terminal import PlainConsole
@@ -31,6 +33,7 @@ from inspectd.wire.public import Json
 
 GOOD_SEED, LINE_SEED = 11, 12
 FIRST_PARTS = 20
+MOST_DRAWN = 10_000  # parts that the simulated camera renders ahead
 """Good parts that the first bundle is made of."""
 LEARNING_PERIOD_MS = 100.0
 BEHIND = 10
@@ -68,9 +71,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder for everything it makes (demo)")
-    parser.add_argument("--train", type=int, default=300, help="good parts to calibrate from (300)")
-    parser.add_argument("--parts", type=int, default=1000, help="parts to inspect (1000)")
-    parser.add_argument("--defects", type=float, default=0.4, help="share of defective parts among them (0.4)")
+    parser.add_argument(
+        "--train", type=whole(FIRST_PARTS, MOST_DRAWN), default=300, help="good parts to calibrate from (300)"
+    )
+    parser.add_argument("--parts", type=whole(1, MOST_DRAWN), default=1000, help="parts to inspect (1000)")
+    parser.add_argument("--defects", type=share, default=0.4, help="share of defective parts among them (0.4)")
     parser.add_argument(
         "--keep",
         action="store_true",
@@ -82,9 +87,9 @@ def run(args: argparse.Namespace) -> int:
     """Run the demonstration; returns 0. Raises what its steps raise."""
     console = PlainConsole(stderr=True)
     out: Path = args.out
-    _claim(out, keep=args.keep)
     learning = _station(out, seed=GOOD_SEED, pool=args.train, defect_share=0.0)
     line = _station(out, seed=LINE_SEED, pool=args.parts, defect_share=args.defects)
+    _claim(out, keep=args.keep)
     started = time.monotonic()
     footage, preset = out / "footage", _active_preset(line) if args.keep else None
     if preset is None:
@@ -134,7 +139,12 @@ def _station(out: Path, *, seed: int, pool: int, defect_share: float) -> Station
     for name in ("results", "queries"):
         settings["outputs"][name] = f"ipc://{out}/{name}.ipc"
     settings["records"] |= {"folder": str(out / "records"), "passed_image_every": 1}
-    return Station.model_validate(settings)
+    try:
+        return Station.model_validate(settings)
+    except ValidationError as error:
+        raise UsageError(
+            f"{out}: its sockets cannot lie there: name a folder with --out whose path is short and without blanks"
+        ) from error
 
 
 def first_parts(footage: Path, count: int, folder: Path) -> Path:

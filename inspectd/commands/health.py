@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from inspectd.commands.arguments import add_key, client_key
+from inspectd.commands.arguments import DAY_S, add_key, client_key, number
 from inspectd.config import load_station
 from inspectd.errors import Degraded, NotHealthy
 from inspectd.wire.client import ask
@@ -32,7 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     add_key(parser)
-    parser.add_argument("--timeout", type=float, default=2.0, metavar="S", help="seconds to wait for an answer")
+    parser.add_argument("--timeout", type=number(DAY_S), default=2.0, metavar="S", help="seconds to wait for an answer")
     parser.add_argument("--json", action="store_true", help="print the health message (docs/messages.md)")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from rich.table import Table
 
 from inspectd.commands import records_export, records_snapshot, records_verify
+from inspectd.commands.arguments import count
 from inspectd.config import load_station
 from inspectd.records.reading import RecordReader
 from inspectd.records.rows import StoredPart
@@ -47,7 +48,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--station", required=True, help="station name, or path of its settings")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--last", type=int, default=20, metavar="N", help="the newest N parts (default 20)")
+    which.add_argument("--last", type=count, default=20, metavar="N", help="the newest N parts (default 20)")
     which.add_argument("--seq", type=_range, metavar="A..B", help="sequence numbers A to B, or one number")
     parser.add_argument("--json", action="store_true", help="list: one JSON object per line; verify: one object")
     records_verify.add_arguments(parser.add_argument_group("verify"))
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "snapshot":
         return records_snapshot.run(folder, args)
     with RecordReader(folder) as reader:
-        parts = _between(reader, *args.seq) if args.seq else iter(reader.last(max(0, args.last)))
+        parts = _between(reader, *args.seq) if args.seq else iter(reader.last(args.last))
         if args.json:
             _print_json(parts, known_run(folder))
         else:
