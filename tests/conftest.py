@@ -9,6 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
+# Processes side by side, each with a thread for each core, mostly wait for each other. Set before any of them is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 import tiny_station as tiny
 import zmq
