@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from threading import Thread
 
-# Processes side by side, each with a thread for each core, mostly wait for each other. Set before any of them is loaded.
+# Processes side by side, each with a thread for each core, mostly wait for each other. Set before any of them starts.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
