@@ -180,6 +180,19 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class _Fresh:
+    """Images of the parts that were not learnt from, read from disk as they are asked for."""
+
+    images: Images
+    places: NDArray[np.int64]
+
+    def __getitem__(self, chosen: int | slice | NDArray[np.int64]) -> Images:
+        """The chosen ones of them: an image (H, W, 3), or several (n, H, W, 3)."""
+        found: Images = np.array(self.images[self.places[chosen]])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
 class _Made:
     """What the steps after compilation share. `fresh`: images of the parts that `fitted.held_out` names; lacking: what
     the preset left out, for people."""
@@ -189,7 +202,7 @@ class _Made:
     fitted: Fitted
     compiled: CompiledEngine
     runtime: Runtime
-    fresh: Images
+    fresh: _Fresh
     folder: Path
     lacking: tuple[str, ...]
 
@@ -228,7 +241,7 @@ def calibrate(  # noqa: PLR0917  (what is learnt from, how, and where all goes)
     snapshot = request.snapshot
     fused = FusedEngine(fitted.network, snapshot.model, snapshot.canvas, snapshot.regions, fitted.constants)
     with BundleWriter(root, request.station) as writer:
-        fresh = parts.images[fitted.held_out]
+        fresh = _Fresh(parts.images, fitted.held_out)
         compiled = _compile(fused, parts.images, fresh, request=request, folder=writer.folder, progress=progress)
         save_fused(fused, writer.folder / NETWORK)
         if parts.template is not None:
@@ -285,12 +298,12 @@ def _check(parts: GoodParts, score: str) -> None:
             f"{count} good parts: calibration needs at least {least}, and 200 or more for tight limits; "
             "save more with `inspectd record`"
         )
-    if np.all(parts.images == parts.images[0]):
+    if all(np.array_equal(image, parts.images[0]) for image in parts.images):
         raise DataError("all good parts are the same image: is the camera frozen?")
 
 
 def _compile(
-    fused: FusedEngine, images: Images, fresh: Images, *, request: Request, folder: Path, progress: Progress
+    fused: FusedEngine, images: Images, fresh: _Fresh, *, request: Request, folder: Path, progress: Progress
 ) -> CompiledEngine:
     """Compile into `folder`; parity is judged on fresh parts, half of them with made defects.
 

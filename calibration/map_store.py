@@ -1,4 +1,4 @@
-"""Anomaly maps and masks of many images on disk: memory holds one at a time, however many there are."""
+"""Part images, anomaly maps and masks of many parts on disk: memory holds some at a time, however many there are."""
 
 from __future__ import annotations
 
@@ -59,6 +59,40 @@ class MapStore:
             np.memmap(self._maps, np.float32, "r", shape=shape),
             np.memmap(self._masks, np.bool_, "r", shape=shape),
         )
+
+
+class ImageStack:
+    """Part images (H, W, 3) uint8, appended one by one to a file without a name, then one array (P, H, W, 3) on disk.
+
+    3 bytes for each pixel of the canvas and part, in the folder for temporary files (TMPDIR). Used in a `with` block,
+    which the array outlives. Raises OSError where the disk is full.
+    """
+
+    def __init__(self) -> None:
+        self._shape: tuple[int, ...] = ()
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        self._file = tempfile.TemporaryFile(prefix="inspectd-parts-")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Keep one more, of the shape of the others."""
+        self._shape = self._shape or image.shape
+        if image.shape != self._shape:
+            raise ValueError(f"part images of {self._shape}, and one of {image.shape}")
+        self._file.write(np.ascontiguousarray(image).data)
+        self.count += 1
+
+    def array(self) -> NDArray[np.uint8]:
+        """All of them, which the system reads as they are looked at; the file goes with the array."""
+        self._file.flush()
+        return np.memmap(self._file, np.uint8, "r+", shape=(self.count, *self._shape))
 
 
 def scratch(count: int, folder: Path | None = None) -> Maps:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TimeElapsedColumn
 
 from engines.artifact import Bundle, SettingsSnapshot, activate
@@ -259,7 +260,8 @@ def _work_name(settings: SettingsSnapshot, parts: GoodParts, preset: str) -> str
     """Training resumes only for the same settings, parts and preset: their fingerprint names the folder."""
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json"), sort_keys=True).encode())
     digest.update(preset.encode())
-    digest.update(parts.images.tobytes())
+    for image in parts.images:
+        digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()[:16]
 
 

@@ -23,6 +23,7 @@ from inspectd.messages import DeepImage, Image, Pose, Reason
 if TYPE_CHECKING:
     from calibration.calibrate import GoodParts
     from calibration.dataset import Sample
+    from calibration.map_store import ImageStack
 
 MOST_UNFIT: Final = 0.1
 SHOWN_UNFIT: Final = 5
@@ -35,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 class _Found:
     """What was read so far. unfit: names of images that show no part, and why; repeated: that repeat another one."""
 
-    images: list[Image] = field(default_factory=list)
+    images: ImageStack
     part_ids: list[str] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     poses: list[Pose] = field(default_factory=list)
@@ -57,7 +58,7 @@ class _Found:
             self.repeated += 1
             return
         self.hashes.add(digest)
-        self.images.append(located.part_image)
+        self.images.add(located.part_image)
         self.part_ids.append(sample.part_id)
         self.names.append(sample.path.name)
         self.poses.append(located.pose)
@@ -84,6 +85,7 @@ def read_good_parts(
     from calibration.errors import DataError
     from calibration.grey_levels import grey_levels
     from calibration.images import load_frame
+    from calibration.map_store import ImageStack
 
     dataset = read_dataset(data)
     for note in dataset.notes:
@@ -98,33 +100,34 @@ def read_good_parts(
         template, of_the_part = _learn_template([sample.path for sample in samples], data, levels, progress)
         words += of_the_part
     locator = Locator(station.locate, station.canvas, template, levels)
-    found = _Found()
-    for done, sample in enumerate(samples, start=1):
-        found.add(sample, load_frame(sample.path), locator)
-        _check_one_size(station, data, found.sizes)
-        progress("read parts", done, len(samples))
-    if len(found.unfit) > MOST_UNFIT * len(samples):
-        shown = ", ".join(f"{name} ({reason.value})" for name, reason in found.unfit[:SHOWN_UNFIT])
-        raise DataError(
-            f"{data}: {len(found.unfit)} of {len(samples)} images show no part to learn from, such as {shown}; check "
-            f"{_what_to_check({reason for _, reason in found.unfit})}"
+    with ImageStack() as images:
+        found = _Found(images)
+        for done, sample in enumerate(samples, start=1):
+            found.add(sample, load_frame(sample.path), locator)
+            _check_one_size(station, data, found.sizes)
+            progress("read parts", done, len(samples))
+        if len(found.unfit) > MOST_UNFIT * len(samples):
+            shown = ", ".join(f"{name} ({reason.value})" for name, reason in found.unfit[:SHOWN_UNFIT])
+            raise DataError(
+                f"{data}: {len(found.unfit)} of {len(samples)} images show no part to learn from, such as {shown}; "
+                f"check {_what_to_check({reason for _, reason in found.unfit})}"
+            )
+        if found.repeated and found.images.count == 1:
+            raise DataError(f"{data}: all {found.repeated + 1} images are the same: is the camera frozen?")
+        _tell_of(found)
+        poses = [(pose.x_px, pose.y_px, pose.angle_deg, pose.scale) for pose in found.poses]
+        return GoodParts(
+            images.array(),
+            tuple(found.part_ids),
+            dict(zip(POSES, np.asarray(poses, dtype=np.float64).T, strict=True)),
+            names=tuple(found.names),
+            unfit=len(found.unfit),
+            sizes=found.sizes,
+            grey=grey,
+            excluded=tuple(left_out),
+            template=template,
+            seen=words,
         )
-    if found.repeated and len(found.images) == 1:
-        raise DataError(f"{data}: all {found.repeated + 1} images are the same: is the camera frozen?")
-    _tell_of(found)
-    poses = [(pose.x_px, pose.y_px, pose.angle_deg, pose.scale) for pose in found.poses]
-    return GoodParts(
-        np.stack(found.images),
-        tuple(found.part_ids),
-        dict(zip(POSES, np.asarray(poses, dtype=np.float64).T, strict=True)),
-        names=tuple(found.names),
-        unfit=len(found.unfit),
-        sizes=found.sizes,
-        grey=grey,
-        excluded=tuple(left_out),
-        template=template,
-        seen=words,
-    )
 
 
 def _check_one_size(station: Station, data: Path, sizes: Counter[tuple[int, int]]) -> None:
@@ -189,6 +192,8 @@ def read_excluded(data: Path, file: Path | None) -> frozenset[str]:
     found: set[str] = set()
     own = data / EXCLUDED
     for path in [*([own] if own.is_file() else []), *([file] if file else [])]:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: is no file: a pipe would be waited for")
         try:
             lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from calibration.map_store import MapStore, scratch
+from calibration.map_store import ImageStack, MapStore, scratch
 
 MEASURED = """
 import numpy as np, resource
@@ -44,6 +44,20 @@ def test_views_are_what_was_added() -> None:
         assert np.array_equal(kept_masks, masks)
         with pytest.raises(ValueError, match="one of"):
             store.add(maps[0, :3], masks[0, :3])
+
+
+def test_part_images_outlive_their_stack() -> None:
+    """One array of all of them, that may be written to, when the file has long lost its name."""
+    images = np.random.default_rng(0).integers(0, 255, (4, 6, 5, 3), np.uint8)
+    with ImageStack() as stack:
+        for image in images:
+            stack.add(image)
+        with pytest.raises(ValueError, match="one of"):
+            stack.add(images[0, :3])
+        kept = stack.array()
+    assert np.array_equal(kept, images)
+    assert kept.flags.writeable
+    assert np.array_equal(kept[[3, 1]], images[[3, 1]])
 
 
 def test_scratch_room_is_sorted_in_place() -> None:
