@@ -147,7 +147,7 @@ def test_a_part_that_has_gone_by_is_reported_and_not_rejected(tmp_path: Path, li
         _code, log = running.end()
     assert health["state"] == "degraded"
     assert health["why"] == [
-        "1 verdicts left after their deadline so far",
+        "1 triggers were too old for their deadline when they came so far: see their age_ms",
         "1 parts to be rejected could not be reached in time so far",
     ]
     (line_,) = [entry for entry in log if entry["event"] == "reject missed: the part goes on"]
