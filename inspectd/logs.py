@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import sys
+import threading
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -54,7 +55,7 @@ class Writer:
 
 
 def set_up_logging() -> None:
-    """Configure structlog once, for this process."""
+    """Configure structlog once, for this process; what Python and its libraries would print by themselves joins it."""
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -72,3 +73,37 @@ def set_up_logging() -> None:
         logger_factory=lambda *_: writer,
         cache_logger_on_first_use=False,
     )
+    _take_over()
+
+
+def _take_over() -> None:
+    """What would otherwise be printed as a traceback of many lines: faults of threads and finalisers, warnings, and
+    what libraries log through `logging`."""
+    log = structlog.get_logger("python")
+
+    def of_thread(fault: threading.ExceptHookArgs) -> None:
+        if fault.exc_value is not None and not isinstance(fault.exc_value, SystemExit):
+            name = "" if fault.thread is None else fault.thread.name
+            log.error("a thread failed", thread=name, exc_info=fault.exc_value)
+
+    def passed_over(fault: sys.UnraisableHookArgs) -> None:
+        why = fault.err_msg or "Exception ignored in"
+        log.error("an error was passed over", why=f"{why}: {fault.object!r}", exc_info=fault.exc_value)
+
+    threading.excepthook = of_thread
+    sys.unraisablehook = passed_over
+    logging.captureWarnings(True)
+    root = logging.getLogger()
+    if not any(isinstance(handler, _Library) for handler in root.handlers):
+        root.addHandler(_Library(logging.WARNING))
+
+
+class _Library(logging.Handler):
+    """Hands on what a library logs."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """As one line of the log."""
+        log = structlog.get_logger("python")
+        tell = log.error if record.levelno >= logging.ERROR else log.warning
+        why = " ".join(record.getMessage().split())
+        tell("a library says", library=record.name, why=why, exc_info=record.exc_info)

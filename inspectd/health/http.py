@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import BoundedSemaphore, Thread
 from typing import Any
+
+import structlog
 
 from inspectd.errors import EndpointError
 
@@ -14,6 +17,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 SLOWEST_CLIENT_S = 5.0
 MOST_CLIENTS = 16
 """At once: each takes a thread and a file descriptor."""
+log = structlog.get_logger(__name__)
 
 
 class MetricsServer:
@@ -59,6 +63,11 @@ class _Server(ThreadingHTTPServer):
         except BaseException:  # no thread was started
             self._free.release()
             raise
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away is no news; anything else is one line of the log, where Python would print many."""
+        if not isinstance(sys.exception(), ConnectionError | TimeoutError):
+            log.exception("a request over HTTP could not be answered")
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The thread."""
